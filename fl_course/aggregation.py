@@ -1,0 +1,103 @@
+"""How the updates that arrived become one: the weighted mean. (The robust rules join it in chapter 9.)"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .core import Aggregate, CompositionError, Update, Vector
+
+if TYPE_CHECKING:
+    from .coordinator import Coordinator
+
+
+class Aggregation:
+    """Abstract: updates in, a sum out. `linear` says that the rule needs nothing but the sum of the payloads."""
+
+    linear = False
+
+    def combine(self, updates: Sequence[Update], staleness: Sequence[int]) -> Aggregate:
+        """updates: in the order of their client names; staleness: server steps since each was sent out."""
+        raise NotImplementedError
+
+    def check(self, experiment: Coordinator) -> None:
+        """Raise CompositionError if this rule is unsound beside the rest of the experiment."""
+
+
+@dataclass(frozen=True)
+class Discount:
+    """s(τ), how much an update that is τ server steps old still counts; s(0) = 1 (Xie et al. 2019, section 5.2).
+
+    kind "polynomial": (τ + 1)^-a; "exponential": a^τ with 0 < a ≤ 1; "hinge": 1 up to τ = b, then 1 / (a·(τ - b) + 1).
+    """
+
+    kind: str = "polynomial"
+    a: float = 0.5
+    b: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("polynomial", "exponential", "hinge"):
+            raise ValueError(f"kind must be polynomial, exponential or hinge, not {self.kind!r}")
+        if not (0 <= self.a < math.inf) or (self.kind == "exponential" and not 0 < self.a <= 1):
+            raise ValueError(f"a must be at least 0 (for exponential: in (0, 1]), not {self.a}")
+        if self.b < 0:
+            raise ValueError(f"b must be at least 0, not {self.b}")
+
+    def __call__(self, staleness: int) -> float:
+        if staleness < 0:
+            raise ValueError(f"an update cannot come from the future: staleness {staleness} < 0")
+        if self.kind == "polynomial":
+            return float((staleness + 1) ** -self.a)
+        if self.kind == "exponential":
+            return float(self.a**staleness)
+        return 1.0 if staleness <= self.b else 1.0 / (self.a * (staleness - self.b) + 1)
+
+
+@dataclass(frozen=True)
+class WeightedMean(Aggregation):
+    """Σ payload and Σ weight: FedAvg's average when the clients weigh their updates themselves (see stages.ByExamples).
+
+    With a `discount`, an update that is τ steps old is multiplied by s(τ) while its weight stays whole, so a stale update
+    is a shorter step, not a more careful average (Nguyen et al. 2022, FedBuff, section 5).
+    """
+
+    discount: Discount | None = None
+    linear = True
+
+    def combine(self, updates: Sequence[Update], staleness: Sequence[int]) -> Aggregate:
+        payloads = [update.delta for update in updates]
+        if self.discount is not None:
+            payloads = [np.float32(self.discount(age)) * p for age, p in zip(staleness, payloads, strict=True)]
+        return Aggregate(add_up(payloads), sum(update.weight for update in updates), mean_of_extras(updates))
+
+    def check(self, experiment: Coordinator) -> None:
+        if self.discount is not None and any(getattr(stage, "masks", False) for stage in experiment.stages):
+            raise CompositionError(
+                "a staleness discount multiplies each update on the server, but masked updates are only readable as a sum "
+                "in which every one counts once; remove the discount or the secure sum."
+            )
+
+
+def add_up(payloads: Sequence[Any]) -> Any:
+    """Σ of payloads. Arrays are added in float64, in the order given, so that the sum of many small numbers is exact
+    to float32."""
+    if not payloads:
+        raise ValueError("nothing to add up: no update arrived")
+    if isinstance(payloads[0], np.ndarray):
+        total = payloads[0].astype(np.float64)
+        for payload in payloads[1:]:
+            total += payload
+        return total
+    return reduce(add, payloads)
+
+
+def mean_of_extras(updates: Sequence[Update]) -> Mapping[str, Vector]:
+    """Plain means, name by name, of what travels beside delta."""
+    names = updates[0].extras.keys()
+    return {name: (add_up([u.extras[name] for u in updates]) / len(updates)).astype(np.float32) for name in names}

@@ -1,0 +1,122 @@
+"""Which examples each client sees in which step: the batch plan of a cohort, made with a few vectorised lines.
+
+A shuffle is a sort by random numbers. The random number of (seed, version, client, epoch, example) is a hash of exactly
+these words, so a client's batches depend on nobody else: not on the cohort, the order, the chunking or the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .core import ClientId, fingerprint
+
+U64 = np.uint64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of n clients, S = the largest number of steps, B = batch width. Clients are sorted by steps, longest first.
+
+    Step t concerns the first `active[t]` clients; a batch that is not full is padded with examples of weight 0.
+    """
+
+    order: np.ndarray       # (n,) positions of the clients in the list that was planned
+    rows: np.ndarray        # (S, n, B) int64, which example
+    weight: np.ndarray      # (S, n, B) float32: 1 / (examples in the batch), or 0 where padded
+    count: np.ndarray       # (S, n) int64 examples in the batch, 0 after a client's last step
+    active: tuple[int, ...]  # (S,) clients that have a step t
+    steps: np.ndarray       # (n,) steps of each client
+    first: np.ndarray       # (S, n) bool: the step belongs to the client's first epoch
+    last: np.ndarray        # (S, n) bool: … to its last epoch
+
+    def part(self, start: int, stop: int) -> Plan:
+        """The plan of the sorted clients start … stop - 1 alone."""
+        some = slice(start, stop)
+        t = slice(0, int(self.steps[start]))
+        return Plan(
+            order=self.order[some], rows=self.rows[t, some], weight=self.weight[t, some], count=self.count[t, some],
+            active=tuple(min(max(a - start, 0), stop - start) for a in self.active[t]), steps=self.steps[some],
+            first=self.first[t, some], last=self.last[t, some],
+        )  # fmt: skip
+
+
+def splitmix(x: np.ndarray) -> np.ndarray:
+    """64 bits in, 64 well-mixed bits out (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators")."""
+    with np.errstate(over="ignore"):
+        x = x + U64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> U64(30))) * U64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> U64(27))) * U64(0x94D049BB133111EB)
+        return x ^ (x >> U64(31))
+
+
+def client_keys(ids: Sequence[ClientId]) -> np.ndarray:
+    """(K,) uint64: a hash of each client's name."""
+    return np.array([int.from_bytes(fingerprint("client", client)[:8], "little") for client in ids], dtype=U64)
+
+
+def round_key(seed: int, version: int) -> np.uint64:
+    """A hash of the seed and the model version that a client starts from."""
+    return U64(int.from_bytes(fingerprint(seed, "batches", version)[:8], "little"))
+
+
+def width(examples: int, batch_size: int | None) -> int:
+    """Slots in a batch of a client: the batch size, or the next power of two if all its examples fit in one batch.
+
+    It depends on this client alone, and no more than half of the slots stay empty. Clients of equal width train together.
+    """
+    if batch_size is not None and examples >= batch_size:
+        return batch_size
+    return 1 << (max(examples, 1) - 1).bit_length()
+
+
+def shuffles(keys: np.ndarray, sizes: np.ndarray, epochs: int) -> np.ndarray:
+    """(n, epochs, max size): for each client and epoch a permutation of its examples 0 … size - 1, then the padding."""
+    longest = int(sizes.max())
+    with np.errstate(over="ignore"):
+        epoch_keys = splitmix(keys[:, None] + splitmix(np.arange(1, epochs + 1, dtype=U64)))             # (n, epochs)
+        draws = splitmix(epoch_keys[:, :, None] + splitmix(np.arange(longest, dtype=U64)))
+    if (sizes != longest).any():
+        draws[np.broadcast_to(np.arange(longest) >= sizes[:, None, None], draws.shape)] = U64(2**64 - 1)  # sorts last
+    return np.argsort(draws, axis=-1)
+
+
+def plan_batches(examples: Sequence[np.ndarray], keys: np.ndarray, epochs: np.ndarray, batch: int) -> Plan:
+    """Plan the local epochs of n clients.
+
+    examples: for each client the indices of its examples (at least one each); keys: (n,) uint64, one a client and round;
+    epochs: (n,) passes over the data, at least one each; batch: slots in a batch, see `width`.
+    """
+    sizes = np.array([len(part) for part in examples])
+    per_epoch = -(-sizes // batch)
+    steps = per_epoch * epochs
+    order = np.argsort(-steps, kind="stable")
+    sizes, per_epoch, steps, epochs = sizes[order], per_epoch[order], steps[order], epochs[order]
+
+    shuffled = _shuffled_examples([examples[k] for k in order], keys[order], sizes, int(epochs.max()))
+
+    t = np.arange(int(steps[0]))[:, None]                                 # (S, 1)
+    epoch, place = t // per_epoch, (t % per_epoch) * batch                # (S, n): which epoch, where the batch begins
+    count = np.where(t < steps, np.minimum(sizes - place, batch), 0)      # (S, n)
+    slot = np.arange(batch)
+    valid = slot < count[..., None]                                       # (S, n, B)
+    column = np.where(valid, place[..., None] + slot, 0)
+    epoch_or_last = np.minimum(epoch, epochs - 1)
+    rows = shuffled[np.arange(len(sizes))[None, :, None], epoch_or_last[..., None], column]
+    weight = (valid / np.maximum(count, 1)[..., None]).astype(np.float32)
+    return Plan(
+        order=order, rows=np.ascontiguousarray(rows), weight=weight, count=count,
+        active=tuple((t < steps).sum(axis=1).tolist()), steps=steps,
+        first=(epoch == 0) & (t < steps), last=(epoch == epochs - 1) & (t < steps),
+    )  # fmt: skip
+
+
+def _shuffled_examples(examples: list[np.ndarray], keys: np.ndarray, sizes: np.ndarray, epochs: int) -> np.ndarray:
+    """(n, epochs, longest) int64: every client's example indices, shuffled anew for each epoch."""
+    longest = int(sizes.max())
+    table = np.zeros((len(examples), longest), dtype=np.int64)
+    for row, part in zip(table, examples, strict=True):
+        row[: len(part)] = part
+    return np.take_along_axis(table[:, None, :], shuffles(keys, sizes, epochs), axis=-1)

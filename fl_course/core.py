@@ -1,0 +1,168 @@
+"""The nouns of federated learning, and random streams that have a name.
+
+    d        number of trainable parameters
+    (d,)     a model, or a change of a model, flattened, float32   -> `Vector`
+    bytes    what crosses the network, measured on the message that was really encoded
+    seconds  simulated wall clock, never the real one              -> `clock`
+
+Sign convention, everywhere: delta = local - broadcast, so that the server *adds* the mean delta (Reddi et al. 2021).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+ClientId = int | str
+Memory = dict[str, Any]
+
+
+class FederatedError(Exception):
+    """Base of the errors that this package raises on purpose, beside ValueError and TypeError for bad arguments."""
+
+
+class CompositionError(FederatedError, ValueError):
+    """Mechanisms that are each fine and unsound together. Raised when the experiment is built, never during a run."""
+
+
+class ClientFailure(FederatedError):
+    """One client cannot answer (bad data, non-finite update). The round goes on without it and records why."""
+
+
+class BudgetSpent(FederatedError):
+    """A stage cannot afford another round. The run ends before the round, with the last model and this reason."""
+
+
+def fingerprint(*words: object) -> bytes:
+    """32 bytes that depend on every word: the SHA-256 of their canonical text.
+
+    A word is an int, str, bytes, None, or a tuple of words. NumPy integers count as ints, so that
+    `fingerprint(np.int64(3)) == fingerprint(3)`; the type is part of the text, so that 3 and "3" differ.
+    """
+    return hashlib.sha256(repr(tuple(_canonical(word) for word in words)).encode()).digest()
+
+
+def _canonical(word: object) -> object:
+    if isinstance(word, tuple | list):
+        return tuple(_canonical(part) for part in word)
+    if isinstance(word, bool | str | bytes) or word is None:
+        return word
+    if isinstance(word, int | np.integer):
+        return int(word)
+    raise TypeError(f"a random stream is named by ints, strings, bytes and tuples of them, not by {word!r}")
+
+
+def stream(seed: int, *purpose: object) -> np.random.Generator:
+    """An independent random stream named by its purpose, e.g. `stream(0, "select", version)`.
+
+    The words are hashed into the 128-bit key of a counter-based generator (Philox; Salmon et al. 2011), so streams of
+    different names never overlap and asking for one changes no other. Do not draw secrets from it.
+    """
+    key = np.frombuffer(fingerprint(seed, *purpose)[:16], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+@dataclass(frozen=True)
+class Server:
+    """All that the coordinator carries from one version of the model to the next."""
+
+    params: Vector                                               # (d,)
+    version: int = 0                                             # server steps taken so far
+    extras: Mapping[str, Vector] = field(default_factory=dict)   # broadcast beside the model: SCAFFOLD's c
+    state: Mapping[str, Any] = field(default_factory=dict)       # private: optimiser moments, clip bound, ledger
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a client is handed when a round begins."""
+
+    client: ClientId
+    server: Server                                               # as broadcast: params, version and extras only
+    seed: int = 0
+    memory: Memory = field(default_factory=dict)                 # the client's own drawer: residuals, personal layers
+
+    def rng(self, *purpose: object) -> np.random.Generator:
+        return stream(self.seed, *purpose, self.server.version, self.client)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a client hands back."""
+
+    client: ClientId
+    version: int                                                 # of the model that it started from
+    delta: Any                                                   # (d,) local - broadcast, or a payload with a `+`
+    weight: float = 1.0
+    extras: Mapping[str, Vector] = field(default_factory=dict)   # averaged beside delta: control variates
+    metrics: Mapping[str, float] = field(default_factory=dict)   # examples, loss_first, loss_last, steps
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What the server halves of the stages see: a sum, never the updates one by one."""
+
+    total: Any                                                   # (d,) float64, or a payload
+    weight: float
+    extras: Mapping[str, Vector] = field(default_factory=dict)   # plain means over the clients that arrived
+
+    @property
+    def mean(self) -> Vector:
+        """(d,) float32: total / weight."""
+        return np.asarray(self.total / self.weight, dtype=np.float32)
+
+
+@dataclass
+class Context:
+    """The surroundings of a stage: who was asked, who arrived, named randomness, the client's drawer, the round's meter."""
+
+    seed: int
+    server: Server
+    cohort: tuple[ClientId, ...] = ()                            # the clients that were asked
+    arrived: tuple[ClientId, ...] = ()                           # the clients whose updates are in the sum
+    client: ClientId | None = None                               # None in a server half
+    memory: Memory = field(default_factory=dict)                 # this client's drawer; kept if its update arrives
+    session: dict[str, Any] = field(default_factory=dict)        # shared by all halves of one round (protocol state)
+    meter: Meter = field(default_factory=lambda: Meter())
+    state: dict[str, Any] = field(default_factory=dict)          # a server half writes what server.state shall keep
+    broadcast: dict[str, Vector] = field(default_factory=dict)   # … and what server.extras shall tell the clients
+
+    def rng(self, *purpose: object) -> np.random.Generator:
+        """A stream that belongs to this purpose, model version and client (or the server)."""
+        return stream(self.seed, *purpose, self.server.version, self.client)
+
+
+@dataclass
+class Meter:
+    """Bytes of the messages that were really encoded, by direction and purpose, and events worth a line in the record."""
+
+    up: dict[str, int] = field(default_factory=dict)
+    down: dict[str, int] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+    notes: dict[str, float] = field(default_factory=dict)        # extra metrics of the round: epsilon, clip bound
+
+    def sent_up(self, purpose: str, nbytes: int) -> None:
+        self.up[purpose] = self.up.get(purpose, 0) + nbytes
+
+    def sent_down(self, purpose: str, nbytes: int) -> None:
+        self.down[purpose] = self.down.get(purpose, 0) + nbytes
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of history: what one server step did, and what it cost."""
+
+    version: int                                                 # of the model after the step
+    clock: float                                                 # simulated seconds since the start
+    clients: tuple[ClientId, ...]                                # whose updates are in the step, in summing order
+    staleness: tuple[int, ...]                                   # server steps between download and use, one a client
+    upload: tuple[int, ...]                                      # bytes of each client's update message
+    bytes_up: Mapping[str, int]                                  # by purpose: update, keys, shares, evaluation …
+    bytes_down: Mapping[str, int]                                # by purpose: model, evaluation …
+    events: tuple[str, ...] = ()                                 # drop-outs, refusals, late answers, in plain words
+    metrics: Mapping[str, float] = field(default_factory=dict)   # accuracy, loss, train_loss …

@@ -1,0 +1,242 @@
+"""Local training of a whole cohort at once.
+
+`LocalSGD` says what a client does: E epochs of mini-batch SGD from the broadcast model (McMahan et al. 2017, ClientUpdate).
+The models of n clients are the rows of theta (n, d); rows do not interact, so one backward pass through the sum of the
+clients' losses gives every client its own gradient. `train_rows` below is the text of the method, for every model.
+`fused.train_dense` does the same for dense networks, with the backward pass written out, several times faster.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .batches import Plan, client_keys, plan_batches, round_key, splitmix, width
+from .core import Aggregate, ClientId, Server, Task, Update, Vector
+from .data import FederatedData
+from .fused import DenseEngine
+from .models import Dense, Model
+
+Rows = dict[str, Tensor]
+Epochs = int | Mapping[ClientId, int] | Callable[[ClientId, np.random.Generator], int]
+
+
+class Correction:
+    """What a method adds to each client's gradient, row by row. This one adds nothing; chapter 2 fills it in."""
+
+    def rows(self, task: Task) -> dict[str, Vector]:
+        """Vectors (d,) that this client needs beside its gradient; stacked to (n, d) for the cohort."""
+        return {}
+
+    def correct(self, grad: Tensor, theta: Tensor, anchor: Tensor, rows: Rows) -> Tensor:
+        """grad, theta, anchor (the broadcast model): (a, d). Returns the corrected gradient (a, d)."""
+        return grad
+
+    def finish(self, task: Task, delta: Vector, steps: int, lr: float) -> dict[str, Vector]:
+        """After training: what travels beside delta. May write to task.memory, the client's own drawer."""
+        return {}
+
+    def absorb(self, server: Server, aggregate: Aggregate, arrived: int, clients: int) -> Server:
+        """The server half, after the optimiser's step: arrived of all clients are in the aggregate."""
+        return server
+
+
+@dataclass(frozen=True)
+class LocalSGD:
+    """E epochs of SGD on mini-batches of B, learning rate lr·lr_decay^version, torch.optim.SGD's momentum and decay.
+
+    epochs: one number for all, a mapping client -> number, or a function (client, rng) -> number (devices that manage
+    less than others). batch_size None means all of a client's examples at once (B = ∞). `together` bounds how many
+    clients train in one tensor (None: chosen by the model's size); it changes speed and memory, never the result.
+    engine "auto" takes the fused engine where it applies; "rows" always takes the plain one.
+    """
+
+    lr: float = 0.1
+    epochs: Epochs = 1
+    batch_size: int | None = 10
+    lr_decay: float = 1.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    correction: Correction | None = None
+    together: int | None = None
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"lr must be positive and finite, not {self.lr}")
+        if isinstance(self.epochs, int) and self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, not {self.epochs}")
+        if not callable(self.epochs) and not isinstance(self.epochs, int | Mapping):
+            raise ValueError(f"epochs must be a whole number, a mapping or a function, not {self.epochs!r}")
+        if self.batch_size is not None and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+            raise ValueError(f"batch_size must be a whole number from 1, or None for all examples, not {self.batch_size}")
+        if not 0 < self.lr_decay <= 1:
+            raise ValueError(f"lr_decay must be in (0, 1], not {self.lr_decay}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), not {self.momentum}")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise ValueError(f"weight_decay must be at least 0, not {self.weight_decay}")
+        if self.together is not None and self.together < 1:
+            raise ValueError(f"together must be at least 1 client, not {self.together}")
+        if self.engine not in ("auto", "rows"):
+            raise ValueError(f"engine must be 'auto' or 'rows', not {self.engine!r}")
+
+    def epochs_of(self, task: Task) -> int:
+        if isinstance(self.epochs, int):
+            return self.epochs
+        if isinstance(self.epochs, Mapping):
+            if task.client not in self.epochs:
+                raise ValueError(f"epochs has no entry for client {task.client!r}")
+            epochs = self.epochs[task.client]
+        else:
+            epochs = self.epochs(task.client, task.rng("epochs"))
+        if not isinstance(epochs, int | np.integer) or epochs < 1:
+            raise ValueError(f"epochs of client {task.client!r} must be a whole number from 1, not {epochs!r}")
+        return int(epochs)
+
+    def lr_at(self, version: int) -> float:
+        return self.lr * self.lr_decay**version
+
+    def prepare(self, model: Model, data: FederatedData) -> Trainer:
+        """The data as tensors and the engine with its buffers, made once for a run."""
+        return Trainer(self, model, data)
+
+
+@dataclass
+class Trainer:
+    """Trains cohorts of one federation. Holds tensors and buffers, but nothing that a result depends on."""
+
+    how: LocalSGD
+    model: Model
+    data: FederatedData
+    x: Tensor = field(init=False, repr=False)               # (N, *features)
+    y: Tensor = field(init=False, repr=False)               # (N,)
+    keys: np.ndarray = field(init=False, repr=False)        # (K,) uint64
+    fused: DenseEngine | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.x, self.y = torch.from_numpy(self.data.x), torch.from_numpy(self.data.y)
+        self.keys = client_keys(self.data.ids)
+        plain = self.how.momentum == 0 and self.how.correction is None
+        usable = type(self.model) is Dense and plain and self.how.engine == "auto"
+        self.fused = DenseEngine(self.model.sizes, self.x, self.y) if usable else None
+
+    def train(self, tasks: Sequence[Task]) -> list[Update]:
+        """Train every task from the model that it was handed. Returns the updates in the order of the tasks."""
+        updates: dict[int, Update] = {}
+        for positions in self._groups(tasks):
+            group = [tasks[i] for i in positions]
+            clients = [self.data.position(task.client) for task in group]
+            examples = [self.data.train[k] for k in clients]
+            versions = np.array([round_key(task.seed, task.server.version) for task in group])
+            plan = plan_batches(
+                examples,
+                splitmix(self.keys[clients] ^ versions),
+                np.array([self.how.epochs_of(task) for task in group]),
+                width(len(examples[0]), self.how.batch_size),
+            )
+            for start in range(0, len(group), self._together()):
+                part = plan.part(start, min(start + self._together(), len(group)))
+                for i, update in zip(part.order, self._train_part([group[i] for i in part.order], part), strict=True):
+                    updates[positions[i]] = update
+        return [updates[i] for i in range(len(tasks))]
+
+    def _groups(self, tasks: Sequence[Task]) -> list[list[int]]:
+        """Positions of tasks that can share a tensor: the same batch width and learning rate."""
+        groups: dict[tuple[int, float], list[int]] = {}
+        for i, task in enumerate(tasks):
+            examples = len(self.data.train[self.data.position(task.client)])
+            if examples == 0:
+                raise ValueError(f"client {task.client!r} has no training examples and cannot be asked to train")
+            key = (width(examples, self.how.batch_size), self.how.lr_at(task.server.version))
+            groups.setdefault(key, []).append(i)
+        return list(groups.values())
+
+    def _together(self) -> int:
+        """Clients in one tensor: a few million numbers fill the processor's cache, more only cost memory."""
+        return self.how.together or max(1, 1_500_000 // self.model.dim)
+
+    def _train_part(self, tasks: list[Task], plan: Plan) -> list[Update]:
+        first = tasks[0].server.params
+        if all(task.server.params is first for task in tasks):
+            anchor = torch.tensor(first).expand(len(tasks), -1)
+        else:
+            anchor = torch.tensor(np.stack([task.server.params for task in tasks]))
+        theta = anchor.clone()
+        lr = self.how.lr_at(tasks[0].server.version)
+        if self.fused is not None:
+            losses = self.fused.train(theta, plan, lr, self.how.weight_decay)
+        else:
+            losses = train_rows(self.model, theta, anchor, self.x, self.y, plan, lr, self.how, tasks)
+        delta = (theta - anchor).numpy()
+        seen = losses.numpy() * plan.count                                         # (S, n) summed over the batch
+        sizes = (plan.count * plan.first).sum(0)
+        loss_first, loss_last = (seen * plan.first).sum(0) / sizes, (seen * plan.last).sum(0) / sizes
+        out = []
+        for i, task in enumerate(tasks):
+            steps = int(plan.steps[i])
+            extras = self.how.correction.finish(task, delta[i], steps, lr) if self.how.correction else {}
+            metrics = {
+                "examples": float(sizes[i]),
+                "steps": float(steps),
+                "loss_first": float(loss_first[i]),
+                "loss_last": float(loss_last[i]),
+            }
+            out.append(Update(task.client, task.server.version, delta[i], 1.0, extras, metrics))
+        return out
+
+
+def train_rows(
+    model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor, plan: Plan, lr: float, how: LocalSGD, tasks: list[Task]
+) -> Tensor:  # fmt: skip
+    """SGD for n clients, in place on theta (n, d). Returns the mean loss of each batch (S, n), in nats.
+
+    Step t moves the first plan.active[t] rows; the rows of clients that have finished stay untouched, bit for bit.
+    """
+    correction = how.correction or Correction()
+    named = [correction.rows(task) for task in tasks]
+    rows = {name: torch.tensor(np.stack([vectors[name] for vectors in named])) for name in named[0]}
+    velocity = torch.zeros_like(theta)
+    weight = torch.from_numpy(plan.weight).to(theta.dtype)
+    index = torch.from_numpy(plan.rows)
+    losses = torch.zeros(plan.count.shape, dtype=theta.dtype)
+    for t, a in enumerate(plan.active):
+        layers = {name: view.requires_grad_() for name, view in model.layers(theta[:a].detach()).items()}
+        each = model.losses(layers, x[index[t, :a]], y[index[t, :a]])              # (a, B)
+        batch = (each * weight[t, :a]).sum(1)                                      # (a,) the mean over real examples
+        gradients = torch.autograd.grad(batch.sum(), list(layers.values()))
+        with torch.no_grad():
+            grad = torch.cat([g.flatten(1) for g in gradients], dim=1)             # (a, d)
+            grad = correction.correct(grad, theta[:a], anchor[:a], {name: r[:a] for name, r in rows.items()})
+            if how.weight_decay:
+                grad = grad + how.weight_decay * theta[:a]
+            if how.momentum:
+                grad = velocity[:a].mul_(how.momentum).add_(grad)
+            theta[:a].sub_(lr * grad)
+        losses[t, :a] = batch.detach()
+    return losses
+
+
+def train_alone(model: Model, task: Task, data: FederatedData, how: LocalSGD) -> Vector:
+    """One client, as in a textbook, with torch.optim.SGD: the slow reference that the engines are tested against.
+
+    Returns the delta (d,) float32. It follows the same batch plan, one batch after the other, nothing padded.
+    """
+    k = data.position(task.client)
+    keys = splitmix(client_keys([task.client]) ^ round_key(task.seed, task.server.version))
+    batch = width(len(data.train[k]), how.batch_size)
+    plan = plan_batches([data.train[k]], keys, np.array([how.epochs_of(task)]), batch)
+    theta = torch.tensor(task.server.params)[None].requires_grad_()                # (1, d)
+    optimizer = torch.optim.SGD([theta], lr=how.lr_at(task.server.version), momentum=how.momentum, weight_decay=how.weight_decay)
+    for t in range(int(plan.steps[0])):
+        rows = plan.rows[t, 0, : plan.count[t, 0]]
+        x, y = torch.from_numpy(data.x[rows])[None], torch.from_numpy(data.y[rows])[None]
+        optimizer.zero_grad()
+        model.losses(model.layers(theta), x, y).mean().backward()
+        optimizer.step()
+    return theta.detach()[0].numpy() - task.server.params

@@ -41,11 +41,13 @@ from .data import (
     mnist,
     synthetic,
 )
+from .drift import FedDyn, FedNova, FedProx, Scaffold, Stragglers
 from .evaluation import Evaluation
 from .fleet import Equal, Fleet, LogNormal
 from .history import History
 from .models import ConvNet, Dense, Model, Wrapped, logistic, mlp
 from .optimizers import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
+from .quadratics import Bowls, two_bowls
 from .schedule import Buffered, Schedule, Synchronous
 from .selection import PoissonSelection, Selector, UniformSelection
 from .stages import ByExamples, Clip, Stage, Uniform

@@ -85,19 +85,24 @@ class WeightedMean(Aggregation):
 
 
 def add_up(payloads: Sequence[Any]) -> Any:
-    """Σ of payloads. Arrays are added in float64, in the order given, so that the sum of many small numbers is exact
-    to float32."""
+    """Σ of payloads. Arrays, all of one shape, are added in float64, in the order given, so that the sum of many small
+    numbers is exact to float32."""
     if not payloads:
         raise ValueError("nothing to add up: no update arrived")
-    if isinstance(payloads[0], np.ndarray):
-        total = payloads[0].astype(np.float64)
-        for payload in payloads[1:]:
-            total += payload
-        return total
-    return reduce(add, payloads)
+    if not isinstance(payloads[0], np.ndarray):
+        return reduce(add, payloads)
+    total = payloads[0].astype(np.float64)
+    for payload in payloads[1:]:
+        if np.shape(payload) != total.shape:                       # NumPy would stretch a (1,) over everything
+            raise ValueError(f"cannot add arrays of shape {np.shape(payload)} and {total.shape}")
+        total += payload
+    return total
 
 
 def mean_of_extras(updates: Sequence[Update]) -> Mapping[str, Vector]:
-    """Plain means, name by name, of what travels beside delta."""
+    """Plain means, name by name, of what travels beside delta; every update must carry the same names."""
     names = updates[0].extras.keys()
+    for update in updates:
+        if update.extras.keys() != names:
+            raise ValueError(f"client {update.client!r} sent extras {sorted(update.extras)}, others sent {sorted(names)}")
     return {name: (add_up([u.extras[name] for u in updates]) / len(updates)).astype(np.float32) for name in names}

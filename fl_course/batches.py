@@ -18,19 +18,19 @@ U64 = np.uint64
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of n clients, S = the largest number of steps, B = batch width. Clients are sorted by steps, longest first.
+    """The steps of n clients, S = the largest number of steps, B = batch width. Clients are sorted, most steps first.
 
     Step t concerns the first `active[t]` clients; a batch that is not full is padded with examples of weight 0.
     """
 
-    order: np.ndarray       # (n,) positions of the clients in the list that was planned
-    rows: np.ndarray        # (S, n, B) int64, which example
-    weight: np.ndarray      # (S, n, B) float32: 1 / (examples in the batch), or 0 where padded
-    count: np.ndarray       # (S, n) int64 examples in the batch, 0 after a client's last step
-    active: tuple[int, ...]  # (S,) clients that have a step t
-    steps: np.ndarray       # (n,) steps of each client
-    first: np.ndarray       # (S, n) bool: the step belongs to the client's first epoch
-    last: np.ndarray        # (S, n) bool: … to its last epoch
+    order: np.ndarray           # (n,) positions of the clients in the list that was planned
+    rows: np.ndarray            # (S, n, B) int64, which example
+    weight: np.ndarray          # (S, n, B) float64: 1 / (examples in the batch), or 0 where padded
+    count: np.ndarray           # (S, n) int64: examples in the batch, 0 after a client's last step
+    active: tuple[int, ...]     # (S,) how many clients have a step t
+    steps: np.ndarray           # (n,) steps of each client
+    first: np.ndarray           # (S, n) bool: the step belongs to the client's first epoch
+    last: np.ndarray            # (S, n) bool: … to its last epoch
 
     def part(self, start: int, stop: int) -> Plan:
         """The plan of the sorted clients start … stop - 1 alone."""
@@ -44,7 +44,7 @@ class Plan:
 
 
 def splitmix(x: np.ndarray) -> np.ndarray:
-    """64 bits in, 64 well-mixed bits out (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators")."""
+    """64 bits in, 64 well-mixed bits out, one to one (Steele, Lea & Flood 2014, "Fast splittable … generators")."""
     with np.errstate(over="ignore"):
         x = x + U64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> U64(30))) * U64(0xBF58476D1CE4E5B9)
@@ -63,17 +63,19 @@ def round_key(seed: int, version: int) -> np.uint64:
 
 
 def width(examples: int, batch_size: int | None) -> int:
-    """Slots in a batch of a client: the batch size, or the next power of two if all its examples fit in one batch.
+    """Slots in a batch of a client: the batch size, or the next power of two if that is less and holds all its examples.
 
-    It depends on this client alone, and no more than half of the slots stay empty. Clients of equal width train together.
+    It depends on this client alone, and fewer than half of the slots stay empty. Clients of equal width train together.
     """
-    if batch_size is not None and examples >= batch_size:
-        return batch_size
-    return 1 << (max(examples, 1) - 1).bit_length()
+    power = 1 << (max(examples, 1) - 1).bit_length()
+    return power if batch_size is None else min(power, batch_size)
 
 
 def shuffles(keys: np.ndarray, sizes: np.ndarray, epochs: int) -> np.ndarray:
-    """(n, epochs, max size): for each client and epoch a permutation of its examples 0 … size - 1, then the padding."""
+    """(n, epochs, max size): for each client and epoch a permutation of its examples 0 … size - 1, then the padding.
+
+    splitmix is one to one, so the numbers of one epoch all differ: there are no ties for a sort to break its own way.
+    """
     longest = int(sizes.max())
     with np.errstate(over="ignore"):
         epoch_keys = splitmix(keys[:, None] + splitmix(np.arange(1, epochs + 1, dtype=U64)))             # (n, epochs)
@@ -86,8 +88,8 @@ def shuffles(keys: np.ndarray, sizes: np.ndarray, epochs: int) -> np.ndarray:
 def plan_batches(examples: Sequence[np.ndarray], keys: np.ndarray, epochs: np.ndarray, batch: int) -> Plan:
     """Plan the local epochs of n clients.
 
-    examples: for each client the indices of its examples (at least one each); keys: (n,) uint64, one a client and round;
-    epochs: (n,) passes over the data, at least one each; batch: slots in a batch, see `width`.
+    examples: for each client the indices of its examples (at least one each); keys: (n,) uint64, one a client and
+    version; epochs: (n,) passes over the data, at least one each; batch: slots in a batch, see `width`.
     """
     sizes = np.array([len(part) for part in examples])
     per_epoch = -(-sizes // batch)
@@ -105,9 +107,8 @@ def plan_batches(examples: Sequence[np.ndarray], keys: np.ndarray, epochs: np.nd
     column = np.where(valid, place[..., None] + slot, 0)
     epoch_or_last = np.minimum(epoch, epochs - 1)
     rows = shuffled[np.arange(len(sizes))[None, :, None], epoch_or_last[..., None], column]
-    weight = (valid / np.maximum(count, 1)[..., None]).astype(np.float32)
     return Plan(
-        order=order, rows=np.ascontiguousarray(rows), weight=weight, count=count,
+        order=order, rows=np.ascontiguousarray(rows), weight=valid / np.maximum(count, 1)[..., None], count=count,
         active=tuple((t < steps).sum(axis=1).tolist()), steps=steps,
         first=(epoch == 0) & (t < steps), last=(epoch == epochs - 1) & (t < steps),
     )  # fmt: skip

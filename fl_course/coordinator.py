@@ -81,13 +81,17 @@ class Coordinator:
         object.__setattr__(self, "stages", tuple(self.stages))
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be a whole number from 0, not {self.seed!r}")
-        some = self.data.x[:1]
-        logits = self.model.predict(np.zeros(self.model.dim, np.float32), some)
+        try:
+            logits = self.model.predict(np.zeros(self.model.dim, np.float32), self.data.x[:1])
+        except RuntimeError as error:
+            shape = self.data.x.shape[1:]
+            raise ValueError(f"{self.model!r} cannot take the data's examples, which have shape {shape}") from error
         if logits.shape != (1, self.data.classes):
             raise ValueError(f"the model answers with {logits.shape[1:]} numbers, the data has {self.data.classes} classes")
         if not any(len(part) for part in self.data.train):
             raise ValueError("no client has training examples")
-        for part in (self.selection, self.aggregation, *self.pipeline):
+        correction = [self.training.correction] if self.training.correction else []
+        for part in (self.selection, self.aggregation, *correction, *self.pipeline):
             part.check(self)
 
     @property

@@ -32,7 +32,11 @@ class CompositionError(FederatedError, ValueError):
 
 
 class ClientFailure(FederatedError):
-    """One client cannot answer (bad data, non-finite update). The round goes on without it and records why."""
+    """One client cannot answer (bad data, non-finite update). The round goes on without it and records why.
+
+    Raise it on purpose, in a correction or in the client half of a stage. Any other exception is a bug in the program and
+    stops the run: to go on would hide it.
+    """
 
 
 class BudgetSpent(FederatedError):
@@ -42,8 +46,8 @@ class BudgetSpent(FederatedError):
 def fingerprint(*words: object) -> bytes:
     """32 bytes that depend on every word: the SHA-256 of their canonical text.
 
-    A word is an int, str, bytes, None, or a tuple of words. NumPy integers count as ints, so that
-    `fingerprint(np.int64(3)) == fingerprint(3)`; the type is part of the text, so that 3 and "3" differ.
+    A word is an int, bool, str, bytes, None, or a tuple of words. NumPy integers and strings count as Python's, so that
+    `fingerprint(np.int64(3)) == fingerprint(3)`; the type is part of the text, so that 3, "3" and b"3" differ.
     """
     return hashlib.sha256(repr(tuple(_canonical(word) for word in words)).encode()).digest()
 
@@ -51,11 +55,13 @@ def fingerprint(*words: object) -> bytes:
 def _canonical(word: object) -> object:
     if isinstance(word, tuple | list):
         return tuple(_canonical(part) for part in word)
-    if isinstance(word, bool | str | bytes) or word is None:
+    if isinstance(word, bool) or word is None:
         return word
+    if isinstance(word, str | bytes):
+        return str(word) if isinstance(word, str) else bytes(word)
     if isinstance(word, int | np.integer):
         return int(word)
-    raise TypeError(f"a random stream is named by ints, strings, bytes and tuples of them, not by {word!r}")
+    raise TypeError(f"a random stream is named by whole numbers, strings, bytes, None and tuples of them, not by {word!r}")
 
 
 def stream(seed: int, *purpose: object) -> np.random.Generator:
@@ -64,7 +70,7 @@ def stream(seed: int, *purpose: object) -> np.random.Generator:
     The words are hashed into the 128-bit key of a counter-based generator (Philox; Salmon et al. 2011), so streams of
     different names never overlap and asking for one changes no other. Do not draw secrets from it.
     """
-    key = np.frombuffer(fingerprint(seed, *purpose)[:16], dtype=np.uint64)
+    key = np.frombuffer(fingerprint(seed, *purpose)[:16], dtype="<u8").astype(np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
 
 
@@ -113,7 +119,9 @@ class Aggregate:
 
     @property
     def mean(self) -> Vector:
-        """(d,) float32: total / weight."""
+        """(d,) float32: total / weight. ValueError if nothing arrived, or with weight 0 only."""
+        if not self.weight > 0:
+            raise ValueError(f"the updates weigh {self.weight} in all, so they have no mean")
         return np.asarray(self.total / self.weight, dtype=np.float32)
 
 

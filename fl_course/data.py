@@ -9,13 +9,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from .core import ClientId, stream
 from .partition import IID, Dirichlet, Partitioner, QuantitySkew, Shards, Writers, image_side
@@ -50,7 +49,11 @@ class Dataset:
         Each client keeps `test_fraction` of its share for a test of its own. The share goes with the position in
         `clients`; which part of it is the test, and how a writer writes, go with the id.
         """
-        ids = tuple(range(clients)) if isinstance(clients, int) else tuple(clients)
+        if isinstance(clients, int | np.integer) and clients > 0:
+            clients = range(clients)
+        if not isinstance(clients, Iterable):
+            raise ValueError(f"clients = {clients!r}; it must be a whole number >= 1, or the ids of the clients")
+        ids = tuple(clients)
         parts = [np.sort(part) for part in how.split(self.y, len(ids), stream(seed, "partition", "split"))]
         x = self.x
         for client, part in zip(ids, parts, strict=True):
@@ -164,7 +167,8 @@ class FederatedData:
         counts = self.label_counts().T
         image = ax.imshow(np.where(counts > 0, counts, np.nan), cmap="YlGnBu", vmin=0, aspect="auto",
                           interpolation="nearest")
-        places = np.arange(0, len(self), max(1, -(-len(self) // 20)))
+        room = 20 if ax.get_position().width * ax.figure.get_size_inches()[0] > 4 else 5
+        places = np.arange(0, len(self), max(1, -(-len(self) // room)))
         ax.set_xticks(places, [str(self.ids[place]) for place in places],
                       rotation=90 if max(len(str(client)) for client in self.ids) > 3 else 0)
         ax.set_yticks(np.arange(0, self.classes, max(1, -(-self.classes // 20))))
@@ -210,6 +214,8 @@ def from_clients(name: str, clients: Mapping[ClientId, tuple[Any, Any]], classes
 
 def digits() -> Dataset:
     """1,797 images of 8 × 8 pixels that ship with scikit-learn, as (64,) in [0, 1]; one in five is held out."""
+    from sklearn.datasets import load_digits  # here, because it takes longer to import than a federation to train
+
     bunch = load_digits()
     return _pool("digits", bunch.data / 16.0, bunch.target, classes=10)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .core import Update, Vector
+from .core import Meter, Server, Update, Vector
 from .data import FederatedData
 from .models import Model
+from .wire import encode_model, frame, unframe
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class Evaluation:
     """Measured every `every` rounds on the held-out examples, by an observer who sees everything and sends nothing.
 
     federated=True measures the per-client accuracies as a real federation would: every client with test examples
-    downloads the model and returns three numbers, and these messages are counted under the purpose "evaluation".
+    downloads the model and sends back how many it has and its accuracy on them. These messages are encoded, decoded and
+    counted under the purpose "evaluation".
     """
 
     every: int = 1
@@ -30,10 +33,26 @@ class Evaluation:
     def due(self, version: int) -> bool:
         return version % self.every == 0
 
-    def measure(self, model: Model, data: FederatedData, params: Vector) -> dict[str, float]:
+    def measure(self, model: Model, data: FederatedData, server: Server, meter: Meter) -> dict[str, float]:
         """accuracy and loss (nats) on the global held-out set, and the spread of the accuracy over clients' own tests."""
-        accuracy, loss = score(model, params, data.x_test, data.y_test)
-        return {"accuracy": accuracy, "loss": loss, **fairness(client_accuracy(model, params, data))}
+        accuracy, loss = score(model, server.params, data.x_test, data.y_test)
+        accuracies = client_accuracy(model, server.params, data)
+        if self.federated:
+            accuracies = _ask_clients(accuracies, data, server, meter)
+        return {"accuracy": accuracy, "loss": loss, **fairness(accuracies)}
+
+
+def _ask_clients(accuracies: np.ndarray, data: FederatedData, server: Server, meter: Meter) -> np.ndarray:
+    """(K,) The same accuracies, after they have crossed the network: every message encoded, counted and decoded."""
+    received = np.full(len(accuracies), np.nan)
+    question = encode_model(server)
+    for k, (client, part) in enumerate(zip(data.ids, data.test, strict=True)):
+        if len(part):
+            meter.sent_down("evaluation", len(question))
+            answer = frame("evaluation", [client, server.version, len(part), float(accuracies[k])])
+            meter.sent_up("evaluation", len(answer))
+            received[k] = unframe(answer, "evaluation")[3]
+    return received
 
 
 def score(model: Model, params: Vector, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -82,16 +101,21 @@ def drift(updates: Sequence[Update]) -> float:
     """
     if not updates or any(not isinstance(u.delta, np.ndarray) or not u.weight for u in updates):
         return float("nan")
-    deltas = [u.delta / np.float32(u.weight) for u in updates]
-    square = float(np.mean([np.dot(delta, delta) for delta in deltas]))
-    mean = np.mean(deltas, axis=0)
-    return float(np.sqrt(max(0.0, 1 - float(np.dot(mean, mean)) / square))) if square > 0 else 0.0
+    total, squares = np.zeros(len(updates[0].delta)), 0.0
+    for u in updates:
+        delta = u.delta.astype(np.float64) / u.weight
+        total += delta
+        squares += float(delta @ delta)
+    # Σ ‖Δ_k - mean‖² = Σ ‖Δ_k‖² - ‖Σ Δ_k‖² / n, which needs no second pass.
+    return math.sqrt(max(0.0, 1 - float(total @ total) / (len(updates) * squares))) if squares > 0 else 0.0
 
 
 def training_metrics(updates: Sequence[Update]) -> dict[str, float]:
     """The clients' own reports, weighted by examples: mean loss over their first and their last local epoch."""
-    examples = np.array([u.metrics.get("examples", 0.0) for u in updates])
-    if examples.sum() == 0:
-        return {}
-    names = ("loss_first", "loss_last")
-    return {f"train_{name}": float(np.average([u.metrics[name] for u in updates], weights=examples)) for name in names}
+    out = {}
+    for name in ("loss_first", "loss_last"):
+        known = [(u.metrics[name], u.metrics["examples"]) for u in updates if {name, "examples"} <= u.metrics.keys()]
+        if sum(examples for _, examples in known) > 0:
+            losses, examples = zip(*known, strict=True)
+            out[f"train_{name}"] = float(np.average(losses, weights=examples))
+    return out

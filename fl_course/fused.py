@@ -1,9 +1,9 @@
 """The fast engine for dense networks: a cohort's forward and backward pass written out as batched matrix products.
 
-It computes exactly what `training.train_rows` computes for a `Dense` model without momentum and corrections, with three
-tricks: the bias is one more column of the weights, which meets a column of ones in the input; the gradient of softmax and
+It computes what `training.train_rows` computes for a `Dense` model without momentum and corrections, with three tricks:
+the bias is one more column of the weights, which meets a column of ones in the input; the gradient of softmax and
 cross-entropy is softmax - onehot; and a layer's gradient is added to its weights by the very product that computes it,
-W ← W - lr·dᵀh, so it never exists on its own. Buffers live as long as the engine.
+W ← W - lr·dᵀh, so it never exists on its own. Buffers live as long as the engine, for fresh memory costs page faults.
 """
 
 from __future__ import annotations
@@ -23,80 +23,79 @@ class DenseEngine:
     """Trains dense networks of the given sizes on examples x (N, *features), labels y (N,)."""
 
     def __init__(self, sizes: tuple[int, ...], x: Tensor, y: Tensor) -> None:
-        self.sizes = sizes
-        self.y = y
-        self.x = torch.zeros(len(x), padded(sizes[0]), dtype=x.dtype)              # (N, inputs + 1, padded)
+        if x[0].numel() != sizes[0]:
+            raise ValueError(f"examples of {x[0].numel()} numbers; this model takes {sizes[0]}")
+        self.sizes, self.y = sizes, y
+        self.x = x.new_zeros(len(x), padded(sizes[0]))                             # (N, inputs + 1, padded)
         self.x[:, : sizes[0]] = x.flatten(1)
         self.x[:, sizes[0]] = 1
-        self.room: tuple[int, int] = (0, 0)                                        # clients, batch width
+        self.W: list[Tensor] = []
+        self.rooms: dict[int, tuple[list[Tensor], list[Tensor]]] = {}              # by batch width
 
-    def _make_room(self, n: int, b: int) -> None:
-        """Buffers for n clients and batches of b: weights W, inputs h of each layer, errors d of each layer."""
-        if n <= self.room[0] and b == self.room[1]:
-            return
-        self.room = (max(n, self.room[0]), b)
-        n, like = self.room[0], self.x
-        pairs = list(zip(self.sizes, self.sizes[1:], strict=False))
-        self.W = [like.new_zeros(n, outputs, padded(inputs)) for inputs, outputs in pairs]
-        self.d = [like.new_empty(n, b, outputs) for _, outputs in pairs]
-        self.dh = [like.new_empty(n, b, padded(inputs)) for inputs, _ in pairs]
-        self.h = [like.new_zeros(n, b, padded(inputs)) for inputs, _ in pairs]
-        for h, inputs in zip(self.h, self.sizes, strict=False):
-            h[:, :, inputs] = 1
+    def _weights(self, n: int) -> list[Tensor]:
+        """For each layer (n, outputs, padded inputs): weights, the bias, zeros."""
+        if not self.W or n > len(self.W[0]):
+            pairs = zip(self.sizes, self.sizes[1:], strict=False)
+            self.W = [self.x.new_zeros(n, outputs, padded(inputs)) for inputs, outputs in pairs]
+        return [W[:n] for W in self.W]
 
-    def _copy_weights(self, theta: Tensor, back: bool = False) -> None:
-        """Between the flat rows theta (n, d) and the padded layers, one way or the other."""
+    def _room(self, n: int, b: int) -> tuple[list[Tensor], list[Tensor]]:
+        """For n clients and batches of b: inputs h (n, b, padded inputs) and errors d (n, b, outputs) of each layer."""
+        if b not in self.rooms or n > len(self.rooms[b][0][0]):
+            h = [self.x.new_zeros(n, b, padded(inputs)) for inputs in self.sizes[:-1]]
+            for inputs, layer in zip(self.sizes, h, strict=False):
+                layer[:, :, inputs] = 1
+            self.rooms[b] = h, [self.x.new_empty(n, b, outputs) for outputs in self.sizes[1:]]
+        return self.rooms[b]
+
+    def _copy(self, theta: Tensor, W: list[Tensor], back: bool = False) -> None:
+        """From the flat rows theta (n, d) to the padded layers, or back."""
         start, n = 0, len(theta)
-        for W, inputs, outputs in zip(self.W, self.sizes, self.sizes[1:], strict=False):
-            flat = theta[:, start : start + outputs * inputs].view(n, outputs, inputs)
-            bias = theta[:, start + outputs * inputs : start + outputs * (inputs + 1)]
-            for mine, theirs in ((W[:n, :, :inputs], flat), (W[:n, :, inputs], bias)):
-                (theirs.copy_(mine) if back else mine.copy_(theirs))
-            start += outputs * (inputs + 1)
+        for layer, inputs, outputs in zip(W, self.sizes, self.sizes[1:], strict=False):
+            middle, end = start + outputs * inputs, start + outputs * (inputs + 1)
+            weight, bias = theta[:, start:middle].view(n, outputs, inputs), theta[:, middle:end]
+            if back:
+                weight.copy_(layer[:, :, :inputs])
+                bias.copy_(layer[:, :, inputs])
+            else:
+                layer[:, :, :inputs] = weight
+                layer[:, :, inputs] = bias
+                layer[:, :, inputs + 1 :] = 0                                      # NaN, if a client diverged here before
+            start = end
 
     @torch.no_grad()
     def train(self, theta: Tensor, plan: Plan, lr: float, weight_decay: float = 0.0) -> Tensor:
         """SGD in place on theta (n, d). Returns the mean loss of each batch (S, n), in nats.
 
-        The loss is read off the softmax, so a single example's loss is reported as at most 87 (its probability ≥ 1e-38).
+        The loss is read off the softmax, so that of a single example is at most 87, where its probability is 1e-38.
         """
         steps, n, b = plan.rows.shape
-        self._make_room(n, b)
-        self._copy_weights(theta)
-        top = len(self.W) - 1
-        decay = 1 - lr * weight_decay
+        all_W, (all_h, all_d) = self._weights(n), self._room(n, b)
+        self._copy(theta, all_W)
+        top = len(all_W) - 1
+        rows = torch.from_numpy(plan.rows).reshape(steps, n * b)
+        labels = self.y[rows].view(steps, n, b, 1)
         weight = torch.from_numpy(plan.weight).to(theta.dtype).unsqueeze(-1)       # (S, n, B, 1)
-        index = torch.from_numpy(plan.rows)
         likelihood = theta.new_ones(steps, n, b, 1)
         minus_one = theta.new_full((1,), -1.0).expand(n, b, 1)
-        block = max(1, 4_000_000 // (n * b * self.x.shape[1]))                     # steps whose examples are fetched at once
         alive = -1
         for t, a in enumerate(plan.active):
-            if t % block == 0:
-                here = index[t : t + block]
-                xs = self.x.index_select(0, here.reshape(-1)).view(len(here), n, b, -1)
-                ys = self.y.index_select(0, here.reshape(-1)).view(len(here), n, b, 1)
             if a != alive:                                                         # views of the clients still at work
                 alive = a
-                W, d, dh, h = ([buffer[:a] for buffer in buffers] for buffers in (self.W, self.d, self.dh, self.h))
-                WT, dT = [w.transpose(1, 2) for w in W], [e.transpose(1, 2) for e in d]
-                out = [h[l][:, :, : self.sizes[l]] for l in range(top + 1)]
-                dout = [dh[l][:, :, : self.sizes[l]] for l in range(top + 1)]
-            h[0] = xs[t % block, :a]
-            label = ys[t % block, :a]
+                W, h, d = ([buffer[:a] for buffer in buffers] for buffers in (all_W, all_h, all_d))
+                W_in = [w[:, :, :inputs] for w, inputs in zip(W, self.sizes, strict=False)]
+                units = [x[:, :, :inputs] for x, inputs in zip(h, self.sizes, strict=False)]
+                WT, dT, x = [w.transpose(1, 2) for w in W], [e.transpose(1, 2) for e in d], h[0].flatten(0, 1)
+            torch.index_select(self.x, 0, rows[t, : a * b], out=x)
             for l in range(top):                                                   # forward
-                torch.bmm(h[l], WT[l], out=d[l])
-                torch.clamp_min(d[l], 0, out=out[l + 1])
-            torch.bmm(h[top], WT[top], out=d[top])
-            error = torch.softmax(d[top], -1, out=d[top])
-            torch.gather(error, 2, label, out=likelihood[t, :a])
-            error.scatter_add_(2, label, minus_one[:a]).mul_(weight[t, :a])        # (softmax - onehot) / batch
+                torch.bmm(h[l], WT[l], out=units[l + 1]).clamp_min_(0)
+            error = torch.softmax(torch.bmm(h[top], WT[top], out=d[top]), -1, out=d[top])
+            torch.gather(error, 2, labels[t, :a], out=likelihood[t, :a])
+            error.scatter_add_(2, labels[t, :a], minus_one[:a]).mul_(weight[t, :a])    # (softmax - onehot) / batch
             for l in range(top, -1, -1):                                           # backward, and the step
                 if l > 0:
-                    torch.bmm(d[l], W[l], out=dh[l])
-                W[l].baddbmm_(dT[l], h[l], beta=decay, alpha=-lr)
-                if l > 0:
-                    torch.mul(dout[l], out[l] > 0, out=d[l - 1])
-        self._copy_weights(theta, back=True)
-        tiny = torch.finfo(theta.dtype).tiny
-        return -(likelihood.clamp_min(tiny).log() * weight).sum((2, 3))
+                    torch.bmm(d[l], W_in[l], out=d[l - 1])
+                    torch.ops.aten.threshold_backward.grad_input(d[l - 1], units[l], 0, grad_input=d[l - 1])   # ReLU's
+                W[l].baddbmm_(dT[l], h[l], beta=1 - lr * weight_decay, alpha=-lr)
+        self._copy(theta, all_W, back=True)
+        return -(likelihood.clamp_min(torch.finfo(theta.dtype).tiny).log() * weight).sum((2, 3))

@@ -127,7 +127,7 @@ def gaussian_sigma_classic(epsilon: float, delta: float, sensitivity: float = 1.
     between("delta", delta)
     positive("sensitivity", sensitivity)
     if epsilon > 1:
-        raise ValueError(f"the classic Gaussian formula is proved for epsilon <= 1, not {epsilon!r}: use gaussian_sigma")
+        raise ValueError(f"the classic formula is proved for epsilon <= 1, not {epsilon!r}: use gaussian_sigma")
     return math.sqrt(2 * math.log(1.25 / delta)) * sensitivity / epsilon
 
 
@@ -166,7 +166,7 @@ def remaining_noise_multiplier(total: float, other: float) -> float:
     """
     positive("total", total)
     if not other > total:
-        raise ValueError(f"a release of multiplier {other!r} alone costs more than all of {total!r}: give it more noise")
+        raise ValueError(f"a release of multiplier {other!r} costs more than {total!r} in all: give it more noise")
     return 1 / math.sqrt(total**-2 - other**-2)
 
 

@@ -1,8 +1,10 @@
 """Models, cohort first: one forward pass for the models of many clients.
 
-A model is one flat vector (d,). A cohort's models are the rows of theta (n, d); `layers(theta)` cuts it into named views
-(n, *shape), and `logits` maps inputs (n, b, *features) to (n, b, classes): row k meets only the parameters of row k.
-Therefore the gradient of the *sum* of all losses is, row by row, each client's own gradient. One client is n = 1.
+A model is one flat vector (d,). A cohort's models are the rows of theta (n, d); `layers(theta)` cuts it into named
+views (n, *shape), and `logits` maps inputs (n, b, *features) to (n, b, classes): row k meets only the parameters of
+row k. Therefore the gradient of the *sum* of all losses is, row by row, each client's own gradient. One client is n = 1.
+
+An example must not meet the others of its batch either: a batch that is not full is padded with examples of weight 0.
 """
 
 from __future__ import annotations
@@ -21,7 +23,14 @@ Layers = dict[str, Tensor]
 
 
 class Model:
-    """Abstract. A model says its parameter shapes, its first values, and its forward pass for a whole cohort."""
+    """Abstract. A model says its parameter shapes, its first values, and its forward pass for a whole cohort.
+
+    alone: training takes its clients one by one, n = 1, because the last digits of a forward pass change with n. Batched
+    matrix products give each row the same bits in any company. Convolutions do not: torch's kernels choose another
+    algorithm for another number of groups, and on one processor core grouping gains next to nothing.
+    """
+
+    alone = False
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of each parameter tensor, in the order in which they lie in the flat vector."""
@@ -64,15 +73,16 @@ class Model:
     def layers(self, theta: Tensor) -> Layers:
         """Cut theta (n, d) into views, name -> (n, *shape). Nothing is copied: writing to a view writes to theta."""
         if theta.dim() != 2 or theta.shape[1] != self.dim:
-            raise ValueError(f"theta has shape {tuple(theta.shape)}, the rows of this model have {self.dim} numbers")
+            raise ValueError(f"theta has shape {tuple(theta.shape)}; for this model it must be (clients, {self.dim})")
         shapes = self.shapes()
         return {name: theta[:, where].view(len(theta), *shapes[name]) for name, where in self.slices().items()}
 
     @torch.no_grad()
     def predict(self, params: Vector, x: np.ndarray, chunk: int = 2048) -> np.ndarray:
-        """Logits (N, classes) float32 of one model (d,) for inputs x (N, *features)."""
-        layers = self.layers(torch.as_tensor(np.array(params)).unsqueeze(0))
-        parts = [self.logits(layers, torch.from_numpy(x[i : i + chunk]).unsqueeze(0))[0] for i in range(0, len(x), chunk)]
+        """Logits (N, classes) of one model (d,) for inputs x (N, *features), in the precision of the model."""
+        theta = torch.tensor(params).unsqueeze(0)
+        layers, inputs = self.layers(theta), torch.tensor(x, dtype=theta.dtype)
+        parts = [self.logits(layers, part.unsqueeze(0))[0] for part in inputs.split(chunk)]
         return torch.cat(parts).numpy()
 
 
@@ -84,7 +94,7 @@ class Dense(Model):
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in self.sizes):
-            raise ValueError(f"sizes must be two or more positive integers (inputs, hidden …, classes), not {self.sizes}")
+            raise ValueError(f"sizes = {self.sizes!r}; they must be positive whole numbers: inputs, hidden …, classes")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         out: dict[str, tuple[int, ...]] = {}
@@ -94,6 +104,8 @@ class Dense(Model):
 
     def logits(self, layers: Layers, x: Tensor) -> Tensor:
         h = x.flatten(2)                                                        # (n, b, inputs)
+        if h.shape[2] != self.sizes[0]:
+            raise ValueError(f"examples of {h.shape[2]} numbers; this model takes {self.sizes[0]}")
         for l in range(len(self.sizes) - 1):
             weight, bias = layers[f"dense{l}.weight"], layers[f"dense{l}.bias"]  # (n, out, in), (n, out)
             h = torch.baddbmm(bias.unsqueeze(1), h if l == 0 else h.relu(), weight.transpose(1, 2))
@@ -106,14 +118,15 @@ def logistic(inputs: int, classes: int) -> Dense:
 
 
 def mlp(*sizes: int) -> Dense:
-    """mlp(784, 64, 10): 784 inputs, 64 hidden units, 10 classes. The 2NN of McMahan et al. is mlp(784, 200, 200, 10)."""
+    """mlp(784, 64, 10): 784 inputs, 64 hidden units, 10 classes. McMahan et al.'s 2NN is mlp(784, 200, 200, 10)."""
     return Dense(sizes)
 
 
 @dataclass(frozen=True)
 class ConvNet(Model):
-    """A small convolutional network: per width a 3×3 convolution, group norm, ReLU and 2×2 max-pooling, then one dense layer.
+    """A small convolutional network: per width a 3×3 convolution, group norm, ReLU and 2×2 max-pooling; one dense layer.
 
+    Images come as (n, b, channels·side·side) or in any other shape of as many numbers, channels first.
     Group norm, not batch norm: batch statistics mix the examples of a batch, and averaging them over clients with
     different data is a known trap (Hsieh et al. 2020).
     """
@@ -123,8 +136,12 @@ class ConvNet(Model):
     channels: int = 1
     widths: tuple[int, ...] = (16, 32)
     groups: int = 4
+    alone = True
 
     def __post_init__(self) -> None:
+        numbers = (self.side, self.classes, self.channels, self.groups, *self.widths)
+        if not self.widths or any(not isinstance(number, int) or number < 1 for number in numbers):
+            raise ValueError(f"side, classes, channels, groups and widths must be positive whole numbers, not {self}")
         if self.side // 2 ** len(self.widths) < 1:
             raise ValueError(f"{len(self.widths)} poolings leave nothing of an image of side {self.side}")
         if any(width % self.groups for width in self.widths):
@@ -143,13 +160,17 @@ class ConvNet(Model):
 
     def logits(self, layers: Layers, x: Tensor) -> Tensor:
         n, b = x.shape[:2]
-        h = x.reshape(n, b, self.channels, self.side, self.side).transpose(0, 1).flatten(1, 2)     # (b, n·c, s, s)
-        for l, width in enumerate(self.widths):
+        if x[0, 0].numel() != self.channels * self.side**2:
+            raise ValueError(f"examples of shape {tuple(x.shape[2:])}; this model takes {self.channels} channels "
+                             f"of {self.side} × {self.side} numbers")
+        h = x.reshape(n, b, self.channels, self.side, self.side).transpose(0, 1).flatten(1, 2)    # (b, n·c, s, s)
+        for l in range(len(self.widths)):
             weight, bias = layers[f"conv{l}.weight"].flatten(0, 1), layers[f"conv{l}.bias"].flatten()
-            h = F.conv2d(h, weight, bias, padding=1, groups=n)                                     # one group a client
-            h = F.group_norm(h, n * self.groups, layers[f"norm{l}.scale"].flatten(), layers[f"norm{l}.shift"].flatten())
-            h = F.max_pool2d(h.relu(), 2)                                                          # (b, n·width, s/2, s/2)
-        h = h.view(b, n, -1).transpose(0, 1)                                                       # (n, b, features)
+            h = F.conv2d(h, weight, bias, padding=1, groups=n)                                    # one group a client
+            scale, shift = layers[f"norm{l}.scale"].flatten(), layers[f"norm{l}.shift"].flatten()
+            h = F.group_norm(h, n * self.groups, scale, shift)
+            h = F.max_pool2d(h.relu(), 2)                                                         # (b, n·width, s/2, s/2)
+        h = h.view(b, n, -1).transpose(0, 1)                                                      # (n, b, features)
         return torch.baddbmm(layers["head.bias"].unsqueeze(1), h, layers["head.weight"].transpose(1, 2))
 
 
@@ -157,26 +178,29 @@ class ConvNet(Model):
 class Wrapped(Model):
     """Any torch.nn.Module that maps (b, *features) to (b, classes), run for a whole cohort by torch.func.
 
-    The module's present parameters are the initial model. Refused: modules that keep running statistics (batch norm),
-    whose buffers have no place in a parameter vector, and active dropout, which would draw from torch's global generator.
+    The module's present parameters are the initial model, and all of them are trained, as float32. Refused: batch norm,
+    where the examples of a batch meet; anything else that keeps buffers, which have no place in a parameter vector; and
+    active dropout, which would draw from torch's global generator.
     """
 
     module: torch.nn.Module = field(repr=False)
     name: str = ""
 
     def __post_init__(self) -> None:
-        buffers = [name for name, _ in self.module.named_buffers()]
-        if buffers:
-            raise ValueError(
-                f"the module keeps buffers ({', '.join(buffers[:3])}), which are not part of the model vector and would not "
-                "be averaged; use GroupNorm or LayerNorm instead of BatchNorm"
-            )
-        dropouts = [m for m in self.module.modules() if isinstance(m, torch.nn.modules.dropout._DropoutNd) and m.p > 0]
-        if dropouts:
-            raise ValueError(f"{dropouts[0]} draws from torch's global generator, so runs would not repeat; remove it")
-        if not list(self.module.parameters()):
-            raise ValueError("the module has no parameters to train")
+        for part in self.module.modules():
+            if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+                raise ValueError(f"{part} mixes the examples of a batch, and its running statistics are not part of the "
+                                 "model vector; use GroupNorm or LayerNorm")
+            if isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
+                raise ValueError(f"{part} draws from torch's global generator, so runs would not repeat; remove it")
+        if buffers := [name for name, _ in self.module.named_buffers()]:
+            raise ValueError(f"the module keeps buffers ({', '.join(buffers[:3])}), which are not part of the model "
+                             "vector and would not be averaged; make them constants or parameters")
+        parameters = list(self.module.parameters())
+        if not parameters:
+            raise ValueError(f"{self.module} has no parameters to train")
         object.__setattr__(self, "name", self.name or type(self.module).__name__)
+        object.__setattr__(self, "alone", any(p.dim() > 2 for p in parameters))       # kernels of convolutions
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(p.shape) for name, p in self.module.named_parameters()}

@@ -105,7 +105,7 @@ def tree_nodes(steps: int) -> list[tuple[int, int]]:
 
 
 def tree_variance(steps: int, sigma: float) -> float:
-    """Variance of `tree_noise` in each coordinate: at most log2(steps) + 1 nodes, where fresh noise would have `steps`."""
+    """Variance of a coordinate of `tree_noise`: at most log2(steps) + 1 nodes, where fresh noise has `steps`."""
     return len(tree_nodes(steps)) * sigma**2
 
 

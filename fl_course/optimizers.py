@@ -14,22 +14,23 @@ from .core import Aggregate, Server, Vector
 
 
 class ServerOptimizer:
-    """Abstract: a step from the server's state and the mean delta (d,) to the next state. Version counting is the loop's."""
+    """Abstract: from the server's state and the mean delta (d,) to the next state. Counting versions is the loop's."""
 
     def step(self, server: Server, aggregate: Aggregate) -> Server:
+        """The server after its step: new params (d,), and in state the moments that the next step needs."""
         raise NotImplementedError
 
 
 def _positive(**numbers: float) -> None:
     for name, value in numbers.items():
         if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be positive and finite, not {value}")
+            raise ValueError(f"{name} must be positive and finite, not {value!r}")
 
 
 def _fraction(**numbers: float) -> None:
     for name, value in numbers.items():
         if not 0 <= value < 1:
-            raise ValueError(f"{name} must be in [0, 1), not {value}")
+            raise ValueError(f"{name} must be in [0, 1), not {value!r}")
 
 
 def _moment(server: Server, name: str, start: float = 0.0) -> Vector:
@@ -79,14 +80,15 @@ class Adaptive(ServerOptimizer):
         _fraction(beta1=self.beta1, beta2=self.beta2)
 
     def second_moment(self, v: Vector, delta: Vector) -> Vector:
+        """v (d,) after this round's mean delta (d,): all that tells the three apart."""
         raise NotImplementedError
 
     def step(self, server: Server, aggregate: Aggregate) -> Server:
         delta = aggregate.mean
         m = np.float32(self.beta1) * _moment(server, "m") + np.float32(1 - self.beta1) * delta
         v = self.second_moment(_moment(server, "v", self.tau**2), delta).astype(np.float32)      # v begins at τ²
-        x = server.params + np.float32(self.lr) * m / (np.sqrt(v) + np.float32(self.tau))
-        return replace(server, params=x, state={**server.state, "m": m, "v": v})
+        step = np.float32(self.lr) * m / (np.sqrt(v) + np.float32(self.tau))
+        return replace(server, params=server.params + step.astype(np.float32), state={**server.state, "m": m, "v": v})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 Rng = np.random.Generator
 
@@ -156,6 +155,8 @@ class Writers(Partitioner):
         return IID().split(labels, clients, rng)
 
     def view(self, x: np.ndarray, rng: Rng) -> np.ndarray:
+        from scipy import ndimage  # here, because only this division needs it, and it is slow to import
+
         side = image_side(x.shape[1:])
         slant, thick = rng.uniform(-1.0, 1.0, size=2) * (self.slant, self.thickness)
         noise = rng.uniform(0.0, self.noise)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .coordinator import Coordinator
 
 
 class Schedule:
@@ -18,16 +22,20 @@ class Schedule:
         raise NotImplementedError
 
     def ready(self, in_flight: int, arrived: int, clients: int) -> bool:
-        """Whether the server takes its step now."""
+        """Whether the server takes its step now. Asked after every answer, before anybody else is started."""
         raise NotImplementedError
+
+    def check(self, experiment: Coordinator) -> None:
+        """Raise ValueError if this schedule cannot work with so many clients."""
 
 
 @dataclass(frozen=True)
 class Synchronous(Schedule):
     """Rounds. Ask m = max(C·K, min_clients) clients (McMahan et al. 2017) and step when all have answered.
 
-    over_selection: ask that much more than m, for example 0.3, and step as soon as m have answered; late answers are
-    thrown away (Bonawitz et al. 2019). deadline: close the round after so many simulated seconds, whoever is missing.
+    over_selection: ask that much more than m, for example 0.3, and step as soon as m have answered; the others are told
+    to stop, and are recorded as too late (Bonawitz et al. 2019). deadline: close the round after so many simulated seconds,
+    whoever is missing; an answer at that very second counts.
     """
 
     fraction: float = 0.1
@@ -55,13 +63,20 @@ class Synchronous(Schedule):
     def ready(self, in_flight: int, arrived: int, clients: int) -> bool:
         return in_flight == 0 or (self.over_selection > 0 and arrived >= self.goal(clients))
 
+    def check(self, experiment: Coordinator) -> None:
+        if self.min_clients > len(experiment.clients):
+            raise ValueError(f"min_clients is {self.min_clients}, but only {len(experiment.clients)} clients have training data")
+
 
 @dataclass(frozen=True)
 class Buffered(Schedule):
     """Keep `concurrency` clients at work and step on every `buffer` answers (FedBuff, Nguyen et al. 2022).
 
     buffer = 1 is FedAsync (Xie et al. 2019). Each client starts from the model of the moment, so answers are stale by the
-    server steps taken meanwhile. What is in flight when a run ends stays in the state and is heard when it is resumed.
+    server steps taken meanwhile. A client is asked at most once with the same model; if all have been and the buffer is
+    still not full, because some dropped out, the server steps with what it has. Of clients that finish at the same
+    instant all are heard before anybody new is started. What is in flight when a run ends stays in the state and is heard
+    when it is resumed. Answers that are more than max_staleness steps old are refused and counted as "too_stale".
     """
 
     concurrency: int = 10
@@ -81,3 +96,10 @@ class Buffered(Schedule):
 
     def ready(self, in_flight: int, arrived: int, clients: int) -> bool:
         return arrived >= self.buffer
+
+    def check(self, experiment: Coordinator) -> None:
+        if self.buffer > len(experiment.clients):
+            raise ValueError(
+                f"a buffer of {self.buffer} answers never fills: only {len(experiment.clients)} clients have training data, "
+                "and each is asked at most once with the same model"
+            )

@@ -31,6 +31,17 @@ class Selector:
         """Raise CompositionError if this selector is unsound beside the rest of the experiment."""
 
 
+def checked(chosen: Sequence[ClientId], idle: Sequence[ClientId]) -> tuple[ClientId, ...]:
+    """What a selector returned, under the names that the data use; ValueError unless all are idle clients, each once."""
+    names = {client: client for client in idle}
+    for place, client in enumerate(chosen):
+        if client not in names:
+            raise ValueError(f"the selector chose {client!r}, which is not one of the {len(idle)} clients that it was offered")
+        if client in chosen[:place]:
+            raise ValueError(f"the selector chose client {client!r} twice")
+    return tuple(names[client] for client in chosen)
+
+
 def _check_draw(idle: Sequence[ClientId], k: int) -> None:
     if k < 0:
         raise ValueError(f"cannot select {k} clients")
@@ -40,12 +51,15 @@ def _check_draw(idle: Sequence[ClientId], k: int) -> None:
 
 @dataclass(frozen=True)
 class UniformSelection(Selector):
-    """Exactly k clients, every subset equally likely (McMahan et al. 2017: a random set of max(C·K, 1) clients)."""
+    """Exactly k clients, every subset equally likely (McMahan et al. 2017: a random set of max(C·K, 1) clients).
+
+    They are the first k of a shuffled list. So a larger k adds clients and takes nobody away, and where several finish at
+    the same instant and not all are needed, no name is favoured.
+    """
 
     def select(self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports) -> list[ClientId]:
         _check_draw(idle, k)
-        chosen = rng.choice(len(idle), size=min(k, len(idle)), replace=False)
-        return [idle[i] for i in sorted(chosen)]
+        return [idle[i] for i in rng.permutation(len(idle))[:k]]
 
 
 @dataclass(frozen=True)
@@ -64,4 +78,10 @@ class PoissonSelection(Selector):
             raise CompositionError(
                 "Poisson sampling draws from all clients at once, but this schedule restarts clients one by one as they "
                 "finish; use Synchronous(…), or UniformSelection()."
+            )
+        if experiment.schedule.over_selection > 0:
+            raise CompositionError(
+                f"with over_selection={experiment.schedule.over_selection} the fastest of the drawn clients make the step, so "
+                "whether one is in it depends on the others and is no independent coin; use over_selection=0 with Poisson "
+                "sampling, and a larger fraction."
             )

@@ -4,8 +4,11 @@
     server:   the sum of what arrived → last.server → … → first.server → mean → optimiser
 
 What both sides must agree on (a clip bound and the noise scaled to it, a grid and its rounding, a mask and its removal) is
-one frozen object, so the number exists once. The server half sees a *sum*: a stage composes with secure aggregation exactly
-when its server half can work on the sum. Combinations that are unsound are refused when the experiment is built.
+one frozen object, so the number exists once. The server half sees a *sum*: a stage composes with secure aggregation
+exactly when its server half can work on the sum. Unsound combinations are refused when the experiment is built.
+
+What a client keeps for itself (a residual, a control variate) goes into ctx.memory, its drawer, as plain data and arrays.
+Put a new array there instead of writing into the old one, which may belong to a saved state.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -23,6 +26,8 @@ from .mechanisms import clip
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator
+
+T = TypeVar("T")
 
 
 class Stage:
@@ -50,12 +55,18 @@ class Stage:
 
 def client_half(stages: Sequence[Stage], update: Update, ctx: Context) -> Update:
     """First to last."""
-    return reduce(lambda u, stage: stage.client(u, ctx), stages, update)
+    return reduce(lambda u, stage: _given(stage.client(u, ctx), Update, stage), stages, update)
 
 
 def server_half(stages: Sequence[Stage], aggregate: Aggregate, ctx: Context) -> Aggregate:
     """Last to first."""
-    return reduce(lambda a, stage: stage.server(a, ctx), reversed(stages), aggregate)
+    return reduce(lambda a, stage: _given(stage.server(a, ctx), Aggregate, stage), reversed(stages), aggregate)
+
+
+def _given(result: T, kind: type[T], stage: Stage) -> T:
+    if not isinstance(result, kind):
+        raise TypeError(f"{stage!r} returned {result!r} where an {kind.__name__} was expected; is a `return` missing?")
+    return result
 
 
 def find(stages: Sequence[Stage], kind: type) -> Iterator[tuple[int, Stage]]:
@@ -89,7 +100,9 @@ class ByExamples(Stage):
 
     def client(self, update: Update, ctx: Context) -> Update:
         examples = min(update.metrics["examples"], self.cap or math.inf)
-        return replace(update, delta=dense(update.delta, "ByExamples") * np.float32(examples), weight=float(examples))
+        with np.errstate(over="ignore"):                       # what overflows float32 is infinite, and refused on receipt
+            delta = dense(update.delta, "ByExamples") * np.float32(examples)
+        return replace(update, delta=delta, weight=float(examples))
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,6 @@ class Clip(Stage):
     def check(self, experiment: Coordinator) -> None:
         if isinstance(experiment.weights, ByExamples) and experiment.weights.cap is None:
             raise CompositionError(
-                f"Clip(bound={self.bound}) after data-size weights clips n_k·delta, so clients with much data lose most of "
-                "their step; use weights=Uniform(), or ByExamples(cap=…) with a bound meant for the weighted update."
+                f"Clip(bound={self.bound}) after data-size weights clips n_k·delta, so clients with much data lose most "
+                "of their step; use weights=Uniform(), or ByExamples(cap=…) with a bound meant for the weighted update."
             )

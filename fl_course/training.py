@@ -1,9 +1,13 @@
 """Local training of a whole cohort at once.
 
-`LocalSGD` says what a client does: E epochs of mini-batch SGD from the broadcast model (McMahan et al. 2017, ClientUpdate).
-The models of n clients are the rows of theta (n, d); rows do not interact, so one backward pass through the sum of the
-clients' losses gives every client its own gradient. `train_rows` below is the text of the method, for every model.
-`fused.train_dense` does the same for dense networks, with the backward pass written out, several times faster.
+`LocalSGD` says what a client does: E epochs of mini-batch SGD from the broadcast model (McMahan et al. 2017,
+ClientUpdate). The models of n clients are the rows of theta (n, d); rows do not interact, so one backward pass through
+the sum of the clients' losses gives every client its own gradient. `train_rows` below is the text of the method, for
+every model. `fused.DenseEngine` does the same for dense networks, with the backward pass written out, several times
+faster. `train_alone` is a plain loop over torch.optim.SGD, against which the tests hold both.
+
+On one thread the same seed gives the same bytes, whoever trains together with whom. With another number of threads, or
+on another kind of processor, torch adds in another order: the last digits differ, and grow where a ReLU flips.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,7 +28,11 @@ from .data import FederatedData
 from .fused import DenseEngine
 from .models import Dense, Model
 
+if TYPE_CHECKING:
+    from .coordinator import Coordinator
+
 Rows = dict[str, Tensor]
+Gradient = Callable[[], Vector]
 Epochs = int | Mapping[ClientId, int] | Callable[[ClientId, np.random.Generator], int]
 
 
@@ -37,13 +47,19 @@ class Correction:
         """grad, theta, anchor (the broadcast model): (a, d). Returns the corrected gradient (a, d)."""
         return grad
 
-    def finish(self, task: Task, delta: Vector, steps: int, lr: float) -> dict[str, Vector]:
-        """After training: what travels beside delta. May write to task.memory, the client's own drawer."""
+    def finish(self, task: Task, delta: Vector, steps: int, lr: float, gradient: Gradient) -> dict[str, Vector]:
+        """After training: what travels beside delta. May write to task.memory, the client's own drawer.
+
+        gradient(): (d,) of the client's mean loss over all its examples at the broadcast model; one more pass.
+        """
         return {}
 
     def absorb(self, server: Server, aggregate: Aggregate, arrived: int, clients: int) -> Server:
         """The server half, after the optimiser's step: arrived of all clients are in the aggregate."""
         return server
+
+    def check(self, experiment: Coordinator) -> None:
+        """Raise CompositionError if this method is unsound beside the rest of the experiment."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +68,8 @@ class LocalSGD:
 
     epochs: one number for all, a mapping client -> number, or a function (client, rng) -> number (devices that manage
     less than others). batch_size None means all of a client's examples at once (B = ∞). `together` bounds how many
-    clients train in one tensor (None: chosen by the model's size); it changes speed and memory, never the result.
-    engine "auto" takes the fused engine where it applies; "rows" always takes the plain one.
+    clients train in one tensor (None: chosen by size); it changes speed and memory, never the result.
+    engine "auto" takes the fused engine where it applies, "rows" always the plain one; they agree but for rounding.
     """
 
     lr: float = 0.1
@@ -69,42 +85,48 @@ class LocalSGD:
     def __post_init__(self) -> None:
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"lr must be positive and finite, not {self.lr}")
-        if isinstance(self.epochs, int) and self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, not {self.epochs}")
         if not callable(self.epochs) and not isinstance(self.epochs, int | Mapping):
             raise ValueError(f"epochs must be a whole number, a mapping or a function, not {self.epochs!r}")
+        some = self.epochs.items() if isinstance(self.epochs, Mapping) else [("everybody", self.epochs)]
+        for client, epochs in some:
+            if not callable(epochs):
+                _check_epochs(client, epochs)
         if self.batch_size is not None and (not isinstance(self.batch_size, int) or self.batch_size < 1):
-            raise ValueError(f"batch_size must be a whole number from 1, or None for all examples, not {self.batch_size}")
+            raise ValueError(f"batch_size must be a whole number from 1, or None for all, not {self.batch_size!r}")
         if not 0 < self.lr_decay <= 1:
             raise ValueError(f"lr_decay must be in (0, 1], not {self.lr_decay}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), not {self.momentum}")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise ValueError(f"weight_decay must be at least 0, not {self.weight_decay}")
-        if self.together is not None and self.together < 1:
-            raise ValueError(f"together must be at least 1 client, not {self.together}")
+            raise ValueError(f"weight_decay must be at least 0 and finite, not {self.weight_decay}")
+        if self.together is not None and (not isinstance(self.together, int) or self.together < 1):
+            raise ValueError(f"together must be a whole number of clients from 1, or None, not {self.together!r}")
         if self.engine not in ("auto", "rows"):
             raise ValueError(f"engine must be 'auto' or 'rows', not {self.engine!r}")
 
     def epochs_of(self, task: Task) -> int:
+        """Passes over its data that this client makes."""
         if isinstance(self.epochs, int):
             return self.epochs
         if isinstance(self.epochs, Mapping):
             if task.client not in self.epochs:
-                raise ValueError(f"epochs has no entry for client {task.client!r}")
-            epochs = self.epochs[task.client]
-        else:
-            epochs = self.epochs(task.client, task.rng("epochs"))
-        if not isinstance(epochs, int | np.integer) or epochs < 1:
-            raise ValueError(f"epochs of client {task.client!r} must be a whole number from 1, not {epochs!r}")
-        return int(epochs)
+                raise ValueError(f"epochs has no entry for client {task.client!r}; it needs one for every client")
+            return int(self.epochs[task.client])
+        return _check_epochs(task.client, self.epochs(task.client, task.rng("epochs")))
 
     def lr_at(self, version: int) -> float:
+        """The learning rate of clients that start from this version of the model."""
         return self.lr * self.lr_decay**version
 
     def prepare(self, model: Model, data: FederatedData) -> Trainer:
         """The data as tensors and the engine with its buffers, made once for a run."""
         return Trainer(self, model, data)
+
+
+def _check_epochs(client: ClientId, epochs: object) -> int:
+    if not isinstance(epochs, int | np.integer) or epochs < 1:
+        raise ValueError(f"epochs of {client!r} must be a whole number from 1, not {epochs!r}")
+    return int(epochs)
 
 
 @dataclass
@@ -117,31 +139,33 @@ class Trainer:
     x: Tensor = field(init=False, repr=False)               # (N, *features)
     y: Tensor = field(init=False, repr=False)               # (N,)
     keys: np.ndarray = field(init=False, repr=False)        # (K,) uint64
+    place: dict[ClientId, int] = field(init=False, repr=False)
     fused: DenseEngine | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.x, self.y = torch.from_numpy(self.data.x), torch.from_numpy(self.data.y)
+        x, y = (np.require(part, requirements=["C", "W"]) for part in (self.data.x, self.data.y))   # as torch needs it
+        self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
         self.keys = client_keys(self.data.ids)
-        plain = self.how.momentum == 0 and self.how.correction is None
-        usable = type(self.model) is Dense and plain and self.how.engine == "auto"
-        self.fused = DenseEngine(self.model.sizes, self.x, self.y) if usable else None
+        self.place = {client: k for k, client in enumerate(self.data.ids)}
+        self.fused = None
+        if type(self.model) is Dense and self.how.momentum == 0 and not self.how.correction and self.how.engine == "auto":
+            self.fused = DenseEngine(self.model.sizes, self.x, self.y)
 
     def train(self, tasks: Sequence[Task]) -> list[Update]:
         """Train every task from the model that it was handed. Returns the updates in the order of the tasks."""
         updates: dict[int, Update] = {}
         for positions in self._groups(tasks):
             group = [tasks[i] for i in positions]
-            clients = [self.data.position(task.client) for task in group]
+            clients = [self.place[task.client] for task in group]
             examples = [self.data.train[k] for k in clients]
-            versions = np.array([round_key(task.seed, task.server.version) for task in group])
-            plan = plan_batches(
-                examples,
-                splitmix(self.keys[clients] ^ versions),
-                np.array([self.how.epochs_of(task) for task in group]),
-                width(len(examples[0]), self.how.batch_size),
-            )
-            for start in range(0, len(group), self._together()):
-                part = plan.part(start, min(start + self._together(), len(group)))
+            batch = width(len(examples[0]), self.how.batch_size)
+            versions = {(task.seed, task.server.version) for task in group}
+            start_from = {version: round_key(*version) for version in versions}
+            keys = splitmix(self.keys[clients] ^ [start_from[task.seed, task.server.version] for task in group])
+            plan = plan_batches(examples, keys, np.array([self.how.epochs_of(task) for task in group]), batch)
+            together = self._together(batch)
+            for start in range(0, len(group), together):
+                part = plan.part(start, min(start + together, len(group)))
                 for i, update in zip(part.order, self._train_part([group[i] for i in part.order], part), strict=True):
                     updates[positions[i]] = update
         return [updates[i] for i in range(len(tasks))]
@@ -150,16 +174,21 @@ class Trainer:
         """Positions of tasks that can share a tensor: the same batch width and learning rate."""
         groups: dict[tuple[int, float], list[int]] = {}
         for i, task in enumerate(tasks):
-            examples = len(self.data.train[self.data.position(task.client)])
+            if task.client not in self.place:
+                self.data.position(task.client)                                        # raises, naming the client
+            examples = len(self.data.train[self.place[task.client]])
             if examples == 0:
-                raise ValueError(f"client {task.client!r} has no training examples and cannot be asked to train")
+                raise ValueError(f"client {task.client!r} has no training examples, so it cannot be asked to train")
             key = (width(examples, self.how.batch_size), self.how.lr_at(task.server.version))
             groups.setdefault(key, []).append(i)
         return list(groups.values())
 
-    def _together(self) -> int:
+    def _together(self, batch: int) -> int:
         """Clients in one tensor: a few million numbers fill the processor's cache, more only cost memory."""
-        return self.how.together or max(1, 1_500_000 // self.model.dim)
+        if self.model.alone:
+            return 1
+        numbers = max(self.model.dim, batch * math.prod(self.data.shape))              # of one client: model, inputs
+        return self.how.together or max(1, 1_500_000 // numbers)
 
     def _train_part(self, tasks: list[Task], plan: Plan) -> list[Update]:
         first = tasks[0].server.params
@@ -174,13 +203,14 @@ class Trainer:
         else:
             losses = train_rows(self.model, theta, anchor, self.x, self.y, plan, lr, self.how, tasks)
         delta = (theta - anchor).numpy()
-        seen = losses.numpy() * plan.count                                         # (S, n) summed over the batch
+        seen = losses.numpy() * plan.count.astype(np.float64)                      # (S, n) summed over the batch
         sizes = (plan.count * plan.first).sum(0)
-        loss_first, loss_last = (seen * plan.first).sum(0) / sizes, (seen * plan.last).sum(0) / sizes
+        loss_first, loss_last = (np.where(epoch, seen, 0).sum(0) / sizes for epoch in (plan.first, plan.last))
         out = []
         for i, task in enumerate(tasks):
             steps = int(plan.steps[i])
-            extras = self.how.correction.finish(task, delta[i], steps, lr) if self.how.correction else {}
+            gradient = partial(self._full_gradient, task)
+            extras = self.how.correction.finish(task, delta[i], steps, lr, gradient) if self.how.correction else {}
             metrics = {
                 "examples": float(sizes[i]),
                 "steps": float(steps),
@@ -190,17 +220,24 @@ class Trainer:
             out.append(Update(task.client, task.server.version, delta[i], 1.0, extras, metrics))
         return out
 
+    def _full_gradient(self, task: Task) -> Vector:
+        """(d,) of the client's mean loss over all its training examples, at the model that it was handed."""
+        rows = torch.from_numpy(self.data.train[self.data.position(task.client)])
+        theta = torch.tensor(task.server.params)[None].requires_grad_()                # (1, d)
+        loss = self.model.losses(self.model.layers(theta), self.x[rows][None], self.y[rows][None]).mean()
+        return torch.autograd.grad(loss, theta)[0][0].numpy()
 
-def train_rows(
-    model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor, plan: Plan, lr: float, how: LocalSGD, tasks: list[Task]
-) -> Tensor:  # fmt: skip
+
+def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor, plan: Plan, lr: float, how: LocalSGD,
+               tasks: Sequence[Task]) -> Tensor:
     """SGD for n clients, in place on theta (n, d). Returns the mean loss of each batch (S, n), in nats.
 
+    x: (N, *features), y: (N,): the examples that plan.rows counts; anchor: (n, d), where the clients began.
     Step t moves the first plan.active[t] rows; the rows of clients that have finished stay untouched, bit for bit.
     """
     correction = how.correction or Correction()
     named = [correction.rows(task) for task in tasks]
-    rows = {name: torch.tensor(np.stack([vectors[name] for vectors in named])) for name in named[0]}
+    rows = {name: torch.tensor(np.stack([vectors[name] for vectors in named])) for name in named[0]}   # each (n, d)
     velocity = torch.zeros_like(theta)
     weight = torch.from_numpy(plan.weight).to(theta.dtype)
     index = torch.from_numpy(plan.rows)
@@ -222,21 +259,23 @@ def train_rows(
     return losses
 
 
-def train_alone(model: Model, task: Task, data: FederatedData, how: LocalSGD) -> Vector:
+def train_alone(model: Model, task: Task, data: FederatedData, how: LocalSGD,
+                dtype: torch.dtype = torch.float32) -> np.ndarray:
     """One client, as in a textbook, with torch.optim.SGD: the slow reference that the engines are tested against.
 
-    Returns the delta (d,) float32. It follows the same batch plan, one batch after the other, nothing padded.
+    Returns the delta (d,), computed in dtype. It follows the same batch plan, one batch after the other, nothing padded.
     """
-    k = data.position(task.client)
+    mine = data.train[data.position(task.client)]
     keys = splitmix(client_keys([task.client]) ^ round_key(task.seed, task.server.version))
-    batch = width(len(data.train[k]), how.batch_size)
-    plan = plan_batches([data.train[k]], keys, np.array([how.epochs_of(task)]), batch)
-    theta = torch.tensor(task.server.params)[None].requires_grad_()                # (1, d)
-    optimizer = torch.optim.SGD([theta], lr=how.lr_at(task.server.version), momentum=how.momentum, weight_decay=how.weight_decay)
+    plan = plan_batches([mine], keys, np.array([how.epochs_of(task)]), width(len(mine), how.batch_size))
+    anchor = torch.tensor(task.server.params, dtype=dtype)[None]                   # (1, d)
+    theta, correction = anchor.clone().requires_grad_(), how.correction or Correction()
+    rows = {name: torch.tensor(vector, dtype=dtype)[None] for name, vector in correction.rows(task).items()}
+    optimizer = torch.optim.SGD([theta], how.lr_at(task.server.version), how.momentum, weight_decay=how.weight_decay)
     for t in range(int(plan.steps[0])):
-        rows = plan.rows[t, 0, : plan.count[t, 0]]
-        x, y = torch.from_numpy(data.x[rows])[None], torch.from_numpy(data.y[rows])[None]
-        optimizer.zero_grad()
-        model.losses(model.layers(theta), x, y).mean().backward()
+        batch = plan.rows[t, 0, : plan.count[t, 0]]
+        x, y = torch.tensor(data.x[batch], dtype=dtype)[None], torch.tensor(data.y[batch])[None]
+        loss = model.losses(model.layers(theta), x, y).mean()
+        theta.grad = correction.correct(torch.autograd.grad(loss, theta)[0], theta.detach(), anchor, rows)
         optimizer.step()
-    return theta.detach()[0].numpy() - task.server.params
+    return (theta.detach() - anchor)[0].numpy()

@@ -3,7 +3,8 @@
     magic "FLC" | format version, 1 byte | kind and body, msgpack | CRC-32 of all before it, 4 bytes
 
 The body is plain data: None, booleans, numbers, strings, bytes, lists, dictionaries with string keys, and arrays.
-An array travels as its dtype, its shape and its little-endian bytes. Nothing in a message can run code (no pickle).
+An array travels as its little-endian bytes, and behind them its shape and dtype, so that the numbers lie where a
+processor likes to read them. Tuples arrive as lists. Nothing in a message can run code (no pickle).
 A checksum finds accidents, not forgers; authentic messages are chapters 4 and 11.
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from .core import FederatedError, Server, Update
+from .core import ClientId, FederatedError, Server, Update
 
 MAGIC = b"FLC"
 FORMAT = 1
@@ -32,31 +33,32 @@ class WireError(FederatedError, ValueError):
 
 def frame(kind: str, body: Any) -> bytes:
     """Encode one message of the given kind (a word such as "update") with its body."""
-    head = MAGIC + bytes([FORMAT]) + msgpack.packb([kind, body], default=_pack_array, use_bin_type=True)
-    return head + struct.pack("<I", zlib.crc32(head))
+    head = MAGIC + bytes([FORMAT])
+    packed = msgpack.packb([kind, body], default=_pack_array, use_bin_type=True)
+    return b"".join((head, packed, struct.pack("<I", zlib.crc32(packed, zlib.crc32(head)))))
 
 
 def unframe(message: bytes, kind: str) -> Any:
-    """Decode a message and return its body; lists come back as lists, arrays as read-only views of the message.
+    """Decode a message and return its body; arrays are read-only.
 
     Raises WireError if the bytes are truncated, altered, of another kind or format, or not a message at all.
     """
     if not isinstance(message, bytes | bytearray | memoryview):
         raise WireError(f"a message is bytes, not {type(message).__name__}")
-    message = bytes(message)
-    if len(message) < 9 or message[:3] != MAGIC:
-        raise WireError(f"{len(message)} bytes that do not begin with {MAGIC!r}: not a message of this course")
-    if message[3] != FORMAT:
-        raise WireError(f"the message has format {message[3]}, this program reads format {FORMAT}")
-    if zlib.crc32(message[:-4]) != struct.unpack("<I", message[-4:])[0]:
+    view = memoryview(bytes(message))         # no copy if the message is bytes already
+    if len(view) < 9 or view[:3] != MAGIC:
+        raise WireError(f"{len(view)} bytes, not a message of this course, which begins with {MAGIC!r}")
+    if view[3] != FORMAT:
+        raise WireError(f"the message has format {view[3]}, this program reads format {FORMAT}")
+    if zlib.crc32(view[:-4]) != struct.unpack("<I", view[-4:])[0]:
         raise WireError("the checksum does not match: the message was truncated or altered on its way")
     try:
-        found, body = msgpack.unpackb(memoryview(message)[4:-4], ext_hook=_unpack_array, raw=False, strict_map_key=True)
+        found, body = msgpack.unpackb(view[4:-4], ext_hook=_unpack_array, raw=False, strict_map_key=True)
     except WireError:
         raise
     except Exception as error:                # msgpack raises half a dozen types for malformed input
         raise WireError(f"the message cannot be read: {error}") from error
-    if found != kind:
+    if not isinstance(found, str) or found != kind:
         raise WireError(f"a message of kind {found!r} arrived where {kind!r} was expected")
     return body
 
@@ -66,8 +68,8 @@ def _pack_array(value: Any) -> msgpack.ExtType:
         little = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
         if little.dtype.str not in DTYPES:
             raise TypeError(f"arrays of {value.dtype} do not travel; use one of {', '.join(DTYPES)}")
-        head = struct.pack("<BB", DTYPES.index(little.dtype.str), value.ndim) + struct.pack(f"<{value.ndim}I", *value.shape)
-        return msgpack.ExtType(ARRAY, head + little.tobytes())
+        shape = struct.pack(f"<{value.ndim}I", *value.shape)
+        return msgpack.ExtType(ARRAY, little.tobytes() + shape + bytes([value.ndim, DTYPES.index(little.dtype.str)]))
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} does not travel: a message body is plain data and arrays")
@@ -76,15 +78,15 @@ def _pack_array(value: Any) -> msgpack.ExtType:
 def _unpack_array(code: int, data: bytes) -> np.ndarray:
     if code != ARRAY or len(data) < 2:
         raise WireError(f"unknown field of type {code} in the message")
-    dtype_index, ndim = data[0], data[1]
-    start = 2 + 4 * ndim
-    if dtype_index >= len(DTYPES) or len(data) < start:
-        raise WireError("an array field of the message has no readable header")
-    shape = struct.unpack(f"<{ndim}I", data[2:start])
+    ndim, dtype_index = data[-2:]
+    size = len(data) - 2 - 4 * ndim           # bytes of the numbers
+    if dtype_index >= len(DTYPES) or size < 0:
+        raise WireError("an array field of the message has no readable shape and dtype")
+    shape = struct.unpack_from(f"<{ndim}I", data, size)
     dtype = np.dtype(DTYPES[dtype_index])
-    if len(data) - start != math.prod(shape) * dtype.itemsize:
-        raise WireError(f"an array field says shape {shape} of {dtype} but holds {len(data) - start} bytes")
-    return np.frombuffer(data, dtype=dtype, offset=start).reshape(shape)
+    if size != math.prod(shape) * dtype.itemsize:
+        raise WireError(f"an array field says shape {shape} of {dtype} but holds {size} bytes")
+    return np.frombuffer(data, dtype=dtype, count=math.prod(shape)).reshape(shape)
 
 
 # --- the two messages of a round -----------------------------------------------------------------------------------
@@ -97,6 +99,8 @@ def encode_model(server: Server) -> bytes:
 
 def decode_model(message: bytes) -> Server:
     version, params, extras = _fields(unframe(message, "model"), 3)
+    if not isinstance(version, int) or not isinstance(params, np.ndarray) or params.ndim != 1 or not _arrays(extras):
+        raise WireError("a model message must hold a version, a model (d,) and named arrays")
     return Server(params=params, version=version, extras=extras)
 
 
@@ -110,9 +114,39 @@ def decode_update(message: bytes) -> Update:
     client, version, delta, weight, extras, metrics = _fields(unframe(message, "update"), 6)
     if not isinstance(client, int | str) or not isinstance(version, int) or not isinstance(weight, int | float):
         raise WireError(f"the head of the update is not (client, version, weight): {client!r}, {version!r}, {weight!r}")
-    if not isinstance(extras, Mapping) or not isinstance(metrics, Mapping):
-        raise WireError("the update's extras and metrics must be dictionaries")
+    if not _arrays(extras):
+        raise WireError("the update's extras must be named arrays")
+    if not isinstance(metrics, Mapping) or not all(isinstance(value, int | float) for value in metrics.values()):
+        raise WireError("the update's metrics must be named numbers")
     return Update(client, version, _payload_from_wire(delta), float(weight), extras, metrics)
+
+
+def check_update(update: Update, client: ClientId, server: Server, like: Update | None = None) -> None:
+    """Whether a decoded update answers what this client was asked: WireError otherwise, and nothing is ever broadcast.
+
+    server: as that client received it; like: another client's update of the same step, whose extras have the same shapes.
+    """
+    if update.client != client or update.version != server.version:
+        raise WireError(f"it claims to be of client {update.client!r}, version {update.version}")
+    if not 0 <= update.weight < math.inf:
+        raise WireError(f"its weight is {update.weight}, not a finite number from 0")
+    arrays = {f"extra {name!r}": value for name, value in update.extras.items()}
+    if isinstance(update.delta, np.ndarray):
+        if update.delta.shape != server.params.shape:
+            raise WireError(f"its delta has shape {update.delta.shape}, the model has {server.params.shape}")
+        arrays["delta"] = update.delta
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise WireError(f"its {name} holds {array.dtype}, not floating-point numbers")
+        if not np.isfinite(array).all():
+            raise WireError(f"its {name} holds NaN or infinite values")
+    shapes, others = ({name: v.shape for name, v in u.extras.items()} for u in (update, like or update))
+    if shapes != others:
+        raise WireError(f"its extras have shapes {shapes}, those of client {like and like.client!r} have {others}")
+
+
+def _arrays(extras: Any) -> bool:
+    return isinstance(extras, Mapping) and all(isinstance(value, np.ndarray) for value in extras.values())
 
 
 def _fields(body: Any, count: int) -> list[Any]:
@@ -122,7 +156,11 @@ def _fields(body: Any, count: int) -> list[Any]:
 
 
 def _payload_to_wire(payload: Any) -> Any:
-    return payload if isinstance(payload, np.ndarray) else payload.to_wire()
+    if isinstance(payload, np.ndarray):
+        return payload
+    if not hasattr(payload, "to_wire"):
+        raise TypeError(f"delta must be an array or a payload with a to_wire() method, not {payload!r}")
+    return payload.to_wire()
 
 
 def _payload_from_wire(wire: Any) -> Any:

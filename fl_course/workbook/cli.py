@@ -1,0 +1,196 @@
+"""The command `fl-course`. Exit codes: 0 all is well, 1 something failed and is named, 2 not understood."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import desk
+from .terminal import OUT, Jobs, Names, Pairs, number, refuse, say, table
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    help="The federated-learning workbook: run, check and grade its notebooks.",
+)
+
+
+@app.command()
+def train(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of FedAvg.")] = 10,
+    out: Annotated[Path, OUT] = Path("reports"),
+) -> None:
+    """Train FedAvg on real digits and print a table, a row a round.
+
+    Example: `fl-course train --rounds 5`
+    """
+    if not _has_demo():
+        refuse("this installation has no demo")
+    raise typer.Exit(_demo(rounds, out))
+
+
+@app.command()
+def run(
+    names: Names = None,
+    everything: Annotated[bool, typer.Option("--all", help="All lessons.")] = False,
+    parameters: Pairs = None,
+    out: Annotated[Path, OUT] = Path("reports"),
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds for one cell.")] = 1800,
+) -> None:
+    """Execute notebooks and write them, with pictures, as pages that open offline. Without arguments: the tour.
+
+    Examples: `fl-course run` · `fl-course run 01 03 -p rounds 3` · `fl-course run --all --out reports`
+    """
+    from . import export, places, runner
+    from . import parameters as asked
+
+    code = 0
+    if not names and not everything and _has_demo():
+        code = _demo(10, out)
+    paths = places.notebooks() if everything else places.resolve(names) if names else [places.tour()]
+    if not paths:
+        refuse("there are no lessons to run")
+    chosen = asked.choose(paths, _pairs(parameters or []))
+    outcomes, pages = [], []
+    for place, path in enumerate(chosen, start=1):
+        say(f"[{place}/{len(chosen)}] {path.stem} …")
+        outcome = runner.run_notebook(path, out / path.name, chosen[path], timeout)
+        if outcome.output:
+            try:
+                pages.append(export.to_html(outcome.output, out / f"{path.stem}.html").name)
+            except Exception as error:        # a page that cannot be made is this notebook's failure, not the end
+                outcome = runner.Outcome(*_fields(outcome, error=outcome.error or f"no page: {error}"))
+        said = "ok" if outcome.ok else f"FAILED: {outcome.error}"
+        say(f"      {outcome.cells}/{outcome.total} cells, {outcome.seconds:.1f} s, {said}")
+        outcomes.append(outcome)
+    export.index_page([(page, "") for page in pages], out / "index.html")
+    rows = [(o.notebook, f"{o.cells}/{o.total}", f"{o.seconds:.1f}", "ok" if o.ok else o.error) for o in outcomes]
+    table("Notebooks", ["notebook", "cells", "seconds", "result"], rows)
+    say(f"Pages: {out / 'index.html'}")
+    raise typer.Exit(code or int(not all(outcome.ok for outcome in outcomes)))
+
+
+@app.command()
+def sweep(
+    notebook: Annotated[str, typer.Argument(help="Path, name or number of one notebook.")],
+    parameters: Pairs = None,
+    jobs: Jobs = 2,
+    out: Annotated[Path, OUT] = Path("reports/sweep"),
+) -> None:
+    """Run one notebook over a grid of parameters; one table and one figure. Run it again to resume.
+
+    Example: `fl-course sweep 03 -p epsilon 1,2,4,8 -p rounds 5,10 --jobs 2`
+    """
+    from . import places
+    from . import sweep as sweeping
+
+    (path,) = places.resolve([notebook])
+    points = sweeping.grid(path, _pairs(parameters or []), out)
+    failures = []
+    say(f"{len(points)} points, {sum(point.output.exists() for point in points)} of them finished before")
+    for point, outcome in sweeping.run_points(path, points, jobs):
+        label = ", ".join(f"{name} = {value}" for name, value in point.parameters.items())
+        say(f"{label}: {outcome.seconds:.1f} s, {outcome.error or 'ok'}")
+        failures += [] if outcome.ok else [label]
+    rows = sweeping.gather(points)
+    swept = list(points[0].parameters)
+    if not any(set(row) - set(swept) for row in rows):
+        say("No numbers: the notebook must end a cell with fl_course.workbook.report(name=number).")
+        raise typer.Exit(1)
+    sweeping.write_table(rows, out / f"{path.stem}.csv")
+    sweeping.draw(rows, swept, out / f"{path.stem}.png", path.stem)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table(path.stem, columns, [tuple(number(row.get(name, "")) for name in columns) for row in rows])
+    say(f"Table: {out / path.stem}.csv  Figure: {out / path.stem}.png")
+    raise typer.Exit(int(bool(failures)))
+
+
+@app.command()
+def check(names: Names = None) -> None:
+    """Run notebooks cell by cell under nbval: nothing may fail, exact outputs must come back, exercises must be solved.
+
+    Without arguments all lessons and solutions. Example: `fl-course check my-course/exercises/01_fedavg.ipynb`
+    """
+    from . import places, validate
+
+    paths = places.resolve(names) if names else places.notebooks("notebooks", "solutions")
+    verdicts = []
+    for path in paths:
+        verdicts.append(validate.validate(path))
+        say(f"{path.parent.name}/{path.name}: {'ok' if verdicts[-1].ok else 'FAILED'}")
+    rows = [(v.notebook, v.passed, v.failed, v.first or ("ok" if v.ok else "no cells")) for v in verdicts]
+    table("Check", ["notebook", "passed", "failed", "result"], rows)
+    raise typer.Exit(int(not all(verdict.ok for verdict in verdicts)))
+
+
+@app.command()
+def export(names: Names = None, out: Annotated[Path, OUT] = Path("reports/html")) -> None:
+    """Write notebooks as pages that open offline, without running them. Without arguments all lessons.
+
+    Example: `fl-course export --out site`
+    """
+    from . import export as exporting
+    from . import places
+
+    paths = places.resolve(names) if names else places.notebooks()
+    pages = [exporting.to_html(path, out / f"{path.stem}.html").name for path in paths]
+    say(f"{len(pages)} pages: {exporting.index_page([(page, '') for page in pages], out / 'index.html')}")
+
+
+def _has_demo() -> bool:
+    return importlib.util.find_spec(f"{__package__}.demo") is not None
+
+
+def _demo(rounds: int, out: Path) -> int:
+    return importlib.import_module(f"{__package__}.demo").run_demo(rounds, out)
+
+
+def _fields(outcome: Any, **changed: Any) -> list[Any]:
+    return list({**vars(outcome), **changed}.values())
+
+
+def _pairs(written: list[str]) -> list[tuple[str, str]]:
+    """["rounds=3"] -> [("rounds", "3")]."""
+    for text in written:
+        if "=" not in text:
+            refuse(f"-p takes a name and a value, as in -p rounds 3; got {text!r} alone")
+    return [(name, value) for name, _, value in (text.partition("=") for text in written)]
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """`-p rounds 3` becomes `-p rounds=3`, which is what typer can read."""
+    joined, rest = [], list(argv)
+    while rest:
+        word = rest.pop(0)
+        joined.append(word)
+        if word in ("-p", "--parameter") and len(rest) >= 2 and "=" not in rest[0]:
+            joined.append(f"{rest.pop(0)}={rest.pop(0)}")
+    return joined
+
+
+app.command()(desk.grade)
+app.command()(desk.start)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(desk.lab)
+app.command()(desk.doctor)
+app.command()(desk.test)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: what the user got wrong is one sentence, not a traceback. Always ends in SystemExit."""
+    from .parameters import BadParameter
+    from .places import NoWorkbook
+    from .validate import NoValidator
+
+    try:
+        app(_joined(sys.argv[1:] if argv is None else argv))
+    except (BadParameter, NoWorkbook, NoValidator) as error:
+        say(f"fl-course: {error}")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""What the commands of `fl-course` share: their options, and how they speak."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+OUT = typer.Option("--out", help="Folder of the results.")
+Names = Annotated[list[str] | None, typer.Argument(help="Paths, names or numbers: a/b.ipynb, 01_fedavg, 01.")]
+Pairs = Annotated[
+    list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A parameter: -p rounds 3.")
+]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="How many processes at a time.")]
+
+
+def say(text: str) -> None:
+    """One line to the terminal, as it is."""
+    Console(highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def table(title: str, columns: list[str], rows: list[tuple[Any, ...]]) -> None:
+    drawn = Table(title=title)
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(escape(str(value)) for value in row))
+    Console(highlight=False).print(drawn)
+
+
+def number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def refuse(sentence: str) -> NoReturn:
+    """Say what is wrong with the command and end with exit code 2."""
+    say(f"fl-course: {sentence}")
+    raise typer.Exit(2)

@@ -1,0 +1,151 @@
+"""course.py: when it installs, what it refuses, what a verb runs. Nothing is installed and no network is touched."""
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def course(tmp_path):
+    """The launcher as it stands in a fresh folder of its own, so that its ROOT and .venv are there."""
+    for name in ("course.py", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    spec = importlib.util.spec_from_file_location("course_in_a_folder", tmp_path / "course.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Installer:
+    """Stands in for subprocess.check_call: notes each command, makes the folder, fails at one command if told to."""
+
+    def __init__(self, course, fail_at=None):
+        self.course, self.fail_at, self.calls = course, fail_at, []
+
+    def __call__(self, argv):
+        self.calls.append(argv)
+        self.course.VENV.mkdir(exist_ok=True)
+        if self.fail_at == len(self.calls):
+            raise subprocess.CalledProcessError(1, argv)
+
+
+def test_the_file_parses_on_a_python_that_it_refuses():
+    ast.parse((ROOT / "course.py").read_text("utf-8"), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("version", [(3, 8, 1), (3, 10, 14), (2, 7, 18)])
+def test_an_old_python_gets_a_plain_sentence_and_no_set_up(course, capsys, version):
+    assert course.main(["run"], version=version) == 2
+    assert f"needs Python 3.11 or newer; this is Python {version[0]}.{version[1]}." in capsys.readouterr().err
+    assert not course.VENV.exists()
+    assert course.too_old((3, 11, 0)) == course.too_old((3, 14, 2)) == ""
+
+
+def test_it_imports_nothing_but_the_standard_library():
+    tree = ast.parse((ROOT / "course.py").read_text("utf-8"))
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert names
+    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
+
+
+def test_it_installs_once_torch_first_and_with_the_constraints(course):
+    first, second = Installer(course), Installer(course)
+    course.set_up(first)
+    course.set_up(second)
+    assert second.calls == []
+    make, torch, rest = first.calls
+    assert make[1:4] == ["-m", "venv", "--clear"]
+    assert torch[-1].startswith("torch>=")
+    assert rest[-2:] == ["-e", f"{course.ROOT}[test,browser]"]
+    assert all(call[call.index("-c") + 1] == str(course.ROOT / "constraints.txt") for call in (torch, rest))
+
+
+def test_torch_is_asked_for_in_the_same_words_as_in_the_package(course):
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert f'"{course.INSTALLS[0][0]}"' in project
+    for extra in ("test", "browser"):
+        assert re.search(rf"^{extra} = \[", project, re.M)
+
+
+@pytest.mark.parametrize("fail_at", [1, 2, 3])
+def test_a_failed_install_leaves_no_stamp_and_is_made_good(course, fail_at):
+    course.VENV.mkdir()
+    course.STAMP.write_text("an older one")
+    with pytest.raises(subprocess.CalledProcessError):
+        course.set_up(Installer(course, fail_at))
+    assert not course.STAMP.exists()
+    again = Installer(course)
+    course.set_up(again)
+    assert len(again.calls) == 3                                     # this .venv has no Python: it is made anew
+    assert course.STAMP.read_text() == course.wanted(course.ROOT)
+
+
+def test_an_environment_is_kept_if_it_has_a_pip_and_this_python(course, monkeypatch):
+    assert not course.usable()                                       # there is none
+    monkeypatch.setattr(course, "PYTHON", Path(sys.executable))
+    assert course.usable()
+    installer = Installer(course)
+    course.set_up(installer)
+    assert len(installer.calls) == 2                                 # nothing but the two installs
+    monkeypatch.setattr(course.sys, "version_info", (3, 99))
+    assert not course.usable()
+
+
+@pytest.mark.parametrize(("fail_at", "step"), [(1, "venv"), (2, "pip install"), (3, "pip install")])
+def test_a_failed_step_is_named_in_words(course, capsys, fail_at, step):
+    assert course.main(["run"], call=Installer(course, fail_at)) == 1
+    assert f"Setting up failed at {step};" in capsys.readouterr().err
+
+
+def test_the_stamp_follows_what_is_asked_for_and_python(course):
+    before = course.wanted(course.ROOT)
+    assert course.wanted(course.ROOT, "3.99") != before
+    for name in ("pyproject.toml", "constraints.txt"):
+        (course.ROOT / name).write_text("changed")
+        after = course.wanted(course.ROOT)
+        assert after != before
+        before = after
+
+
+def test_a_verb_goes_to_the_installed_command_with_its_arguments(course):
+    [run] = course.commands("run", ["--rounds", "3"])
+    assert Path(run[0]) == course.BIN / "fl-course"
+    assert run[1:] == ["run", "--rounds", "3"]
+    assert course.commands("setup", []) == []
+
+
+def test_the_tests_are_those_of_the_package_and_every_notebook(course):
+    assert [step[3] for step in course.commands("test", [])] == ["tests"]
+    for folder in ("notebooks", "solutions"):
+        (course.ROOT / folder).mkdir()
+        (course.ROOT / folder / "00.ipynb").write_text("{}")
+    unit, books = course.commands("test", [], course.ROOT)
+    assert unit[1:] == ["-m", "pytest", "tests"]
+    assert {"--nbval-lax", "--nbval-current-env", "notebooks", "solutions"} <= set(books)
+    assert course.commands("test", ["-k", "shamir"], course.ROOT) == [[*unit, "-k", "shamir"]]
+
+
+def test_the_counts_of_all_steps_are_added_up_and_a_failure_is_kept(course, tmp_path, capfd):
+    (tmp_path / "test_first.py").write_text("def test_a():\n    assert False\n\ndef test_b():\n    pass\n")
+    (tmp_path / "test_second.py").write_text("def test_c():\n    pass\n")
+    plain = [sys.executable, "-m", "pytest", "-q", "-c", "none.ini", "--rootdir", ".", "-p", "no:cacheprovider"]
+    (tmp_path / "none.ini").write_text("[pytest]\n")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"                      # plugins take longer to import than this takes
+    assert course.run_tests([[*plain, "test_first.py"], [*plain, "test_second.py"]], env) == 1
+    assert capfd.readouterr().out.endswith("2 passed, 1 failed, 0 skipped\n")
+
+
+def test_without_a_verb_it_says_what_there_is(course, capsys):
+    assert course.main([]) == 2
+    assert "course.py test" in capsys.readouterr().out
+    assert not course.VENV.exists()

@@ -58,4 +58,6 @@ __version__ = "0.1.0"
 
 torch.set_num_threads(int(os.environ.get("FL_COURSE_THREADS", "1")))
 
-__all__ = [name for name, value in list(globals().items()) if not name.startswith("_") and name not in ("os", "torch")]
+# What `from fl_course import *` gives: the names above, and no modules, so that a variable `data` stays what it was.
+__all__ = [name for name, value in list(globals().items()) if not name.startswith("_") and not hasattr(value, "__path__")
+           and type(value) is not type(os)]

@@ -10,25 +10,26 @@ every mechanism is a `Stage`; what the caller wants to do after each round is th
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .aggregation import Aggregation, WeightedMean
-from .core import Aggregate, BudgetSpent, ClientFailure, ClientId, Context, Memory, Meter, Record, Server, Task, Update, stream
+from .composition import check_composition
+from .core import Aggregate, BudgetSpent, ClientFailure, ClientId, Context, Memory, Record, Server, Task, Update, stream
 from .data import FederatedData
 from .evaluation import Evaluation, drift, training_metrics
 from .fleet import Equal, Fleet
-from .history import History, progress_bar
+from .history import History, describe, progress_bar
 from .models import Model
 from .optimizers import FedAvg, ServerOptimizer
 from .schedule import Schedule, Synchronous
-from .selection import Selector, UniformSelection
+from .selection import Selector, UniformSelection, checked
 from .stages import ByExamples, Stage, client_half, server_half
 from .training import LocalSGD, Trainer
-from .wire import WireError, decode_model, decode_update, encode_model, encode_update, frame
+from .wire import WireError, check_update, decode_model, decode_update, encode_model, encode_update
 
 
 @dataclass(frozen=True)
@@ -79,20 +80,8 @@ class Coordinator:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed must be a whole number from 0, not {self.seed!r}")
-        try:
-            logits = self.model.predict(np.zeros(self.model.dim, np.float32), self.data.x[:1])
-        except RuntimeError as error:
-            shape = self.data.x.shape[1:]
-            raise ValueError(f"{self.model!r} cannot take the data's examples, which have shape {shape}") from error
-        if logits.shape != (1, self.data.classes):
-            raise ValueError(f"the model answers with {logits.shape[1:]} numbers, the data has {self.data.classes} classes")
-        if not any(len(part) for part in self.data.train):
-            raise ValueError("no client has training examples")
-        correction = [self.training.correction] if self.training.correction else []
-        for part in (self.selection, self.aggregation, *correction, *self.pipeline):
-            part.check(self)
+        check_composition(self)
+        object.__setattr__(self, "seed", int(self.seed))
 
     @property
     def pipeline(self) -> tuple[Stage, ...]:
@@ -106,11 +95,13 @@ class Coordinator:
     def initial(self, params: np.ndarray | None = None) -> State:
         """The state before the first round: the given model (d,), or one drawn from the seed."""
         params = self.model.init(stream(self.seed, "init")) if params is None else np.array(params, dtype=np.float32)
-        if params.shape != (self.model.dim,) or not np.isfinite(params).all():
-            raise ValueError(f"the first model must be {self.model.dim} finite numbers, not an array of shape {params.shape}")
+        if params.shape != (self.model.dim,):
+            raise ValueError(f"params must have shape ({self.model.dim},) for this model, not {params.shape}")
+        if not np.isfinite(params).all():
+            raise ValueError("params hold NaN or infinite values; training must begin with a finite model")
         return State(Server(params))
 
-    def run(self, rounds: int, state: State | None = None) -> Iterator[tuple[State, Record]]:
+    def run(self, rounds: int, state: State | None = None) -> Generator[tuple[State, Record], None, str]:
         """Take so many server steps, from a state or from the beginning; yield the state and the record of each.
 
         Ends early, returning the reason, when a stage's budget does not cover another round.
@@ -119,7 +110,7 @@ class Coordinator:
             raise ValueError(f"rounds must be a whole number from 0, not {rounds!r}")
         state = state or self.initial()
         if state.server.params.shape != (self.model.dim,):
-            raise ValueError(f"the state holds a model of {state.server.params.size} numbers, this experiment's has {self.model.dim}")
+            raise ValueError(f"the state's model has {state.server.params.size} numbers, this experiment's {self.model.dim}")
         trainer = self.training.prepare(self.model, self.data)
         for _ in range(rounds):
             try:
@@ -139,25 +130,28 @@ class Coordinator:
         arrived: list[tuple[Update, int]] = []
         opened, first, clients = clock, True, self.clients
         while True:
-            # 1. Select and broadcast. Clients that finish at this very instant are heard first.
+            # 1. Step now? Nobody is started with a model that is about to be replaced.
+            if (arrived or not first) and self.schedule.ready(len(jobs), len(arrived), len(clients)):
+                break
+            # 2. Select and broadcast. Clients that finish at this very instant are heard first.
             wanted = self.schedule.start(len(clients), len(jobs), first)
             if wanted and not (due and due[0][0] <= clock):
                 busy = {job.client for job in jobs.values()} | set(ctx.cohort)      # asked at most once a version
-                idle = [client for client in clients if client not in busy]
-                rng = stream(self.seed, "select", server.version, ticket)
-                chosen = tuple(self.selection.select(idle, wanted, rng, reports))
-                ctx = replace(ctx, cohort=ctx.cohort + chosen)
-                for job in self._broadcast(server, chosen, clock, ticket, memory, ctx):
-                    jobs[job.ticket] = job
-                    heapq.heappush(due, (job.due, job.ticket))
-                ticket, first = ticket + len(chosen), False
-            # 2. Step now? Otherwise time passes until somebody finishes, or the deadline comes.
-            if not due or self.schedule.ready(len(jobs), len(arrived), len(clients)):
+                if idle := [client for client in clients if client not in busy]:
+                    rng = stream(self.seed, "select", server.version, len(ctx.cohort))
+                    chosen = checked(self.selection.select(idle, wanted, rng, reports), idle)
+                    ctx = replace(ctx, cohort=ctx.cohort + chosen)
+                    for job in self._broadcast(server, chosen, clock, ticket, memory, ctx):
+                        jobs[job.ticket] = job
+                        heapq.heappush(due, (job.due, job.ticket))
+                    ticket, first = ticket + len(chosen), False
+            # 3. Time passes until somebody finishes, or the deadline comes, or nobody is left to wait for.
+            if not due:
                 break
             clock = min(due[0][0], opened + self.schedule.deadline)
             if due[0][0] > clock:
                 break
-            # 3. A client has finished training: train everybody who is still untrained, then send. Or: an answer arrives.
+            # 4. A client has finished training: train everybody who is still untrained, then send. Or: an answer arrives.
             job = jobs[heapq.heappop(due)[1]]
             if not job.lost and not job.sent:
                 jobs = self._train(jobs, trainer, ctx) if job.message is None else jobs
@@ -171,7 +165,7 @@ class Coordinator:
             if job.lost:
                 ctx.meter.events.append(job.lost)
                 continue
-            update = self._receive(job, server, ctx.meter)
+            update = self._receive(job, ctx, like=arrived[0][0] if arrived else None)
             if update is not None:
                 arrived.append((update, len(job.message or b"")))
                 memory[job.client] = job.memory
@@ -179,7 +173,8 @@ class Coordinator:
         return self._close(state, ctx, arrived, clock, ticket, memory, reports, tuple(jobs.values()))
 
     def _broadcast(
-        self, server: Server, chosen: Sequence[ClientId], clock: float, ticket: int, memory: Mapping[ClientId, Memory], ctx: Context
+        self, server: Server, chosen: Sequence[ClientId], clock: float, ticket: int,
+        memory: Mapping[ClientId, Memory], ctx: Context,
     ) -> Iterator[Job]:  # fmt: skip
         """Send the model to the chosen clients: one message for all, unless a stage makes each its own."""
         for stage in self.pipeline:
@@ -207,17 +202,16 @@ class Coordinator:
     def _train(self, jobs: Mapping[int, Job], trainer: Trainer, ctx: Context) -> dict[int, Job]:
         """Local training and the client halves of the stages, for all jobs that have not been trained yet, together."""
         todo = [job for job in jobs.values() if job.message is None and not job.lost]
-        updates = trainer.train([Task(job.client, job.base, self.seed, job.memory) for job in todo])
         done = dict(jobs)
-        for job, update in zip(todo, updates, strict=True):
-            here = Context(
-                self.seed, job.base, job.cohort, client=job.client, memory=job.memory, session=ctx.session, meter=ctx.meter
-            )  # fmt: skip
+        for job, (task, update) in zip(todo, self._train_cohort(todo, trainer), strict=True):
+            here = replace(ctx, server=job.base, cohort=job.cohort, client=job.client, memory=task.memory)
             try:
+                if isinstance(update, ClientFailure):
+                    raise update
                 if not np.isfinite(update.delta).all():
                     raise ClientFailure("its update is not finite: the training diverged; lower the learning rate")
                 message = encode_update(client_half(self.pipeline, update, here))
-                done[job.ticket] = replace(job, message=message)
+                done[job.ticket] = replace(job, message=message, memory=task.memory)
             except ClientFailure as why:
                 lost = f"client {job.client!r} failed in version {job.base.version}: {why}"
                 if self.strict:
@@ -225,25 +219,30 @@ class Coordinator:
                 done[job.ticket] = replace(job, lost=lost)
         return done
 
-    def _receive(self, job: Job, server: Server, meter: Meter) -> Update | None:
+    def _train_cohort(self, jobs: Sequence[Job], trainer: Trainer) -> list[tuple[Task, Update | ClientFailure]]:
+        """All together. If somebody among them cannot go on, each alone: nobody's result depends on who else trains."""
+        tasks = [Task(job.client, job.base, self.seed, dict(job.memory)) for job in jobs]
+        try:
+            return list(zip(tasks, trainer.train(tasks), strict=True))
+        except ClientFailure as why:
+            if len(jobs) == 1:
+                return [(tasks[0], why)]
+            return [pair for job in jobs for pair in self._train_cohort([job], trainer)]
+
+    def _receive(self, job: Job, ctx: Context, like: Update | None) -> Update | None:
         """Decode an answer and check it. An invalid or too old one is recorded and left out."""
+        version, meter = ctx.server.version, ctx.meter
         meter.sent_up("update", len(job.message or b""))
         try:
             update = decode_update(job.message or b"")
-            if update.client != job.client or update.version != job.base.version:
-                raise WireError(f"it claims to be of client {update.client!r}, version {update.version}")
-            if isinstance(update.delta, np.ndarray) and update.delta.shape != server.params.shape:
-                raise WireError(f"its delta has shape {update.delta.shape}, the model has {server.params.shape}")
-            if isinstance(update.delta, np.ndarray) and not np.isfinite(update.delta).all():
-                raise WireError("its delta holds NaN or infinite values")
-            if not (0 <= update.weight < np.inf):
-                raise WireError(f"its weight is {update.weight}")
+            check_update(update, job.client, job.base, like)
         except WireError as why:
+            event = f"the answer of client {job.client!r} in version {version} was refused: {why}"
             if self.strict:
-                raise
-            meter.events.append(f"the answer of client {job.client!r} in version {server.version} was refused: {why}")
+                raise WireError(event) from why
+            meter.events.append(event)
             return None
-        age, limit = server.version - update.version, self.schedule.max_staleness
+        age, limit = version - update.version, self.schedule.max_staleness
         if limit is not None and age > limit:
             meter.events.append(f"the answer of client {job.client!r} was refused: {age} versions old, the limit is {limit}")
             meter.notes["too_stale"] = meter.notes.get("too_stale", 0.0) + 1
@@ -269,20 +268,16 @@ class Coordinator:
         after = server
         if aggregate.weight > 0:
             after = self.optimizer.step(server, aggregate)
-            if self.training.correction is not None:
+            if updates and self.training.correction is not None:
                 after = self.training.correction.absorb(after, aggregate, len(updates), len(self.clients))
-        after = replace(
-            after, version=server.version + 1,
-            extras={**after.extras, **ctx.broadcast}, state={**after.state, **ctx.state},
-        )  # fmt: skip
+        extras, private = {**after.extras, **ctx.broadcast}, {**after.state, **ctx.state}
+        after = replace(after, version=server.version + 1, extras=extras, state=private)
         if not self.schedule.keeps_stragglers:
             ctx.meter.events.extend(f"the answer of client {job.client!r} was too late" for job in jobs)
             jobs = ()
         metrics = {**training_metrics(updates), "drift": drift(updates), **ctx.meter.notes}
         if self.evaluation.due(after.version):
-            metrics |= self.evaluation.measure(self.model, self.data, after.params)
-            if self.evaluation.federated:
-                self._count_evaluation(after, ctx.meter)
+            metrics |= self.evaluation.measure(self.model, self.data, after, ctx.meter)
         record = Record(
             version=after.version, clock=clock, clients=ctx.arrived, staleness=staleness,
             upload=tuple(nbytes for _, nbytes in arrived), bytes_up=ctx.meter.up, bytes_down=ctx.meter.down,
@@ -290,17 +285,9 @@ class Coordinator:
         )  # fmt: skip
         return State(after, clock, ticket, memory, reports, jobs), record
 
-    def _count_evaluation(self, server: Server, meter: Meter) -> None:
-        """Bytes of a federated evaluation: the model to every client that has tests, and its three numbers back."""
-        model, answer = len(encode_model(server)), len(frame("evaluation", [0, 0.0, 0.0, 0.0]))
-        for part in self.data.test:
-            if len(part):
-                meter.sent_down("evaluation", model)
-                meter.sent_up("evaluation", answer)
-
     def train(self, rounds: int, state: State | None = None, progress: bool = False) -> History:
         """The for loop, written once: run so many rounds and return their history. A bar shows how it goes."""
-        history = History(experiment=repr(self), state=state or self.initial())
+        history = History(experiment=describe(self), state=state or self.initial())
         steps = self.run(rounds, history.state)
         with progress_bar(rounds, shown=progress) as bar:
             while True:

@@ -9,7 +9,7 @@ of where they end is not the minimum of the average loss. The four methods mend 
     FedDyn     alpha·(theta - anchor) - h_k                    the mean model - h/alpha                 nothing
     FedNova    nothing                                         mean of delta per step, times steps      the steps up
 
-The first three are a `Correction` of the one local trainer; FedNova is a `Stage`. `Stragglers` says which devices do
+The first three are an `Affine` correction of the one local trainer; FedNova is a `Stage`. `Stragglers` says which devices do
 only part of their epochs. theta, anchor (the broadcast model), c and h are (d,) float32.
 """
 
@@ -20,12 +20,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from .core import Aggregate, ClientId, CompositionError, Context, Server, Task, Update, Vector
 from .optimizers import FedAvg
 from .stages import Stage, dense
-from .training import Correction, Gradient, Rows
+from .training import Affine, Gradient
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator
@@ -60,7 +59,7 @@ class Stragglers:
 
 
 @dataclass(frozen=True)
-class FedProx(Correction):
+class FedProx(Affine):
     """The client minimises L_k(w) + mu/2·‖w - w_global‖²: its gradient gains mu·(w - w_global) (Li et al. 2020, eq. 2).
 
     mu = 0 is FedAvg. Large mu keeps clients near the broadcast model: less drift, and less progress a round; mu·lr must
@@ -72,8 +71,8 @@ class FedProx(Correction):
     def __post_init__(self) -> None:
         _at_least_zero("mu", self.mu)
 
-    def correct(self, grad: Tensor, theta: Tensor, anchor: Tensor, rows: Rows) -> Tensor:
-        return grad + self.mu * (theta - anchor)
+    def pull(self) -> float:
+        return self.mu
 
     def check(self, experiment: Coordinator) -> None:
         lr = experiment.training.lr
@@ -85,7 +84,7 @@ class FedProx(Correction):
 
 
 @dataclass(frozen=True)
-class Scaffold(Correction):
+class Scaffold(Affine):
     """SCAFFOLD (Karimireddy et al. 2020, algorithm 1): y ← y - lr·(g_k(y) - c_k + c).
 
     c_k is client k's last word on its own gradient, c the mean of all c_k, so the sum corrects g_k towards the gradient
@@ -105,11 +104,8 @@ class Scaffold(Correction):
         if self.option not in (1, 2):
             raise ValueError(f"option must be 1 (full gradient) or 2 (from the steps taken), not {self.option!r}")
 
-    def rows(self, task: Task) -> dict[str, Vector]:
-        return {"shift": _zero_or(task.server.extras.get("control"), task) - _zero_or(task.memory.get("control"), task)}
-
-    def correct(self, grad: Tensor, theta: Tensor, anchor: Tensor, rows: Rows) -> Tensor:
-        return grad + rows["shift"]
+    def shift(self, task: Task) -> Vector:
+        return _zero_or(task.server.extras.get("control"), task) - _zero_or(task.memory.get("control"), task)
 
     def finish(self, task: Task, delta: Vector, steps: int, lr: float, gradient: Gradient) -> dict[str, Vector]:
         mine = _zero_or(task.memory.get("control"), task)
@@ -136,7 +132,7 @@ class Scaffold(Correction):
 
 
 @dataclass(frozen=True)
-class FedDyn(Correction):
+class FedDyn(Affine):
     """FedDyn (Acar et al. 2021, algorithm 1): the client minimises L_k(w) - ⟨h_k, w⟩ + alpha/2·‖w - w_global‖².
 
     Afterwards h_k ← h_k - alpha·delta, so that at rest h_k is the client's own gradient and the client stays put. The
@@ -152,11 +148,11 @@ class FedDyn(Correction):
     def __post_init__(self) -> None:
         _at_least_zero("alpha", self.alpha)
 
-    def rows(self, task: Task) -> dict[str, Vector]:
-        return {"h": _zero_or(task.memory.get("h"), task)}
+    def pull(self) -> float:
+        return self.alpha
 
-    def correct(self, grad: Tensor, theta: Tensor, anchor: Tensor, rows: Rows) -> Tensor:
-        return grad - rows["h"] + self.alpha * (theta - anchor)
+    def shift(self, task: Task) -> Vector:
+        return -_zero_or(task.memory.get("h"), task)
 
     def finish(self, task: Task, delta: Vector, steps: int, lr: float, gradient: Gradient) -> dict[str, Vector]:
         task.memory["h"] = _zero_or(task.memory.get("h"), task) - np.float32(self.alpha) * delta

@@ -1,6 +1,6 @@
 """The fast engine for dense networks: a cohort's forward and backward pass written out as batched matrix products.
 
-It computes what `training.train_rows` computes for a `Dense` model without momentum and corrections, with three tricks:
+It computes what `training.train_rows` computes for a `Dense` model without momentum, with three tricks:
 the bias is one more column of the weights, which meets a column of ones in the input; the gradient of softmax and
 cross-entropy is softmax - onehot; and a layer's gradient is added to its weights by the very product that computes it,
 W ← W - lr·dᵀh, so it never exists on its own. Buffers live as long as the engine, for fresh memory costs page faults.
@@ -64,14 +64,18 @@ class DenseEngine:
             start = end
 
     @torch.no_grad()
-    def train(self, theta: Tensor, plan: Plan, lr: float, weight_decay: float = 0.0) -> Tensor:
+    def train(self, theta: Tensor, plan: Plan, lr: float, decay: float = 0.0, push: Tensor | None = None) -> Tensor:
         """SGD in place on theta (n, d). Returns the mean loss of each batch (S, n), in nats.
 
+        Every step is theta ← (1 - lr·decay)·theta - lr·gradient + push; push: (n, d), or None for nothing.
         The loss is read off the softmax, so that of a single example is at most 87, where its probability is 1e-38.
         """
         steps, n, b = plan.rows.shape
         all_W, (all_h, all_d) = self._weights(n), self._room(n, b)
         self._copy(theta, all_W)
+        all_push = [] if push is None else [torch.zeros_like(W) for W in all_W]
+        if push is not None:
+            self._copy(push, all_push)
         top = len(all_W) - 1
         rows = torch.from_numpy(plan.rows).reshape(steps, n * b)
         labels = self.y[rows].view(steps, n, b, 1)
@@ -96,6 +100,8 @@ class DenseEngine:
                 if l > 0:
                     torch.bmm(d[l], W_in[l], out=d[l - 1])
                     torch.ops.aten.threshold_backward.grad_input(d[l - 1], units[l], 0, grad_input=d[l - 1])   # ReLU's
-                W[l].baddbmm_(dT[l], h[l], beta=1 - lr * weight_decay, alpha=-lr)
+                W[l].baddbmm_(dT[l], h[l], beta=1 - lr * decay, alpha=-lr)
+            for w, step in zip(W, all_push, strict=False):
+                w.add_(step[:a])
         self._copy(theta, all_W, back=True)
         return -(likelihood.clamp_min(torch.finfo(theta.dtype).tiny).log() * weight).sum((2, 3))

@@ -6,6 +6,7 @@ import csv
 import html
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from .coordinator import State
 
 MB = 1e6      # bytes in a megabyte, here and in every figure (decimal, as networks are sold)
+
+
+def describe(experiment: object) -> str:
+    """The repr of an experiment without what changes from one process to the next: the addresses of its functions."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(experiment))
 
 
 @dataclass
@@ -58,9 +64,7 @@ class History:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a record: version, clock (s), clients, staleness, bytes by direction and purpose, every metric."""
-        import pandas as pd
-
-        return pd.DataFrame(self._rows()).set_index("version")
+        return _table(self._rows())
 
     def _rows(self) -> list[dict[str, Any]]:
         """Flat rows with equal columns; what a record lacks is NaN, or 0 for bytes."""
@@ -82,8 +86,14 @@ class History:
         ]
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """All of it but the state (see checkpoint.save), as JSON text; written to `path` if given."""
-        body = {"experiment": self.experiment, "stopped": self.stopped, "records": [asdict(r) for r in self.records]}
+        """All of it but the state (see checkpoint.save), as JSON text; written to `path` if given.
+
+        JSON has no infinity, so an infinite metric (an ε without noise) is written as the string "inf" or "-inf".
+        """
+        rows = [asdict(r) for r in self.records]
+        for row in rows:
+            row["metrics"] = {k: v if math.isfinite(v) else str(v) for k, v in row["metrics"].items() if v == v}
+        body = {"experiment": self.experiment, "stopped": self.stopped, "records": rows}
         text = json.dumps(body, indent=1, allow_nan=False)
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
@@ -91,14 +101,18 @@ class History:
 
     @classmethod
     def from_json(cls, source: str | Path) -> History:
-        """From the text, or from a file when given a Path."""
-        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
-        body = json.loads(text)
-        records = [
-            Record(**{k: tuple(v) if k in ("clients", "staleness", "upload", "events") else v for k, v in row.items()})
-            for row in body["records"]
-        ]
-        return cls(records, body["experiment"], stopped=body["stopped"])
+        """From the text that to_json returned, or from the file that it wrote."""
+        is_text = isinstance(source, str) and source.lstrip().startswith("{")
+        try:
+            body = json.loads(str(source) if is_text else Path(source).read_text(encoding="utf-8"))
+            records = []
+            for row in body["records"]:
+                row.update({name: tuple(row[name]) for name in ("clients", "staleness", "upload", "events")})
+                row["metrics"] = {name: float(value) for name, value in row["metrics"].items()}
+                records.append(Record(**row))
+            return cls(records, body["experiment"], stopped=body["stopped"])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"this is not a history that to_json wrote: {error}") from error
 
     def to_csv(self, path: str | Path) -> None:
         """The flat rows of to_pandas, numbers in full precision."""
@@ -111,9 +125,8 @@ class History:
     @staticmethod
     def read_csv(path: str | Path) -> pd.DataFrame:
         """The table that to_csv wrote, equal to to_pandas()."""
-        import pandas as pd
-
-        return pd.read_csv(path, index_col="version", float_precision="round_trip")
+        with open(path, newline="", encoding="utf-8") as file:
+            return _table([{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)])
 
     # --- to look at ------------------------------------------------------------------------------------------------
 
@@ -159,6 +172,17 @@ class History:
         titles = "".join(f'<th scope="col">{name}</th>' for name in head)
         caption = html.escape(repr(self))
         return f"<table><caption>{caption}</caption><thead><tr>{titles}</tr></thead><tbody>{table}</tbody></table>"
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd  # here, because training needs no tables
+
+    return pd.DataFrame(rows, columns=None if rows else ["version"]).set_index("version")
+
+
+def _number(text: str) -> int | float:
+    """Exactly the number that was written, which pandas' own reader does not promise."""
+    return int(text) if text.isdigit() else float(text)
 
 
 @contextmanager

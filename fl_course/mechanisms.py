@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import log_ndtr
 
 
 def positive(name: str, value: float) -> float:
@@ -91,6 +90,8 @@ def gaussian_delta(sigma: float, epsilon: float, sensitivity: float = 1.0) -> fl
     mu = sensitivity / sigma if sigma > 0 else math.inf
     if math.isinf(mu) or mu * mu == math.inf:
         return 1.0
+    from scipy.special import log_ndtr  # here, because it takes longer to import than all the rest of the package
+
     # delta = Φ(μ/2 − ε/μ) − e^ε Φ(−μ/2 − ε/μ), with the first term factored out: e^ε alone would overflow.
     first = float(log_ndtr(mu / 2 - epsilon / mu)) if mu > 0 else -math.inf
     if first == -math.inf:

@@ -160,7 +160,7 @@ class ConvNet(Model):
 
     def logits(self, layers: Layers, x: Tensor) -> Tensor:
         n, b = x.shape[:2]
-        if x[0, 0].numel() != self.channels * self.side**2:
+        if math.prod(x.shape[2:]) != self.channels * self.side**2:
             raise ValueError(f"examples of shape {tuple(x.shape[2:])}; this model takes {self.channels} channels "
                              f"of {self.side} × {self.side} numbers")
         h = x.reshape(n, b, self.channels, self.side, self.side).transpose(0, 1).flatten(1, 2)    # (b, n·c, s, s)
@@ -170,7 +170,7 @@ class ConvNet(Model):
             scale, shift = layers[f"norm{l}.scale"].flatten(), layers[f"norm{l}.shift"].flatten()
             h = F.group_norm(h, n * self.groups, scale, shift)
             h = F.max_pool2d(h.relu(), 2)                                                         # (b, n·width, s/2, s/2)
-        h = h.view(b, n, -1).transpose(0, 1)                                                      # (n, b, features)
+        h = h.unflatten(1, (n, -1)).flatten(2).transpose(0, 1)                                    # (n, b, features)
         return torch.baddbmm(layers["head.bias"].unsqueeze(1), h, layers["head.weight"].transpose(1, 2))
 
 

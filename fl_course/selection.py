@@ -33,13 +33,17 @@ class Selector:
 
 def checked(chosen: Sequence[ClientId], idle: Sequence[ClientId]) -> tuple[ClientId, ...]:
     """What a selector returned, under the names that the data use; ValueError unless all are idle clients, each once."""
+    if chosen is None:
+        raise TypeError("the selector returned None; is a `return` missing?")
     names = {client: client for client in idle}
-    for place, client in enumerate(chosen):
+    out = []
+    for client in chosen:
         if client not in names:
-            raise ValueError(f"the selector chose {client!r}, which is not one of the {len(idle)} clients that it was offered")
-        if client in chosen[:place]:
-            raise ValueError(f"the selector chose client {client!r} twice")
-    return tuple(names[client] for client in chosen)
+            twice = client in idle
+            why = "twice" if twice else f"which is not one of the {len(idle)} idle clients that it was offered"
+            raise ValueError(f"the selector chose client {client!r}{' ' if twice else ', '}{why}")
+        out.append(names.pop(client))
+    return tuple(out)
 
 
 def _check_draw(idle: Sequence[ClientId], k: int) -> None:

@@ -62,6 +62,27 @@ class Correction:
         """Raise CompositionError if this method is unsound beside the rest of the experiment."""
 
 
+class Affine(Correction):
+    """Abstract: adds pull·(theta - anchor) + shift. Most corrections have this form, and the fused engine knows it too."""
+
+    def pull(self) -> float:
+        """How strongly theta is drawn back to the anchor; 0: not at all."""
+        return 0.0
+
+    def shift(self, task: Task) -> Vector | None:
+        """(d,) the same in every step of this round; None: nothing."""
+        return None
+
+    def rows(self, task: Task) -> dict[str, Vector]:
+        shift = self.shift(task)
+        return {} if shift is None else {"shift": shift}
+
+    def correct(self, grad: Tensor, theta: Tensor, anchor: Tensor, rows: Rows) -> Tensor:
+        if self.pull():
+            grad = grad + self.pull() * (theta - anchor)
+        return grad + rows["shift"] if rows else grad
+
+
 @dataclass(frozen=True)
 class LocalSGD:
     """E epochs of SGD on mini-batches of B, learning rate lr·lr_decay^version, torch.optim.SGD's momentum and decay.
@@ -148,7 +169,8 @@ class Trainer:
         self.keys = client_keys(self.data.ids)
         self.place = {client: k for k, client in enumerate(self.data.ids)}
         self.fused = None
-        if type(self.model) is Dense and self.how.momentum == 0 and not self.how.correction and self.how.engine == "auto":
+        plain = self.how.momentum == 0 and isinstance(self.how.correction, Affine | None)
+        if type(self.model) is Dense and plain and self.how.engine == "auto":
             self.fused = DenseEngine(self.model.sizes, self.x, self.y)
 
     def train(self, tasks: Sequence[Task]) -> list[Update]:
@@ -184,11 +206,11 @@ class Trainer:
         return list(groups.values())
 
     def _together(self, batch: int) -> int:
-        """Clients in one tensor: a few million numbers fill the processor's cache, more only cost memory."""
+        """Clients in one tensor: about a million numbers fit the processor's cache; more only cost memory."""
         if self.model.alone:
             return 1
         numbers = max(self.model.dim, batch * math.prod(self.data.shape))              # of one client: model, inputs
-        return self.how.together or max(1, 1_500_000 // numbers)
+        return self.how.together or max(1, 1_000_000 // numbers)
 
     def _train_part(self, tasks: list[Task], plan: Plan) -> list[Update]:
         first = tasks[0].server.params
@@ -199,7 +221,8 @@ class Trainer:
         theta = anchor.clone()
         lr = self.how.lr_at(tasks[0].server.version)
         if self.fused is not None:
-            losses = self.fused.train(theta, plan, lr, self.how.weight_decay)
+            pull, push = self._affine(tasks, anchor, lr)
+            losses = self.fused.train(theta, plan, lr, self.how.weight_decay + pull, push)
         else:
             losses = train_rows(self.model, theta, anchor, self.x, self.y, plan, lr, self.how, tasks)
         delta = (theta - anchor).numpy()
@@ -219,6 +242,18 @@ class Trainer:
             }
             out.append(Update(task.client, task.server.version, delta[i], 1.0, extras, metrics))
         return out
+
+    def _affine(self, tasks: list[Task], anchor: Tensor, lr: float) -> tuple[float, Tensor | None]:
+        """An affine correction as the fused engine takes it: pull, and lr·(pull·anchor - shift) (n, d) or None."""
+        correction = self.how.correction
+        if not isinstance(correction, Affine):
+            return 0.0, None
+        pull = correction.pull()
+        push = anchor * (lr * pull) if pull else None
+        shifts = [shift for task in tasks if (shift := correction.shift(task)) is not None]
+        if shifts:
+            push = (torch.zeros_like(anchor) if push is None else push) - lr * torch.from_numpy(np.stack(shifts))
+        return pull, push
 
     def _full_gradient(self, task: Task) -> Vector:
         """(d,) of the client's mean loss over all its training examples, at the model that it was handed."""

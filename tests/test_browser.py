@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 import nbclient
 import nbformat
@@ -90,7 +91,8 @@ def lab(tmp_path_factory):
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
     port = free_port()
     folders = {"JUPYTER_CONFIG_DIR": ".config", "JUPYTER_DATA_DIR": ".data", "JUPYTER_RUNTIME_DIR": ".runtime",
-               "JUPYTERLAB_SETTINGS_DIR": ".settings", "JUPYTERLAB_WORKSPACES_DIR": ".workspaces", "IPYTHONDIR": ".ipython"}
+               "JUPYTERLAB_SETTINGS_DIR": ".settings", "JUPYTERLAB_WORKSPACES_DIR": ".workspaces",
+               "IPYTHONDIR": ".ipython"}
     env = {**os.environ, **{name: str(home / folder) for name, folder in folders.items()}, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
                "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True",
@@ -310,6 +312,7 @@ def reopened(chromium, address: str, path: Path, shots: Path) -> None:
     picture = view.picture()
     picture.scroll_into_view_if_needed()
     view.page.wait_for_timeout(2000)                        # time enough for a dead view to say so
+    picture.scroll_into_view_if_needed()
     view.page.screenshot(path=shots / "reopened.png")
     assert picture.is_visible()
     assert picture.bounding_box()["width"] > 300
@@ -336,3 +339,21 @@ def test_a_built_notebook_shows_the_picture_before_it_is_run(lab, chromium, tmp_
     view.check_clean()
     view.page.close()
     shut_down(address)
+
+
+@pytest.mark.parametrize(("call", "answer"), [
+    ("ticks(0, 1, false)", [0, 0.2, 0.4, 0.6, 0.8, 1]),
+    ("ticks(0, 20, false)", [0, 5, 10, 15, 20]),
+    ("ticks(1, 3, false, true)", [1, 2, 3]),
+    ("ticks(-0.03, 0.03, false)", [-0.02, 0, 0.02]),
+    ("ticks(1, 100, true)", [1, 2, 5, 10, 20, 50, 100]),
+    ("ticks(0.001, 50, true)", [0.001, 0.01, 0.1, 1, 10]),
+    ("[0, 0.88346, 1234.5, 2e7, 1e-5, null].map(show)", ["0", "0.8835", "1234.5", "2.00e+7", "1.00e-5", "–"]),
+])
+def test_axes_have_round_numbers(chromium, call, answer):
+    module = (Path(__file__).parents[1] / "fl_course" / "workbook" / "explorer.js").read_text(encoding="utf-8")
+    page = chromium.new_page()
+    load = "const { ticks, show } = await import('data:text/javascript,' + text)"
+    script = f"async (text) => {{ {load}; return {call}; }}"
+    assert page.evaluate(script, quote(module)) == (answer if "show" in call else pytest.approx(answer))
+    page.close()

@@ -254,9 +254,23 @@ def test_frames_are_few_and_the_last_is_complete():
     explorer, frames = live(run, ONE, LOSS, every=10.0)
     explorer.move({})
     explorer.wait(5)
-    assert len(frames) == 2                                # the first point at once, then the end
-    assert len(frames[0]["runs"][0]["lines"]["loss"]) == 1
-    assert len(frames[1]["runs"][0]["lines"]["loss"]) == 500
+    assert len(frames) == 3                                # it begins, the first point, the end
+    assert [frame["status"] for frame in frames][-1] == "done"
+    assert len(frames[-1]["runs"][0]["lines"]["loss"]) == 500
+
+
+def test_a_run_is_announced_before_its_first_point():
+    gate = threading.Event()
+
+    def run(rate):
+        gate.wait(5)
+        yield {"loss": (0, rate)}
+
+    explorer, frames = live(run, ONE, LOSS)
+    explorer.move({"rate": 1}, move="page:1")
+    assert [(frame["status"], frame["move"]) for frame in frames] == [("running", "page:1")]
+    gate.set()
+    assert explorer.wait(5)
 
 
 def test_stop_and_close_end_the_run_and_keep_the_curve():

@@ -14,8 +14,19 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from scipy.stats import chi2
 
 from fl_course.secure_aggregation import (
-    STAGES, FixedPointGrid, Round, Setup, add_mask, components, insecure_random, mask, new_round_id, pack,
-    recommended_degree, run_round, unpack,
+    STAGES,
+    FixedPointGrid,
+    Round,
+    Setup,
+    add_mask,
+    components,
+    insecure_random,
+    mask,
+    new_round_id,
+    pack,
+    recommended_degree,
+    run_round,
+    unpack,
 )  # fmt: skip
 from fl_course.secure_aggregation import messages as wire
 from fl_course.secure_aggregation.grid import ring_dtype
@@ -30,7 +41,8 @@ def vectors(ids, d=3, bits=32, seed=0):
 
 def plain_sum(inputs, ids, bits=32):
     """The slow way, in Python integers."""
-    return [sum(int(x) for x in column) % (1 << bits) for column in zip(*(inputs[i].tolist() for i in ids), strict=True)]
+    columns = zip(*(inputs[i].tolist() for i in ids), strict=True)
+    return [sum(column) % (1 << bits) for column in columns]
 
 
 def expected(ids, threshold, drops):
@@ -107,7 +119,7 @@ def a_setup(n=12, t=4, degree=4, d=3, round_id=bytes(16), bits=32):
 
 @pytest.mark.parametrize(("n", "k"), [(4, 2), (12, 4), (12, 5), (12, 11), (13, 6), (50, 20)])
 def test_the_graph_is_regular_symmetric_and_connected(n, k):
-    setup = a_setup(n, k // 2 + 1, k)
+    setup = a_setup(n, (k + 1) // 2 + 1, k)
     for i in range(n):
         assert len(set(setup.neighbours(i)) - {i}) == k
         assert all(i in setup.neighbours(j) for j in setup.neighbours(i))
@@ -429,7 +441,8 @@ def test_weighted_sums_carry_their_weights_inside():
     [
         ((0.0, 8, 3), "clip"), ((-1.0, 8, 3), "clip"), ((float("nan"), 8, 3), "clip"), ((float("inf"), 8, 3), "clip"),
         ((1.0, 1, 3), "bits"), ((1.0, 33, 3), "bits"), ((1.0, 8, 0), "clients"), ((1.0, 8, 3, 0), "max_weight"),
-        ((1.0, 32, 2**20, 2**20), "need a ring"), ((1.0, 16, 100, 1, 22), "too small"), ((1.0, 8, 3, 1, 65), "ring_bits"),
+        ((1.0, 32, 2**20, 2**20), "need a ring"), ((1.0, 16, 100, 1, 22), "too small"),
+        ((1.0, 8, 3, 1, 65), "ring_bits"),
     ],
 )  # fmt: skip
 def test_a_grid_that_cannot_work_is_refused(arguments, match):

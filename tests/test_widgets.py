@@ -145,7 +145,8 @@ def test_in_batch_the_default_runs_once_and_leaves_picture_mark_and_view():
     assert picture.data["text/plain"] == "T. At rate = 1: loss (loss against round); 5 points."
     assert picture.metadata["image/png"]["alt"] == picture.data["text/plain"]
     assert set(mark.data) == {"text/html"}
-    assert set(view.data) == {VIEW}
+    assert set(view.data) == {VIEW, "text/plain"}
+    assert view.data["text/plain"] == ""
 
 
 def test_in_batch_an_error_in_training_fails_the_cell():
@@ -188,6 +189,10 @@ def test_running_a_cell_again_closes_its_explorers_and_no_others(shell):
     assert third.comm is not None
     with pytest.raises(RuntimeError, match="run its cell again"):
         first.live.move({})
+    shell.execution = 2
+    with pytest.raises(ValueError, match="at least one Chart"):
+        Explorer(experiment, CONTROLS, [])
+    assert third.comm is None                               # also when the cell fails this time
 
 
 def test_an_interrupt_stops_training_in_a_cell_and_between_cells(shell):

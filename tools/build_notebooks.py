@@ -222,7 +222,7 @@ def build(root: Path, wanted: dict[Path, nbformat.NotebookNode], only: str, forc
     """Write every notebook that is stale (all with `force`); `only` restricts to sources whose name contains it."""
     for path, node in wanted.items():
         executed = path.parts[0] in EXECUTED
-        if only not in path.stem or not (force or stale(root / path, node, executed and run)):
+        if only not in path.stem or not (force or stale(root / path, node, executed)):
             continue
         start = time.monotonic()
         if executed and run:

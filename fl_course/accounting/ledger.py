@@ -60,7 +60,8 @@ class Ledger:
 
     def can_afford(self, event: Event, count: int = 1) -> bool:
         """Whether `count` more releases of `event` stay within the budget."""
-        return self.budget_epsilon is None or self.charge(event, count).spent() <= self.budget_epsilon
+        after = self.charge(event, count)                       # refuses an event without a price, also without a budget
+        return self.budget_epsilon is None or after.spent() <= self.budget_epsilon
 
     def rounds_remaining(self, event: Event, limit: int = MANY) -> int:
         """How many more releases of `event` the budget allows, `limit` at most (and without a budget)."""

@@ -52,6 +52,8 @@ def _total_loss(accountant: PLD, events: Events) -> Any:
     counts = priced(accountant, events)
     if counts is None:
         return math.inf
+    if any(_promise(event) > 300 for event in counts):         # e^300: the library overflows, and nobody is protected
+        return math.inf
     mu = exact_mu(counts)
     leaves: dict[Event, int] = {event: count for event, count in counts.items() if not isinstance(event, Gaussian)}
     if not leaves or math.isinf(mu):
@@ -95,11 +97,17 @@ def _interval(events: frozenset[Event]) -> float:
     return max(finest, max(width for _, width in shapes) / 2**18, 1e-7)
 
 
+def _promise(event: Event) -> float:
+    """The epsilon of a Laplace release or a fixed promise; 0 for the others."""
+    inner = event.event if isinstance(event, PoissonSampled) else event
+    return 1 / inner.ratio if isinstance(inner, Laplace) else inner.epsilon if isinstance(inner, Release) else 0.0
+
+
 def _shape(event: Event) -> tuple[float, float]:
     """(deviation, width) of the privacy loss of one release, roughly: only the grid depends on it."""
     rate, inner = (event.rate, event.event) if isinstance(event, PoissonSampled) else (1.0, event)
     if isinstance(inner, Gaussian):
         steepness = 1 / inner.ratio
         return rate * math.sqrt(math.expm1(min(steepness**2, 50.0))), steepness**2 + 20 * steepness
-    epsilon = 1 / inner.ratio if isinstance(inner, Laplace) else max(getattr(inner, "epsilon", 1.0), 1e-3)
+    epsilon = max(_promise(event), 1e-3)
     return rate * min(epsilon, 1.0), 2 * epsilon

@@ -41,7 +41,7 @@ def tally(events: Event | Iterable[Event]) -> dict[Event, int]:
         elif isinstance(event, Composed):
             for part in event.events:
                 add(part, times)
-        elif times and not (isinstance(event, PoissonSampled) and event.rate == 0):
+        elif times and not _free(event):
             counts[event] = counts.get(event, 0) + times
 
     for event in (events,) if isinstance(events, Event) else tuple(events):
@@ -51,6 +51,13 @@ def tally(events: Event | Iterable[Event]) -> dict[Event, int]:
     if len(relations) > 1:
         raise ValueError(f"these releases protect against different neighbours, {sorted(relations)}: prices do not add")
     return counts
+
+
+def _free(event: Event) -> bool:
+    """A cohort that is always empty, or noise without bound, tells nothing."""
+    if isinstance(event, PoissonSampled):
+        return event.rate == 0 or _free(event.event)
+    return isinstance(event, Gaussian | Laplace) and math.isinf(event.ratio)
 
 
 def neighbours_of(event: Event) -> Neighbours | None:

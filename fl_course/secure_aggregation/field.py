@@ -11,6 +11,7 @@ point is used nowhere: it is wrong beyond 2^53, and the size of a real-valued sh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -79,12 +80,9 @@ class PrimeField:
     def lagrange(self, points: Sequence[int], at: int = 0) -> list[int]:
         """Weights w with f(at) = Σ w[i] f(points[i]) for every polynomial of degree < len(points)."""
         xs, weights = self.points(points), []
-        for i, x in enumerate(xs):
-            above, below = 1, 1
-            for j, other in enumerate(xs):
-                if j != i:
-                    above = above * (at - other) % self.prime
-                    below = below * (x - other) % self.prime
+        for x in xs:
+            above = math.prod(at - other for other in xs if other != x)
+            below = math.prod(x - other for other in xs if other != x)
             weights.append(above * pow(below, -1, self.prime) % self.prime)
         return weights
 

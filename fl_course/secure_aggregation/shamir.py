@@ -76,18 +76,19 @@ def share_keys(
     width = limbs.size
     differences = uniform31(threshold * width, random_bytes).reshape(threshold, width)
     differences[0] = limbs                                                                   # f(0) is the secret
-    shares = np.empty((n, width), dtype=np.uint64)
+    shares = np.empty((n, width), dtype=np.uint32)
     for start in range(0, width, _COLUMNS):
         now = differences[:, start : start + _COLUMNS].copy()
-        then = now.copy()
+        then, values = now.copy(), np.empty((n, now.shape[1]), dtype=np.uint64)      # the last row stays as it is
         for x in range(n):
             if x % 30 == 29:                  # 32 bits at most after a fold, one more with each of 30 additions: 62
                 now = fold(now)
-            np.add(now[:-1], now[1:], out=then[:-1])
-            then[-1] = now[-1]
+            rows = min(threshold - 1, n - x)  # the higher differences come too late to reach f(n)
+            np.add(now[:rows], now[1 : rows + 1], out=then[:rows])
             now, then = then, now
-            shares[x, start : start + _COLUMNS] = now[0]
-    return reduce31(shares).astype(np.uint32).reshape(n, len(keys), LIMBS)
+            values[x] = now[0]
+        shares[:, start : start + _COLUMNS] = reduce31(values)
+    return shares.reshape(n, len(keys), LIMBS)
 
 
 def reconstruct_keys(points: Sequence[int], shares: NDArray[np.uint32], threshold: int) -> list[bytes | None]:

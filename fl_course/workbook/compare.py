@@ -45,7 +45,7 @@ def short(value: Any, width: int = 110) -> str:
     with np.printoptions(precision=4, threshold=12, edgeitems=3, suppress=True, linewidth=10_000):
         if isinstance(value, np.ndarray):
             text = str(value.tolist()) if value.size <= 6 and value.dtype.kind in EXACT else str(value)
-            text = f"{' '.join(text.split())} of shape {value.shape}" if value.ndim != 1 else " ".join(text.split())
+            text = f"shape {value.shape} {' '.join(text.split())}" if value.ndim != 1 else " ".join(text.split())
         elif isinstance(value, float):
             text = f"{value:.6g}"
         elif isinstance(value, list | tuple) and len(value) <= 8:

@@ -26,22 +26,24 @@ export function ticks(low, high, log, whole = false) {
   if (log) {
     const found = [];
     for (let e = Math.floor(Math.log10(low)); e <= Math.log10(high) + 1e-9; e++)
-      for (const m of high / low > 300 ? [1] : [1, 2, 5]) if (m * 10 ** e >= low * 0.999 && m * 10 ** e <= high * 1.001) found.push(m * 10 ** e);
-    return found;
+      for (const m of high / low > 300 ? [1] : [1, 2, 5]) found.push(Number(`${m}e${e}`));
+    return found.filter((t) => t >= low * 0.999 && t <= high * 1.001);
   }
   const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
   const round = power * [1, 2, 5, 10].find((m) => m * power >= rough * 0.999), step = whole ? Math.max(1, round) : round;
   const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(Number((i * step).toPrecision(12)));
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++)
+    found.push(Number((i * step).toPrecision(12)) + 0);                    // + 0: no minus zero
   return found;
 }
 
 function extent(values, log) {
   const good = values.filter((v) => v !== null && (!log || v > 0));
   if (!good.length) return log ? [1, 10] : [0, 1];
-  let [low, high] = [Math.min(...good), Math.max(...good)];
-  if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - (Math.abs(low) || 1) / 2, high + (Math.abs(high) || 1) / 2];
-  return [low, high];
+  const [low, high] = [Math.min(...good), Math.max(...good)];
+  if (low < high) return [low, high];
+  const half = (Math.abs(low) || 1) / 2;
+  return log ? [low / 2, low * 2] : [low - half, low + half];
 }
 
 // The declared ends of an axis, where there are any, instead of the measured ones.
@@ -74,7 +76,7 @@ function axes(g, spec, x, y, xs, ys) {
     svg("line", { x1: LEFT, x2: W - RIGHT, y1: H - BOTTOM, y2: H - BOTTOM, class: "flx-axis" }),
     svg("line", { x1: LEFT, x2: LEFT, y1: TOP, y2: H - BOTTOM, class: "flx-axis" }),
     svg("text", { x: (LEFT + W - RIGHT) / 2, y: H - 8, "text-anchor": "middle", class: "flx-label" }, spec.x),
-    svg("text", { transform: `translate(13 ${(TOP + H - BOTTOM) / 2}) rotate(-90)`, "text-anchor": "middle", class: "flx-label" }, spec.y));
+    svg("text", { x: -(TOP + H - BOTTOM) / 2, y: 13, transform: "rotate(-90)", "text-anchor": "middle", class: "flx-label" }, spec.y));
 }
 
 class ChartView {
@@ -83,7 +85,8 @@ class ChartView {
     this.svg = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", tabindex: "0", "aria-label": spec.title });
     this.tip = el("div", { class: "flx-tip", hidden: "" });
     this.legend = el("ul", { class: "flx-legend" });
-    this.node = el("figure", { class: "flx-chart" }, el("figcaption", {}, spec.title), el("div", { class: "flx-plot" }, this.svg, this.tip), this.legend);
+    this.node = el("figure", { class: "flx-chart" }, el("figcaption", {}, spec.title),
+      el("div", { class: "flx-plot" }, this.svg, this.tip), this.legend);
     this.svg.addEventListener("pointermove", (event) => {
       const box = this.svg.getBoundingClientRect();
       this.point(((event.clientX - box.left) / box.width) * W);
@@ -99,7 +102,14 @@ class ChartView {
     });
   }
 
-  colour(n) { return n % this.palette.length === this.palette.length - 1 ? "currentColor" : this.palette[n % this.palette.length]; }
+  look(n) {                                                // the last colour, black, is the text's own in a dark theme
+    const colour = this.palette[n % this.palette.length];
+    return { stroke: colour === "#000000" ? "currentColor" : colour, "stroke-dasharray": this.dashes[n % this.dashes.length] };
+  }
+
+  key(shape, label) {                                   // an entry of the legend
+    return el("li", {}, svg("svg", { viewBox: "0 0 34 10", class: "flx-key" }, shape), label);
+  }
 
   draw(frame) {
     const [g, legend] = [svg("g"), []];
@@ -125,7 +135,7 @@ class ChartView {
     axes(g, spec, x, y, ticks(...xr, spec.xLog, whole).map((t) => [x(t), show(t)]), ticks(...yr, spec.yLog));
     const found = new Map();
     lines.forEach((line, n) => {
-      const style = { stroke: this.colour(n), "stroke-dasharray": this.dashes[n % this.dashes.length] };
+      const look = this.look(n);
       let path = "", pen = "M";
       for (const [a, b] of line.points) {
         const [px, py] = [x(a), y(b)];
@@ -133,32 +143,36 @@ class ChartView {
         path += `${pen}${px.toFixed(1)} ${py.toFixed(1)}`;
         pen = "L";
         found.set(a, [...(found.get(a) ?? []), `${line.label || spec.y}: ${show(b)}`]);
-        if (line.now) g.append(svg("circle", { cx: px.toFixed(1), cy: py.toFixed(1), r: line.points.length > 60 ? 1.2 : 2.2, fill: style.stroke }));
+        const r = line.points.length > 60 ? 1.2 : 2.2;
+        if (line.now) g.append(svg("circle", { cx: px.toFixed(1), cy: py.toFixed(1), r, fill: look.stroke }));
       }
-      g.prepend(svg("path", { d: path, class: line.now ? "flx-line" : "flx-line flx-pinned", "data-line": n, ...style }));
-      legend.push(el("li", {}, svg("svg", { viewBox: "0 0 34 8", class: "flx-key" }, svg("line", { x1: 1, x2: 33, y1: 4, y2: 4, class: "flx-line", ...style })), line.label));
+      g.prepend(svg("path", { d: path, class: line.now ? "flx-line" : "flx-line flx-pinned", "data-line": n, ...look }));
+      legend.push(this.key(svg("line", { x1: 1, x2: 33, y1: 5, y2: 5, class: "flx-line", ...look }), line.label));
     });
-    this.marks = [...found].map(([a, texts]) => ({ x: x(a), text: [`${spec.x} ${show(a)}`, ...texts] })).sort((p, q) => p.x - q.x);
-    this.describe(lines.map((line) => `${line.label || spec.y}: ${line.points.length} points, last ${show(line.points.at(-1)?.[1])}`));
+    this.marks = [...found].map(([a, texts]) => ({ x: x(a), text: [`${spec.x} ${show(a)}`, ...texts] }));
+    this.marks.sort((p, q) => p.x - q.x);
+    this.describe(lines.map((line) =>
+      `${line.label || spec.y}: ${line.points.length} points, last ${show(line.points.at(-1)?.[1])}`));
   }
 
   drawBars(g, legend, runs) {
     const { spec } = this, groups = runs.map((run) => ({ label: run.label, bars: run.bars[spec.title] ?? [] }));
     const names = [...new Set(groups.flatMap((group) => group.bars.map((bar) => bar[0])))];
     const yr = clamp(extent([0, ...groups.flatMap((group) => group.bars.map((bar) => bar[1]))], false), spec.yRange);
-    const y = scale(yr, H - BOTTOM, TOP, false), each = (W - LEFT - RIGHT) / Math.max(names.length, 1), wide = (each * 0.8) / groups.length;
+    const y = scale(yr, H - BOTTOM, TOP, false), each = (W - LEFT - RIGHT) / Math.max(names.length, 1);
+    const wide = (each * 0.8) / groups.length, base = y(Math.max(yr[0], Math.min(yr[1], 0)));
     axes(g, spec, null, y, names.map((name, i) => [LEFT + each * (i + 0.5), name]), ticks(...yr, false));
     const texts = names.map((name) => [name]);
     groups.forEach((group, n) => {
+      const look = { ...this.look(n), fill: n ? "none" : this.look(0).stroke, "stroke-width": 1.5 };
       for (const [name, height] of group.bars) {
         if (height === null) continue;
-        const i = names.indexOf(name), base = y(Math.max(yr[0], Math.min(yr[1], 0))), top = y(height);
-        g.append(svg("rect", { x: LEFT + each * (i + 0.1) + wide * n, width: wide * 0.9, y: Math.min(top, base), height: Math.abs(base - top), "data-bar": n,
-          fill: n ? "none" : this.colour(0), stroke: this.colour(n), "stroke-width": 1.5, "stroke-dasharray": this.dashes[n % this.dashes.length] }));
+        const i = names.indexOf(name), top = y(height);
+        g.append(svg("rect", { x: LEFT + each * (i + 0.1) + wide * n, width: wide * 0.9, y: Math.min(top, base),
+          height: Math.abs(base - top), "data-bar": n, ...look }));
         texts[i].push(`${groups.length > 1 ? group.label : spec.y}: ${show(height)}`);
       }
-      legend.push(el("li", {}, svg("svg", { viewBox: "0 0 34 10", class: "flx-key" }, svg("rect", { x: 9, y: 1, width: 16, height: 8,
-        fill: n ? "none" : this.colour(0), stroke: this.colour(n), "stroke-dasharray": this.dashes[n % this.dashes.length] })), group.label));
+      legend.push(this.key(svg("rect", { x: 9, y: 1, width: 16, height: 8, ...look }), group.label));
     });
     this.marks = texts.map((text, i) => ({ x: LEFT + each * (i + 0.5), text }));
     this.describe(texts.map((text) => text.join(", ")));
@@ -184,7 +198,7 @@ function control(spec, act) {
   if (spec.kind === "button") {
     const button = el("button", { type: "button", "data-control": spec.name }, spec.label);
     button.addEventListener("click", () => act(spec.name));
-    return { node: button, get: null, set() {} };
+    return { node: button };
   }
   const label = el("label", { for: id }, spec.label), value = el("output", { for: id });
   let input, get, set;
@@ -206,66 +220,103 @@ function control(spec, act) {
 }
 
 function table(spec, frame) {
-  const moved = spec.controls.filter((c) => c.kind !== "button"), lines = spec.charts.flatMap((c) => c.lines), bars = spec.charts.filter((c) => c.kind === "bars");
-  const cell = (text) => el("td", {}, text), head = (text) => el("th", { scope: "col" }, text);
-  const rows = frame.runs.map((run, n) => el("tr", {},
-    el("th", { scope: "row" }, n ? `pin ${n}` : "now"), ...run.values.map(cell),
-    cell(String(Math.max(0, ...Object.values(run.lines).map((line) => line.length)))),
-    ...lines.map((name) => { const p = run.lines[name]?.at(-1); return cell(p ? `${show(p[1])} at ${show(p[0])}` : "–"); }),
-    ...bars.map((c) => cell((run.bars[c.title] ?? []).map(([name, v]) => `${name} ${show(v)}`).join(", ") || "–"))));
-  return el("table", {}, el("caption", {}, "Last values of each run"), el("thead", {}, el("tr", {}, head("run"), ...moved.map((c) => head(c.label)), head("points"),
-    ...lines.map(head), ...bars.map((c) => head(c.title)))), el("tbody", {}, ...rows));
+  const moved = spec.controls.filter((c) => c.kind !== "button").map((c) => c.label);
+  const lines = spec.charts.flatMap((c) => c.lines), bars = spec.charts.filter((c) => c.kind === "bars").map((c) => c.title);
+  const last = (point) => (point ? `${show(point[1])} at ${show(point[0])}` : "–");
+  const list = (pairs) => (pairs ?? []).map(([name, height]) => `${name} ${show(height)}`).join(", ") || "–";
+  const row = (run) => [...run.values, Math.max(0, ...Object.values(run.lines).map((line) => line.length)),
+    ...lines.map((name) => last(run.lines[name]?.at(-1))), ...bars.map((name) => list(run.bars[name]))];
+  return el("table", {}, el("caption", {}, "Last values of each run"),
+    el("thead", {}, el("tr", {}, ...["run", ...moved, "points", ...lines, ...bars].map((t) => el("th", { scope: "col" }, t)))),
+    el("tbody", {}, ...frame.runs.map((run, n) => el("tr", {}, el("th", { scope: "row" }, n ? `pin ${n}` : "now"),
+      ...row(run).map((value) => el("td", {}, value))))));
 }
 
 const NEWS = { running: "training …", done: "done", stopped: "stopped", error: "failed", idle: "" };
+const SILENCE = "The kernel has not answered. It is busy with another cell, or this picture has no kernel: run the cell again.";
 
 function render({ model, el: host }) {
-  const spec = model.get("spec"), me = `${Date.now()}-${count++}`;
-  let sent = 0, quiet = 0, told = 0, later = null;         // sent: number of this view's last message
+  const spec = model.get("spec"), me = `${Date.now()}-${count++}`;         // me: this view's name in its messages
+  let sent = 0, quiet = 0, told = 0;                       // number of this view's last message; times of move and table
+  let later = null, watch = null, drawing = null;          // timers
+
+  const fail = (words) => {
+    if (problem.textContent !== words) problem.textContent = words;
+    problem.hidden = !words;
+  };
   const say = (message) => {
     root.dataset.settled = "false";
-    try { model.send({ ...message, move: `${me}:${++sent}` }); } catch (error) { fail(`This picture has no kernel behind it: run the cell again. (${error.message})`); }
+    clearTimeout(watch);
+    watch = setTimeout(() => fail(SILENCE), 5000);
+    try {
+      model.send({ ...message, move: `${me}:${++sent}` });
+    } catch {
+      fail(SILENCE);
+    }
   };
   const act = (press) => {
     quiet = Date.now();
     status.textContent = NEWS.running;
-    say({ do: "move", at: Object.fromEntries(spec.controls.map((c, i) => [c.name, controls[i].get]).filter(([, get]) => get).map(([name, get]) => [name, get()])), press });
+    const at = spec.controls.map((c, i) => [c.name, controls[i].get?.()]).filter(([, index]) => index !== undefined);
+    say({ do: "move", at: Object.fromEntries(at), press });
   };
+  const action = (text, verb, hint) => {
+    const button = el("button", { type: "button", title: hint, "data-do": verb }, text);
+    button.addEventListener("click", () => say({ do: verb }));
+    return button;
+  };
+
   const controls = spec.controls.map((c) => control(c, act));
   const charts = spec.charts.map((c) => new ChartView(c, spec.palette, spec.dashes));
-  const action = (text, verb, hint) => { const b = el("button", { type: "button", title: hint, "data-do": verb }, text); b.addEventListener("click", () => say({ do: verb })); return b; };
+  const pin = action("Pin", "pin", "keep this run on the charts to compare");
+  const reset = action("Reset", "reset", "drop the pins, go back to the start");
   const stop = action("Stop", "stop", "end this run, keep what is drawn");
-  const status = el("span", { class: "flx-status" }), bar = el("progress", { max: 1, "aria-label": "progress of this run" });
-  const problem = el("div", { class: "flx-error", role: "alert" }), text = el("p", { class: "flx-text" });
+  const status = el("span", { class: "flx-status" });
+  const bar = el("progress", { max: 1, "aria-label": "progress of this run" });
+  const problem = el("div", { class: "flx-error", role: "alert" });
+  const text = el("p", { class: "flx-text" });
   const numbers = el("div", { class: "flx-table", "aria-live": "polite" });
-  const fail = (words) => { if (problem.textContent !== words) problem.textContent = words; problem.hidden = !words; };
-  const root = el("section", { class: "flx", "aria-label": spec.title || "Explorer" }, ...(spec.title ? [el("div", { class: "flx-title" }, spec.title)] : []),
+  const root = el("section", { class: "flx", "aria-label": spec.title || "Explorer" },
+    ...(spec.title ? [el("div", { class: "flx-title" }, spec.title)] : []),
     el("div", { class: "flx-controls" }, ...controls.map((c) => c.node)),
-    el("div", { class: "flx-actions" }, action("Pin", "pin", "keep this run on the charts to compare"), action("Reset", "reset", "drop the pins, go back to the start"), stop, status, bar),
-    problem, el("div", { class: "flx-charts" }, ...charts.map((c) => c.node)), text, numbers);
+    el("div", { class: "flx-actions" }, pin, reset, stop, status, bar), problem,
+    el("div", { class: "flx-charts" }, ...charts.map((c) => c.node)), text, numbers);
 
-  const tabulate = (frame) => { told = Date.now(); clearTimeout(later); later = null; numbers.replaceChildren(table(spec, frame)); };
-  const update = () => {
-    const frame = model.get("frame");
+  const tabulate = (frame) => {
+    told = Date.now();
+    clearTimeout(later);
+    later = null;
+    numbers.replaceChildren(table(spec, frame));
+  };
+  const draw = () => {
+    drawing = null;
+    const frame = model.get("frame"), running = frame.status === "running";
     const mine = frame.move === `${me}:${sent}`;
+    clearTimeout(watch);
     if (mine || Date.now() - quiet > 1000)                 // never pull a control from under the hand that moves it
-      spec.controls.forEach((c, i) => c.kind !== "button" && controls[i].set(frame.at[c.name]));
+      spec.controls.forEach((c, i) => controls[i].set?.(frame.at[c.name]));
     charts.forEach((chart) => chart.draw(frame));
     status.textContent = NEWS[frame.status];
     root.dataset.status = frame.status;
-    root.dataset.settled = String(frame.status !== "running" && (mine || sent === 0));   // for tests: all is answered
-    stop.disabled = frame.status !== "running";
+    root.dataset.settled = String(!running && (mine || sent === 0));       // for tests: all is answered
+    stop.disabled = !running;
     bar.hidden = frame.progress === null;
-    if (frame.progress !== null) bar.value = frame.progress;
+    bar.value = frame.progress ?? 0;
     fail(frame.error);
     text.textContent = frame.text;
-    if (frame.status !== "running" || Date.now() - told > 1000) tabulate(frame);   // a screen reader hears one line a second
+    if (!running || Date.now() - told > 1000) tabulate(frame);             // a screen reader hears one table a second
     else later ??= setTimeout(() => tabulate(model.get("frame")), 1000);
   };
+  // Frames that arrive faster than the page can paint are skipped: only the newest is drawn.
+  const update = () => { drawing ??= document.hidden ? setTimeout(draw) : requestAnimationFrame(draw); };
   host.append(root);
-  update();
+  draw();
   model.on("change:frame", update);
-  return () => { clearTimeout(later); model.off("change:frame", update); };
+  return () => {
+    clearTimeout(later);
+    clearTimeout(watch);
+    model.off("change:frame", update);
+  };
 }
 
 export default { render };

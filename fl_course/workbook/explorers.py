@@ -20,7 +20,7 @@ CLIENTS, ROUNDS = 100, 20
 
 @lru_cache(maxsize=8)
 def digit_clients(alpha: float) -> FederatedData:
-    """1,797 handwritten digits of 8 × 8 pixels among 100 clients; the smaller alpha, the fewer kinds of digit each has."""
+    """1,797 digits of 8 × 8 pixels among 100 clients; the smaller alpha, the fewer kinds of digit each has."""
     return digits().partition(Dirichlet(alpha), CLIENTS, seed=0)
 
 

@@ -110,7 +110,8 @@ def _run_worker(job: dict[str, Any], work: str, seconds: float) -> str:
         late = threading.Timer(STARTING, worker.kill)
         late.start()
         with worker:
-            assert worker.stdin is not None and worker.stdout is not None
+            assert worker.stdin is not None
+            assert worker.stdout is not None
             worker.stdin.write(json.dumps(job).encode())
             worker.stdin.close()
             worker.stdout.read(1)             # it is ready, or it died

@@ -8,8 +8,8 @@ exercise, so that whatever kills the process costs only what had not been reache
 
 What the student's code may not do is refused by an audit hook, which Python code cannot take away: connect anywhere
 but to this machine, start another process. That is a fence against accidents and idle mischief, not a prison: compiled
-code can step over it, and files of the account that runs the grading can be read and written. Grade files of strangers
-in a container, or as a user who owns nothing.
+code can step over it, a host name may still be looked up, and files of the account that runs the grading can be read
+and written. Grade files of strangers in a container, or as a user who owns nothing.
 """
 
 from __future__ import annotations

@@ -114,14 +114,17 @@ class Live:
         `move`, here and below: the page's name for this message; the frames that know of it carry it back.
         """
         with self._change:
-            self.place(at)
             if pressed and pressed not in {c.name for c in self.controls if c.kind == "button"}:
                 raise ValueError(f"there is no button {pressed!r}")
+            self.place(at)
             self._move = move
             self._wanted = (self._wish(), self.values(pressed))
-            if self._worker is None:
+            idle = self._worker is None
+            if idle:
                 self._worker = threading.Thread(target=self._work, name="explorer", daemon=True)
                 self._worker.start()
+        if idle:
+            self.tell()                                     # "training …", and Stop works, before the first point
 
     def pin(self, move: str = "") -> None:
         """Keep the run on show, as far as it has come, for comparison; beyond MAX_PINS the oldest goes."""

@@ -41,6 +41,7 @@ def run_notebook(path: Path, output: Path, parameters: dict[str, Any] | None = N
     start, error = time.monotonic(), ""
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_suffix(".part.ipynb")
+    part.unlink(missing_ok=True)              # of a run that was interrupted
     try:
         with own_kernel(FL_COURSE_STRICT="1") as folder:
             papermill.execute_notebook(

@@ -44,7 +44,7 @@ MARK = """<span class="flx-mark"></span><style>
 
 
 class Explorer(anywidget.AnyWidget):
-    """Controls on the left of the question, charts on the right of it, and a federation in between.
+    """Controls, charts, and a real experiment that is made again whenever a control moves.
 
     run       generator function, one argument a control; yields a Point, or {line: (x, y)}, after each round
     controls  Slider, LogSlider, Choice, Switch, Button
@@ -63,6 +63,7 @@ class Explorer(anywidget.AnyWidget):
 
     def __init__(self, run: Callable[..., Iterable[Any]], controls: Sequence[Control],
                  charts: Sequence[Chart | BarChart], title: str = "", eager: bool = True) -> None:
+        siblings = _siblings()
         self.live = Live(run, controls, charts)             # refuses bad experiments before a comm is opened
         if eager:
             self.live.run_here()
@@ -70,7 +71,7 @@ class Explorer(anywidget.AnyWidget):
         super().__init__(spec={**specification(title, controls, charts), **palette}, frame=self.live.frame())
         self.live.publish = self._publish
         self.on_msg(self._heard)
-        _replace_in_cell(self)
+        siblings.append(weakref.ref(self))
 
     # -- for the reader of the notebook ------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Explorer(anywidget.AnyWidget):
         view = data.pop(VIEW)
         display(data, metadata=metadata, raw=True)
         display({"text/html": MARK}, raw=True)
-        display({VIEW: view}, raw=True)
+        display({VIEW: view, "text/plain": ""}, raw=True)          # the empty text is for readers without widgets
 
     def __repr__(self) -> str:
         return self._summary()
@@ -147,11 +148,12 @@ class Explorer(anywidget.AnyWidget):
 _cells: dict[str, tuple[Any, list[weakref.ref[Explorer]]]] = {}    # cell -> (its last execution, explorers made in it)
 
 
-def _replace_in_cell(explorer: Explorer) -> None:
-    """Close the explorers that an earlier execution of the same cell made. Outside Jupyter there is nothing to do."""
+def _siblings() -> list[weakref.ref[Explorer]]:
+    """The explorers of this cell's present execution; those of an earlier one are closed. Outside Jupyter: none."""
     shell = get_ipython()
     if shell is None or not hasattr(shell, "get_parent"):
-        return
+        return []
+    _listen_for_interrupts(shell)
     parent = shell.get_parent() or {}
     cell = parent.get("metadata", {}).get("cellId") or parent.get("content", {}).get("code", "")
     execution = parent.get("header", {}).get("msg_id")
@@ -160,8 +162,8 @@ def _replace_in_cell(explorer: Explorer) -> None:
         for old in filter(None, (reference() for reference in explorers)):
             old.close()
         explorers = []
-    _cells[cell] = (execution, [*explorers, weakref.ref(explorer)])
-    _listen_for_interrupts(shell)
+    _cells[cell] = (execution, explorers)
+    return explorers
 
 
 def _listen_for_interrupts(shell: Any) -> None:

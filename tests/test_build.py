@@ -1,0 +1,204 @@
+"""The build: reproducible, incremental, and strict about what a source may contain."""
+
+import base64
+import json
+import shutil
+import struct
+import zlib
+
+import nbformat
+import pytest
+from workbook_fixtures import ROOT, build_notebooks, built, notebook_outputs, write_notebook
+
+EXERCISE = """# %% tags=["exercise"]
+def f(x):
+    ### BEGIN SOLUTION
+    return 2 * x
+    ### END SOLUTION
+
+# %% tags=["check"]
+check("99.clip", f)
+"""
+
+
+@pytest.fixture
+def workbook(tmp_path):
+    """A copy of the built fixture that a test may change."""
+    shutil.copytree(built(), tmp_path / "course")
+    return tmp_path / "course"
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Write one exercise (or lesson) source; returns the root."""
+
+    def write(text, kind="exercises"):
+        path = tmp_path / "source" / kind / "01_x.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+def run(root, *options):
+    return build_notebooks.main(["--root", str(root), *options])
+
+
+def test_the_repository_is_up_to_date():
+    assert build_notebooks.problems(ROOT, build_notebooks.derive(ROOT)) == []
+
+
+def test_no_sources_is_fine(tmp_path):
+    assert run(tmp_path) == 0
+    assert run(tmp_path, "--check") == 0
+
+
+def test_building_twice_gives_the_same_bytes(tmp_path):
+    shutil.copytree(built() / "source", tmp_path / "source")
+    assert run(tmp_path) == 0
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.ipynb"))
+    assert [path.as_posix() for path in files] == [f"{folder}/99_tiny.ipynb" for folder in sorted(build_notebooks.FOLDERS)]
+    for path in files:
+        assert (tmp_path / path).read_bytes() == (built() / path).read_bytes()
+        assert b"\r" not in (tmp_path / path).read_bytes()
+
+
+def test_what_is_built():
+    lesson, stubs, solved = (nbformat.read(built() / folder / "99_tiny.ipynb", 4) for folder in build_notebooks.FOLDERS)
+    text = "\n".join(cell.source for cell in stubs.cells)
+    assert "    # YOUR CODE HERE\n    raise NotImplementedError()" in text
+    assert "SOLUTION" not in text
+    assert "rng.choice" not in text
+    assert "for teachers" not in text
+    assert "for teachers" in "\n".join(cell.source for cell in solved.cells)
+    assert "SOLUTION" not in "\n".join(cell.source for cell in solved.cells)
+    assert all(cell.execution_count is None and not cell.outputs for cell in stubs.cells if cell.cell_type == "code")
+    counts = [cell.execution_count for cell in lesson.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    assert lesson.cells[2].outputs[0].text == "6.0\nan object of which nobody needs the address: <object object at 0x…>\n"
+    assert "image/png" in lesson.cells[3].outputs[0].data
+    assert all(set(cell.metadata) <= {"tags"} for cell in lesson.cells)
+    assert set(lesson.metadata) == {"kernelspec", "language_info", "fl_course"}
+
+
+def test_check_is_green_after_a_build_and_a_second_build_does_nothing(workbook, capsys):
+    assert run(workbook, "--check") == 0
+    assert run(workbook) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_editing_one_cell_changes_only_its_own_lines(workbook):
+    path = workbook / "source" / "exercises" / "99_tiny.py"
+    before = (workbook / "exercises" / "99_tiny.ipynb").read_text(encoding="utf-8").splitlines()
+    path.write_text(path.read_text(encoding="utf-8").replace("of norm at most `bound`", "no longer than `bound`"), "utf-8")
+    assert run(workbook, "--no-execute") == 0
+    after = (workbook / "exercises" / "99_tiny.ipynb").read_text(encoding="utf-8").splitlines()
+    assert len(before) == len(after)
+    changed = [old for old, new in zip(before, after, strict=True) if old != new]
+    assert len(changed) == 3
+    assert all(word in line for word, line in zip(('"id"', "of norm at most", "source_sha256"), changed, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda cell: cell.update(source=cell.source + "\n"), "cell 3 differs from its source"),
+        (lambda cell: cell.update(execution_count=None), "cell 3 was not executed"),
+        (lambda cell: cell.metadata.update(tags=["other"]), "cell 3 differs from its source"),
+        (lambda cell: cell.update(id="abcdef012345"), "cell 3 differs from its source"),
+        (lambda cell: cell.metadata.update(collapsed=True), "cell 3 differs from its source"),
+        (
+            lambda cell: cell.outputs.append(nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])),
+            "cell 3 ends in an error",
+        ),
+    ],
+)
+def test_check_finds_an_edited_notebook(workbook, capsys, spoil, words):
+    path = workbook / "notebooks" / "99_tiny.ipynb"
+    node = nbformat.read(path, 4)
+    spoil(node.cells[2])
+    nbformat.write(node, path)
+    assert run(workbook, "--check") == 1
+    said = capsys.readouterr().err
+    assert f"notebooks/99_tiny.ipynb: {words}" in said
+    assert "Run: python tools/build_notebooks.py" in said
+
+
+def test_check_finds_stale_missing_stray_broken_and_large(workbook, capsys, monkeypatch):
+    lesson = workbook / "source" / "lessons" / "99_tiny.py"
+    lesson.write_text(lesson.read_text(encoding="utf-8").replace("epsilon * rounds)\nprint", "rounds)\nprint"), "utf-8")
+    (workbook / "exercises" / "99_tiny.ipynb").unlink()
+    (workbook / "solutions" / "99_tiny.ipynb").write_text('{"cells": [')
+    write_notebook(workbook / "notebooks" / "98_stray.ipynb", "1")
+    monkeypatch.setattr(build_notebooks, "LIMIT", 1000)
+    assert run(workbook, "--check") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "notebooks/98_stray.ipynb: no source, remove it"
+    assert "notebooks/99_tiny.ipynb: built from another version of its source" in lines
+    assert "exercises/99_tiny.ipynb: missing" in lines
+    assert any(line.startswith("solutions/99_tiny.ipynb: unreadable") for line in lines)
+    assert any("bytes together; stay below 1,000" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (EXERCISE.replace("    ### END SOLUTION\n", ""), "cell 1: unbalanced"),
+        (EXERCISE.replace("    ### BEGIN SOLUTION\n", ""), "cell 1: unbalanced"),
+        (EXERCISE.replace("    return", "    ### BEGIN SOLUTION\n    return"), "cell 1: nested"),
+        (EXERCISE.replace("### END SOLUTION", "## END SOLUTION"), "looks like a marker"),
+        (EXERCISE.replace("### END SOLUTION", "### END SOLUTION here"), "looks like a marker"),
+        (EXERCISE.replace('# %% tags=["check"]', "# %%"), "an exercise without a check"),
+        (EXERCISE.replace('check("99.clip", f)', "pass"), "an exercise without a check"),
+        (EXERCISE.partition('# %% tags=["check"]')[0], "an exercise without a check"),
+        (EXERCISE.replace("# %% tags", "# %% [markdown] tags", 1), "a solution region belongs"),
+        (EXERCISE.replace('["exercise"]', '["solution"]'), "a solution region belongs"),
+        (EXERCISE.replace("def f(x):", "def f(x:"), "cell 1: "),
+        ('# %% tags=["exercise"]\nf = 1\n', "an exercise without a check"),
+    ],
+)
+def test_a_bad_source_names_file_and_cell(source, capsys, text, words):
+    assert run(source(text)) == 1
+    said = capsys.readouterr().err
+    assert "01_x.py, cell 1" in said
+    assert words in said
+
+
+def test_a_lesson_has_no_solutions(source, capsys):
+    assert run(source(EXERCISE, "lessons")) == 1
+    assert "a solution region belongs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1 / 0", "notebooks/01_x.ipynb, cell 2: ZeroDivisionError: division by zero"),
+        ("import sys\nprint('careful', file=sys.stderr)", "cell 2: writes to stderr"),
+    ],
+)
+def test_a_failing_or_noisy_cell_fails_the_build(source, capsys, text, words):
+    root = source(f"# %%\nx = 1\n\n# %%\n{text}\n", "lessons")
+    assert run(root) == 1
+    assert words in capsys.readouterr().err
+    assert not (root / "notebooks" / "01_x.ipynb").exists()
+
+
+def test_outputs_are_made_reproducible(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head, end = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"0" * 13), chunk(b"IEND", b"")
+    noted = base64.b64encode(head + chunk(b"tEXt", b"Software\0x") + chunk(b"tIME", b"0" * 7) + end).decode()
+    assert base64.b64decode(notebook_outputs.plain_png(noted)) == head + end
+    new = nbformat.v4.new_output
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "image/png": noted, "text/plain": "W"}
+    outputs = [new("stream", text="a 0x7f00deadbeef\n"), new("stream", text=f"{tmp_path}/x"), new("display_data", data=widget)]
+    cell = nbformat.v4.new_code_cell("x", outputs=outputs, metadata={"execution": {"t": "12:00"}, "tags": ["a"]})
+    notebook_outputs.tidy(cell, str(tmp_path))
+    assert [output.output_type for output in cell.outputs] == ["stream", "display_data"]
+    assert cell.outputs[0].text == "a 0x…\n<folder>/x"
+    assert set(cell.outputs[1].data) == {"image/png", "text/plain"}
+    assert json.loads(json.dumps(cell.metadata)) == {"tags": ["a"]}
+    with pytest.raises(notebook_outputs.Untidy, match="no PNG"):
+        notebook_outputs.plain_png(base64.b64encode(b"GIF89a").decode())

@@ -19,13 +19,14 @@ from collections.abc import Callable
 from fl_course.workbook.widgets import Explorer
 
 
-def timed_publish(explorer: Explorer) -> list[tuple[float, dict]]:
-    """Collect (time, frame) of everything that is sent from now on, encoded as JSON on the thread that sends it."""
-    sent: list[tuple[float, dict]] = []
+def timed_publish(explorer: Explorer) -> list[tuple[float, bool]]:
+    """Collect (time, whether a run that began later is on show) of every frame from now on, encoded as if it were sent."""
+    sent: list[tuple[float, bool]] = []
+    before = explorer.live.shown
 
     def publish(frame: dict) -> None:
         json.dumps(frame, allow_nan=False)
-        sent.append((time.perf_counter(), frame))
+        sent.append((time.perf_counter(), explorer.live.shown is not before))
 
     explorer.live.publish = publish
     return sent
@@ -41,12 +42,12 @@ def positions(explorer: Explorer, count: int) -> list[dict[str, int]]:
 def first_points(explorer: Explorer, moves: int = 20) -> tuple[list[float], list[float]]:
     """Seconds from a move to its first new point, and to the end of its run; one move at a time."""
     first, whole = [], []
-    for number, at in enumerate(positions(explorer, moves)):
+    for at in positions(explorer, moves):
         sent = timed_publish(explorer)
         began = time.perf_counter()
-        explorer.live.move(at, move=str(number))
+        explorer.live.move(at)
         explorer.result()
-        first.append(sent[0][0] - began)
+        first.append(next(when for when, new in sent if new) - began)
         whole.append(sent[-1][0] - began)
     return first, whole
 
@@ -54,13 +55,13 @@ def first_points(explorer: Explorer, moves: int = 20) -> tuple[list[float], list
 def interrupted_points(explorer: Explorer, moves: int = 20) -> list[float]:
     """Seconds from a move to its first new point while the run before it is still training."""
     waits = []
-    for number, at in enumerate(positions(explorer, moves)):
+    for at in positions(explorer, moves):
         sent = timed_publish(explorer)
         began = time.perf_counter()
-        explorer.live.move(at, move=str(number))
-        while not any(frame["move"] == str(number) for _, frame in list(sent)):
+        explorer.live.move(at)
+        while not any(new for _, new in list(sent)):
             time.sleep(0.0005)
-        waits.append(sent[0][0] - began)
+        waits.append(next(when for when, new in sent if new) - began)
     explorer.result()
     return waits
 

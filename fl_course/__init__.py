@@ -14,6 +14,7 @@ import torch
 
 from .aggregation import Aggregation, Discount, WeightedMean
 from .checkpoint import CheckpointError, load, save
+from .compression import RandomK, Threshold, TopK, wire_report
 from .coordinator import Coordinator, State
 from .core import (
     Aggregate,
@@ -45,12 +46,15 @@ from .drift import FedDyn, FedNova, FedProx, Scaffold, Stragglers
 from .evaluation import Evaluation
 from .fleet import Equal, Fleet, LogNormal
 from .history import History
+from .lowrank import PowerSGD
 from .models import ConvNet, Dense, Model, Wrapped, logistic, mlp
 from .optimizers import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
 from .quadratics import Bowls, two_bowls
+from .quantisation import QSGD, Downlink, Rotate, SignSGD, Ternary
 from .schedule import Buffered, Schedule, Synchronous
 from .selection import PoissonSelection, Selector, UniformSelection
 from .stages import ByExamples, Clip, Stage, Uniform
+from .submodels import FederatedDropout
 from .training import Correction, LocalSGD
 from .wire import WireError
 

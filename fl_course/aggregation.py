@@ -89,7 +89,7 @@ def add_up(payloads: Sequence[Any]) -> Any:
     numbers is exact to float32."""
     if not payloads:
         raise ValueError("nothing to add up: no update arrived")
-    if not isinstance(payloads[0], np.ndarray):
+    if any(not isinstance(payload, np.ndarray) for payload in payloads):
         return reduce(add, payloads)
     total = payloads[0].astype(np.float64)
     for payload in payloads[1:]:

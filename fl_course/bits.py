@@ -109,7 +109,7 @@ def encode_positions(positions: NDArray[np.int64], size: int) -> tuple[int, byte
     """
     gaps = np.diff(positions, prepend=-1) - 1                                # (k,) ≥ 0
     mean = float(gaps.mean()) if gaps.size else 0.0
-    near = max(0, math.floor(math.log2(mean * math.log(2) + 1)))             # the optimum for random positions
+    near = min(30, max(0, math.floor(math.log2(mean * math.log(2) + 1))))     # the optimum for random positions
     cost = {
         r: packed_size(gaps.size, r) + packed_size(int((gaps >> r).sum()) + gaps.size, 1)
         for r in range(max(0, near - 1), near + 3)

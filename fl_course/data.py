@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from typing import Any
 
@@ -90,8 +91,9 @@ class FederatedData:
         object.__setattr__(self, "ids", ids)
         if not ids:
             raise ValueError("ids = (): a federation needs at least one client")
-        if repeated := [client for place, client in enumerate(ids) if client in ids[:place]]:
-            raise ValueError(f"client id {repeated[0]!r} is given twice; ids must differ")
+        if len(set(ids)) < len(ids):
+            repeated = next(client for client in ids if ids.count(client) > 1)
+            raise ValueError(f"client id {repeated!r} is given twice; ids must differ")
         for part in ("train", "test"):
             rows = tuple(np.asarray(row, dtype=np.int64) for row in getattr(self, part))
             if len(rows) != len(ids):
@@ -143,10 +145,14 @@ class FederatedData:
 
     def position(self, client: ClientId) -> int:
         """Where in `ids` a client stands."""
-        if client not in self.ids:
+        if client not in self._places:
             some = ", ".join(repr(known) for known in self.ids[:5]) + (", …" if len(self) > 5 else "")
             raise ValueError(f"unknown client {client!r}; the {len(self)} clients are {some}")
-        return self.ids.index(client)
+        return self._places[client]
+
+    @cached_property
+    def _places(self) -> dict[ClientId, int]:
+        return {client: place for place, client in enumerate(self.ids)}
 
     def examples(self, client: ClientId, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
         """(x (n, *shape), y (n,)) of one client; part is "train" or "test"."""

@@ -3,59 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .compression import Compression, check_model
+from .compression import Compression, check_model, refuse_unsound
 from .core import Context, Vector, stream
+from .layer_payloads import LowRank
 from .models import Model
-from .payloads import Payload
 
-
-@dataclass(frozen=True, eq=False)
-class LowRank(Payload):
-    """The vector cut into tensors, in order: each is itself, (n,), or P (m, r) and Q (n, r) for the (m, n) matrix P·Qᵀ."""
-
-    parts: tuple[np.ndarray | tuple[np.ndarray, np.ndarray], ...]
-    tag = "lowrank"
-
-    @property
-    def size(self) -> int:
-        return sum(len(part[0]) * len(part[1]) if isinstance(part, tuple) else part.size for part in self.parts)
-
-    def dense(self) -> Vector:
-        parts = [(part[0] @ part[1].T).ravel() if isinstance(part, tuple) else part for part in self.parts]
-        return np.concatenate([np.zeros(0, np.float32), *parts])
-
-    def to_wire(self) -> list[Any]:
-        return [self.tag, *(list(part) if isinstance(part, tuple) else part for part in self.parts)]
-
-    @classmethod
-    def from_wire(cls, wire: Sequence[Any]) -> LowRank:
-        return cls(tuple(_part(part) for part in wire[1:]))
-
-    def formula(self) -> float:
-        """r·(m + n) numbers for an (m, n) matrix."""
-        return 4.0 * sum(sum(f.size for f in part) if isinstance(part, tuple) else part.size for part in self.parts)
-
-    bound = formula
-
-
-def _part(wire: Any) -> Any:
-    """One tensor of the message, or its two factors."""
-    factors = wire if isinstance(wire, list) else [wire]
-    if not all(isinstance(f, np.ndarray) and f.dtype == np.float32 and np.isfinite(f).all() for f in factors):
-        raise ValueError("a factor is not an array of finite float32 numbers")
-    match [f.shape for f in factors]:
-        case [(_,)]:
-            return factors[0]
-        case [(_, r), (_, s)] if r == s:
-            return tuple(factors)
-        case shapes:
-            raise ValueError(f"arrays of shape {shapes} are neither a tensor (n,) nor factors (m, r) and (n, r)")
+if TYPE_CHECKING:
+    from .coordinator import Coordinator
 
 
 @dataclass(frozen=True)
@@ -96,6 +55,6 @@ class PowerSGD(Compression):
         ctx.memory["factors"] = after
         return LowRank(tuple(parts))
 
-    def check(self, experiment: Any) -> None:
-        Compression.check(self, experiment)
+    def check(self, experiment: Coordinator) -> None:
+        refuse_unsound(self, experiment)
         check_model(self, self.model, experiment)

@@ -2,8 +2,8 @@
 
     Sparse      k of d numbers and where they lie            top-k, random-k, threshold
     Quantised   whole numbers on a grid, one scale a block   QSGD, ternary, signs
-    LowRank     two thin factors instead of each matrix      in lowrank.py
-    Submodel    the part of a network that a client holds    in submodels.py
+    LowRank     two thin factors instead of each matrix      in layer_payloads.py
+    Submodel    the part of a network that a client holds    likewise
 
 What a payload promises: `dense()` is exactly what the receiver will compute, so a client knows to the bit what got lost;
 `from_wire(to_wire())` is the same payload, and ValueError for anything that is not one; `+` adds up what payloads stand
@@ -45,6 +45,11 @@ class Payload:
 
     def to_wire(self) -> list[Any]:
         """Plain data, the tag first."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_wire(cls, wire: Sequence[Any]) -> Payload:
+        """The inverse of to_wire; may raise anything for what is not a payload of this kind (the wire refuses it then)."""
         raise NotImplementedError
 
     def formula(self) -> float:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from .core import Aggregate, CompositionError, Context, Server, Update
 from .mechanisms import clip
+from .payloads import on_values
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator
@@ -130,7 +131,8 @@ class Clip(Stage):
             raise ValueError(f"norm must be 1 or 2, not {self.norm}")
 
     def client(self, update: Update, ctx: Context) -> Update:
-        return replace(update, delta=clip(dense(update.delta, "Clip"), self.bound, self.norm))
+        shorter = partial(clip, bound=self.bound, norm=self.norm)
+        return replace(update, delta=on_values(update.delta, lambda values: shorter(dense(values, "Clip"))))
 
     def check(self, experiment: Coordinator) -> None:
         if isinstance(experiment.weights, ByExamples) and experiment.weights.cap is None:

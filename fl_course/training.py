@@ -40,7 +40,7 @@ class Correction:
     """What a method adds to each client's gradient, row by row. This one adds nothing; chapter 2 fills it in."""
 
     def rows(self, task: Task) -> dict[str, Vector]:
-        """Vectors (d,) that this client needs beside its gradient; stacked to (n, d) for the cohort."""
+        """Vectors (d,) that this client needs beside its gradient, under the same names for every client."""
         return {}
 
     def correct(self, grad: Tensor, theta: Tensor, anchor: Tensor, rows: Rows) -> Tensor:
@@ -70,7 +70,7 @@ class Affine(Correction):
         return 0.0
 
     def shift(self, task: Task) -> Vector | None:
-        """(d,) the same in every step of this round; None: nothing."""
+        """(d,) the same in every step of this round; None, and then for every client: nothing."""
         return None
 
     def rows(self, task: Task) -> dict[str, Vector]:
@@ -250,9 +250,9 @@ class Trainer:
             return 0.0, None
         pull = correction.pull()
         push = anchor * (lr * pull) if pull else None
-        shifts = [shift for task in tasks if (shift := correction.shift(task)) is not None]
-        if shifts:
-            push = (torch.zeros_like(anchor) if push is None else push) - lr * torch.from_numpy(np.stack(shifts))
+        shifts = [correction.shift(task) for task in tasks]
+        if any(shift is not None for shift in shifts):
+            push = (torch.zeros_like(anchor) if push is None else push) - lr * torch.from_numpy(_stack(tasks, shifts))
         return pull, push
 
     def _full_gradient(self, task: Task) -> Vector:
@@ -261,6 +261,14 @@ class Trainer:
         theta = torch.tensor(task.server.params)[None].requires_grad_()                # (1, d)
         loss = self.model.losses(self.model.layers(theta), self.x[rows][None], self.y[rows][None]).mean()
         return torch.autograd.grad(loss, theta)[0][0].numpy()
+
+
+def _stack(tasks: Sequence[Task], vectors: Sequence[Vector | None]) -> np.ndarray:
+    """(n, d) from one vector a client."""
+    for task, vector in zip(tasks, vectors, strict=True):
+        if vector is None:
+            raise ValueError(f"the correction has no vector for client {task.client!r}, but it has one for others")
+    return np.stack([vector for vector in vectors if vector is not None])
 
 
 def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor, plan: Plan, lr: float, how: LocalSGD,
@@ -272,7 +280,8 @@ def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor
     """
     correction = how.correction or Correction()
     named = [correction.rows(task) for task in tasks]
-    rows = {name: torch.tensor(np.stack([vectors[name] for vectors in named])) for name in named[0]}   # each (n, d)
+    names = {name: None for vectors in named for name in vectors}
+    rows = {name: torch.from_numpy(_stack(tasks, [vectors.get(name) for vectors in named])) for name in names}
     velocity = torch.zeros_like(theta)
     weight = torch.from_numpy(plan.weight).to(theta.dtype)
     index = torch.from_numpy(plan.rows)

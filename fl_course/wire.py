@@ -20,11 +20,19 @@ import msgpack
 import numpy as np
 
 from .core import ClientId, FederatedError, Server, Update
+from .layer_payloads import LowRank, Submodel
+from .payloads import Payload, Quantised, Sparse
 
 MAGIC = b"FLC"
 FORMAT = 1
 ARRAY = 1                                     # msgpack extension type of an array
 DTYPES = ("<f4", "<f8", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "|b1")
+PAYLOADS: Mapping[str, type[Payload]] = {
+    "sparse": Sparse,
+    "quantised": Quantised,
+    "lowrank": LowRank,
+    "submodel": Submodel,
+}
 
 
 class WireError(FederatedError, ValueError):
@@ -94,11 +102,13 @@ def _unpack_array(code: int, data: bytes) -> np.ndarray:
 
 def encode_model(server: Server) -> bytes:
     """The broadcast: the model, its version and what travels beside it. The server's private state stays at home."""
-    return frame("model", [server.version, server.params, dict(server.extras)])
+    return frame("model", [server.version, _payload_to_wire(server.params), dict(server.extras)])
 
 
 def decode_model(message: bytes) -> Server:
-    version, params, extras = _fields(unframe(message, "model"), 3)
+    version, model, extras = _fields(unframe(message, "model"), 3)
+    params = _payload_from_wire(model)
+    params = params if isinstance(params, np.ndarray) else params.dense()
     if not isinstance(version, int) or not isinstance(params, np.ndarray) or params.ndim != 1 or not _arrays(extras):
         raise WireError("a model message must hold a version, a model (d,) and named arrays")
     return Server(params=params, version=version, extras=extras)
@@ -135,6 +145,8 @@ def check_update(update: Update, client: ClientId, server: Server, like: Update 
         if update.delta.shape != server.params.shape:
             raise WireError(f"its delta has shape {update.delta.shape}, the model has {server.params.shape}")
         arrays["delta"] = update.delta
+    elif isinstance(update.delta, Payload) and update.delta.size != server.params.size:
+        raise WireError(f"its payload stands for {update.delta.size} numbers, the model has {server.params.size}")
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             raise WireError(f"its {name} holds {array.dtype}, not floating-point numbers")
@@ -167,4 +179,9 @@ def _payload_from_wire(wire: Any) -> Any:
     """An array is itself; [tag, …] is a payload of the class that carries the tag."""
     if isinstance(wire, np.ndarray):
         return wire
-    raise WireError("the update's payload is neither an array nor of a known kind")
+    if not isinstance(wire, list) or not wire or not isinstance(wire[0], str) or wire[0] not in PAYLOADS:
+        raise WireError("the update's payload is neither an array nor of a known kind")
+    try:
+        return PAYLOADS[wire[0]].from_wire(wire)
+    except Exception as error:                # whatever is wrong with the fields of a stranger's payload
+        raise WireError(f"the {wire[0]} payload cannot be read: {error}") from error

@@ -334,6 +334,17 @@ def test_basic_amplification_by_hand():
     assert PLD().epsilon([Release(0.5, 1e-6), Release(0.5, 1e-6)], 3e-6) <= 1.001
 
 
+def test_textbook_composition_of_gaussians_by_hand():
+    """Basic gives every round delta/k, of which a sampled one may spend delta/(k q); Advanced keeps half for its slack."""
+    k, q, z, delta = 400, 0.01, 4.0, 1e-5
+    one = math.log1p(q * math.expm1(gaussian_epsilon(z, delta / k / q)))
+    assert Basic().epsilon(plan(q, z, k), delta) == pytest.approx(k * one)
+    one = math.log1p(q * math.expm1(gaussian_epsilon(z, delta / 2 / k / q)))
+    expected = math.sqrt(2 * math.log(2 / delta) * k * one**2) + k * one * math.expm1(one)
+    assert Advanced().epsilon(plan(q, z, k), delta) == pytest.approx(expected)
+    assert expected < Basic().epsilon(plan(q, z, k), delta)
+
+
 # --- sampling, neighbours, refusals --------------------------------------------------------------------------------
 
 

@@ -270,7 +270,9 @@ def test_config_fraction_so_small_that_it_means_less_than_one_client(fraction):
     assert [len(record.clients) for record in experiment(schedule=Synchronous(fraction)).train(3).records] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("params", [np.full(18, np.nan), np.full(18, np.inf), np.zeros(17), np.zeros(1), np.zeros((1, 18)), np.zeros(())])
+@pytest.mark.parametrize(
+    "params", [np.full(18, np.nan), np.full(18, np.inf), np.zeros(17), np.zeros(1), np.zeros((1, 18)), np.zeros(())]
+)
 def test_config_first_model_nan_or_of_the_wrong_size(params):
     with pytest.raises(ValueError, match="params"):
         experiment().initial(params)
@@ -328,7 +330,8 @@ def test_async_run_ends_with_clients_at_work():
 
 @pytest.mark.parametrize("off", [-1, 1, 100])
 def test_async_update_for_an_unknown_or_future_version(off):
-    it = experiment(schedule=Buffered(1, 1), stages=[Lie(k, lambda u: replace(u, version=u.version + off)) for k in range(6)])
+    lies = [Lie(k, lambda update: replace(update, version=update.version + off)) for k in range(6)]
+    it = experiment(schedule=Buffered(1, 1), stages=lies)
     record = it.train(1).records[0]
     assert record.clients == ()
     assert len(record.events) == 7
@@ -362,7 +365,7 @@ def test_selection_returns_nobody_or_nonsense(chosen):
     if chosen == []:
         assert experiment(selection=Chooses()).train(2).records[1].events == ("no update arrived",)
     else:
-        with pytest.raises((ValueError, TypeError), match="the selector (chose client|returned None)"):
+        with pytest.raises((ValueError, TypeError), match=r"the selector (chose client|returned None)"):
             experiment(selection=Chooses()).train(1)
 
 

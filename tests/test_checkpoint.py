@@ -120,7 +120,7 @@ def test_every_flipped_bit_is_refused(saved):
     [
         b"", b"not a checkpoint", frame("update", [1]), frame("checkpoint", None), frame("checkpoint", ["x", b"", {}]),
         frame("checkpoint", ["x", b"", {"bases": [], "jobs": [[1]], "memory": [], "reports": []}]),
-        frame("checkpoint", ["x", b"", {"bases": [], "jobs": [[0.0, 0, 0, [], 5, {}, 0.0, "", None, False]], "memory": [], "reports": []}]),
+        frame("checkpoint", ["x", b"", {"bases": [], "jobs": [[0.0, 0, 0, [], 5, {}, 0.0, "", None, False]]}]),
         json.dumps({"version": 3}).encode(),
     ],
 )  # fmt: skip

@@ -68,8 +68,8 @@ def test_names_do_not_matter():
     """Strings, gaps, any order: full batches, so that nothing but the order of a float64 sum depends on the names."""
     parts = {"training": LocalSGD(lr=0.2, epochs=3, batch_size=None), "schedule": Synchronous(1.0)}
     sizes = (8, 3, 12, 5, 1, 9)
-    runs = [experiment(federation(sizes, ids=ids), **parts).train(4).state.server.params
-            for ids in (range(6), [10, 2, 77, 5, 900, 1], ["n", "b", "z", "a", "é", ""], [3, "b", 1, "a", 2, "c"])]  # fmt: skip
+    names = (range(6), [10, 2, 77, 5, 900, 1], ["n", "b", "z", "a", "é", ""], [3, "b", 1, "a", 2, "c"])
+    runs = [experiment(federation(sizes, ids=ids), **parts).train(4).state.server.params for ids in names]
     for params in runs[1:]:
         np.testing.assert_allclose(params, runs[0], atol=1e-6)
 
@@ -77,7 +77,7 @@ def test_names_do_not_matter():
 # --- reproducibility -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parts", [{}, {"schedule": Buffered(4, 2), "fleet": LogNormal(drop=0.2)}], ids=["synchronous", "buffered"])
+@pytest.mark.parametrize("parts", [{}, {"schedule": Buffered(4, 2), "fleet": LogNormal(drop=0.2)}], ids=["rounds", "buffered"])
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(parts):
     first, again, other = (experiment(seed=seed, **parts).train(4) for seed in (3, 3, 4))
     assert first.records == again.records
@@ -104,7 +104,8 @@ def test_another_process_with_another_hash_seed_finds_the_same_bytes():
     """
     here = os.path.dirname(__file__)
     environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join([here, os.path.dirname(here)])}
-    out = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == hashlib.sha256(final(experiment(federation(ids=list("qwerty"))))).hexdigest()
 
 
@@ -257,12 +258,14 @@ def test_clipping_weighted_updates_is_refused_unless_the_weights_are_bounded():
 
 
 @pytest.mark.parametrize("parts", [
-    {}, {"stages": [Half()]}, {"fleet": Equal(drop=0.3)}, {"schedule": Synchronous(0.5, over_selection=0.5), "fleet": LogNormal()},
+    {}, {"stages": [Half()]}, {"fleet": Equal(drop=0.3)},
+    {"schedule": Synchronous(0.5, over_selection=0.5), "fleet": LogNormal()},
     {"schedule": Buffered(4, 2, max_staleness=1), "fleet": LogNormal(speed_spread=1.5)},
 ], ids=["plain", "extras", "drop-outs", "over-selection", "buffered"])  # fmt: skip
 def test_bytes_are_those_of_the_messages_encoded_again(parts):
     spy = Spy()
-    it = experiment(federation(ids=[0, "b", 300, "ward", 70000, 5]), weights=UNIFORM, **(parts | {"stages": [*parts.get("stages", []), spy]}))
+    stages = [*parts.get("stages", []), spy]
+    it = experiment(federation(ids=[0, "b", 300, "ward", 70000, 5]), weights=UNIFORM, **(parts | {"stages": stages}))
     before, asked_before, total = it.initial(), 0, 0
     for state, record in it.run(6):
         sent = {(u.client, u.version): len(encode_update(u)) for u in spy.sent}
@@ -375,7 +378,8 @@ def test_a_client_that_fails_in_training_does_not_stop_the_others():
     assert [record.clients for record in history.records] == [(0, 1, 2, 4, 5)] * 2
     assert history.records[1].events == ("client 3 failed in version 1: its battery is empty",)
     assert {client: drawer["times"] for client, drawer in history.state.memory.items()} == dict.fromkeys((0, 1, 2, 4, 5), 2)
-    assert history.state.server.params.tobytes() == without(3, 2, training=replace(it.training, engine="rows")).state.server.params.tobytes()
+    vanished = without(3, rounds=2, training=LocalSGD(lr=0.1, epochs=2, batch_size=4, engine="rows"))
+    assert history.state.server.params.tobytes() == vanished.state.server.params.tobytes()
     with pytest.raises(ClientFailure, match="client 3 failed in version 0: its battery"):
         replace(it, strict=True).train(1)
 
@@ -415,7 +419,7 @@ def test_a_client_without_examples_is_never_asked():
     spy = Spy()
     history = experiment(federation((8, 0, 5, 0, 3, 8)), schedule=Synchronous(1.0), stages=[spy]).train(3)
     assert all(record.clients == (0, 2, 4, 5) for record in history.records)
-    assert all(cohort == record.clients or set(cohort) == {0, 2, 4, 5} for (_, cohort), record in zip(spy.asked, history.records, strict=True))
+    assert all(set(cohort) == {0, 2, 4, 5} for _, cohort in spy.asked)
     assert np.isfinite(history.state.server.params).all()
 
 
@@ -425,7 +429,8 @@ def test_a_client_without_examples_is_never_asked():
 @pytest.mark.parametrize(("name", "value", "kind"), [
     ("data", None, "FederatedData"), ("model", 7, "Model"), ("schedule", 0.1, "Schedule"), ("selection", "uniform", "Selector"),
     ("weights", None, "Stage"), ("aggregation", "mean", "Aggregation"), ("optimizer", "adam", "ServerOptimizer"),
-    ("fleet", [], "Fleet"), ("evaluation", 2, "Evaluation"), ("stages", [Uniform(), "clip"], "Stage"), ("stages", [Uniform], "Stage"),
+    ("fleet", [], "Fleet"), ("evaluation", 2, "Evaluation"), ("stages", [Uniform(), "clip"], "Stage"),
+    ("stages", [Uniform], "Stage"),
 ])  # fmt: skip
 def test_parts_of_the_wrong_kind_are_named(name, value, kind):
     it = {"data": federation(), "model": logistic(5, 3), name: value}
@@ -458,7 +463,8 @@ def test_no_rounds_are_no_rounds():
 
 def test_the_repr_describes_the_experiment():
     text = repr(experiment(stages=[Half()], weights=UNIFORM, seed=5))
-    for part in ("FederatedData('small', 6 clients", "Dense(sizes=(5, 3))", "LocalSGD(lr=0.1", "Synchronous(fraction=0.5", "Half()", "seed=5"):
+    shown = ("FederatedData('small', 6 clients", "Dense(sizes=(5, 3))", "LocalSGD(lr=0.1", "Synchronous(fraction=0.5", "Half()")
+    for part in (*shown, "seed=5"):
         assert part in text
 
 

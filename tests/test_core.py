@@ -83,7 +83,11 @@ def test_a_task_and_a_context_name_purpose_version_and_client():
         stream(9, "noise", 4, "x").random(),
     ]
     assert len(set(draws)) == 1
-    others = [Context(9, server).rng("noise"), Context(9, server, client="x").rng("other"), Context(8, server, client="x").rng("noise")]
+    others = [
+        Context(9, server).rng("noise"),
+        Context(9, server, client="x").rng("other"),
+        Context(8, server, client="x").rng("noise"),
+    ]
     assert len({draws[0], *(rng.random() for rng in others)}) == 4
 
 

@@ -111,7 +111,9 @@ def test_an_empty_history_is_no_special_case(tmp_path):
     assert (empty.megabytes, empty.rounds_to(0.5)) == (0, None)
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '{"records": [{}]}', '{"records": 3}', '{"records": [], "experiment": ""}', '{"records": [[1]]}'])
+@pytest.mark.parametrize(
+    "text", ["{", "{}", '{"records": [{}]}', '{"records": 3}', '{"records": [], "experiment": ""}', '{"records": [[1]]}']
+)
 def test_what_is_no_history_is_refused(text, tmp_path):
     with pytest.raises(ValueError, match="not a history that to_json wrote"):
         History.from_json(text)
@@ -129,8 +131,8 @@ def test_the_figure_shows_the_measured_points(history, x, label):
     (line,) = ax.get_lines()
     known = [r for r in history.records if "accuracy" in r.metrics]
     sent = np.cumsum([sum(r.bytes_up.values()) + sum(r.bytes_down.values()) for r in history.records]) / 1e6
-    across = {"round": [r.version for r in known], "MB": [sent[r.version - 1] for r in known], "seconds": [r.clock for r in known]}[x]
-    np.testing.assert_allclose(line.get_xdata(), across)
+    across = {"round": lambda r: r.version, "MB": lambda r: sent[r.version - 1], "seconds": lambda r: r.clock}[x]
+    np.testing.assert_allclose(line.get_xdata(), [across(r) for r in known])
     np.testing.assert_allclose(line.get_ydata(), [r.metrics["accuracy"] for r in known])
     assert (ax.get_xlabel(), ax.get_ylabel(), line.get_label()) == (label, "accuracy (held-out)", "ours")
     assert history.plot("train_loss_last", ax=ax) is ax
@@ -161,7 +163,8 @@ def test_the_html_shows_the_last_rounds_and_escapes_names(history):
     whole = Tags(history._repr_html_())
     assert set(whole.seen) == {"table", "caption", "thead", "tr", "th", "tbody", "td"}
     assert whole.seen.count("tr") == 1 + 7
-    bad = History([Record(1, 0.0, (), (), (), {}, {}, events=("client '<script>alert(1)</script>' dropped out",))], stopped="ε < 1 & done")
+    attack = ("client '<script>alert(1)</script>' dropped out",)
+    bad = History([Record(1, 0.0, (), (), (), {}, {}, events=attack)], stopped="ε < 1 & done")
     tags = Tags(bad._repr_html_())
     assert "script" not in tags.seen
     assert "<script>alert(1)</script>" in tags.text

@@ -8,8 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import UNIFORM, InOrder, Spy, Timed, experiment, federation, final
 
-from fl_course import Buffered, Coordinator, Equal, LocalSGD, LogNormal, PoissonSelection, Synchronous, Uniform, logistic
-from fl_course.core import stream
+from fl_course import (
+    Buffered,
+    Coordinator,
+    Equal,
+    LocalSGD,
+    LogNormal,
+    PoissonSelection,
+    Synchronous,
+    Uniform,
+    logistic,
+)
+from fl_course.core import Server, Task, stream
 from fl_course.training import train_alone
 
 
@@ -47,7 +57,8 @@ def test_a_round_lasts_as_long_as_its_slowest_client():
 
 def test_over_selection_steps_at_the_goal_and_records_the_late_ones():
     it = experiment(
-        federation((8,) * 4), schedule=Synchronous(0.5, over_selection=0.5), selection=InOrder(), fleet=Timed({0: 5, 1: 1, 2: 2, 3: 1})
+        federation((8,) * 4), schedule=Synchronous(0.5, over_selection=0.5), selection=InOrder(),
+        fleet=Timed({0: 5, 1: 1, 2: 2, 3: 1}),
     )  # fmt: skip
     (record,) = it.train(1).records
     assert (record.clock, record.clients, len(record.upload)) == (2, (1, 2), 2)
@@ -121,8 +132,6 @@ def test_one_at_a_time_is_sequential_training():
     data, model, how = federation(), logistic(5, 3), LocalSGD(lr=0.1, epochs=2, batch_size=4)
     spy = Spy()
     history = Coordinator(data, model, how, Buffered(1, 1), weights=UNIFORM, stages=[spy]).train(6)
-    from fl_course.core import Server, Task
-
     params = model.init(stream(0, "init"))
     for version, record in enumerate(history.records):
         (client,), staleness = record.clients, record.staleness
@@ -194,7 +203,8 @@ def test_a_slow_client_is_stale_by_the_steps_taken_meanwhile():
 
 def test_too_old_answers_are_refused_and_counted_and_their_bytes_too():
     it = experiment(
-        federation((8, 8, 8)), schedule=Buffered(2, 1, max_staleness=1), selection=InOrder(), fleet=Timed({0: 1.0, 1: 2.5, 2: 1.0})
+        federation((8, 8, 8)), schedule=Buffered(2, 1, max_staleness=1), selection=InOrder(),
+        fleet=Timed({0: 1.0, 1: 2.5, 2: 1.0}),
     )  # fmt: skip
     record = it.train(3).records[2]
     assert (record.clock, record.clients, record.staleness) == (3.0, (0,), (0,))

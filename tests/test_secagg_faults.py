@@ -412,7 +412,8 @@ def lie_about_shares(setup, liars, value=None):
         if message.kind != "secagg-unmasked" or message.sender not in liars:
             return message.data
         sender, digest, seeds, keys = wire.decode_unmasked(setup, message.data)
-        seeds, keys = ({i: value or bytes([s[0] ^ 1]) + s[1:] for i, s in shares.items()} for shares in (seeds, keys))
+        # A different bit for each liar: equal errors can cancel, because some Lagrange weights are opposite.
+        seeds, keys = ({i: value or bytes([s[0] ^ 1 << sender]) + s[1:] for i, s in shares.items()} for shares in (seeds, keys))
         return wire.encode_unmasked(setup, sender, digest, seeds, keys)
 
     return tamper

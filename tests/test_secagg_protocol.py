@@ -79,6 +79,7 @@ def check(inputs, threshold, drops, bits=32, **options):
 # --- drop-outs ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "t"), [(2, 2), (3, 2), (4, 3)])
 def test_every_client_at_every_stage(n, t):
     inputs = vectors(range(n))
@@ -86,6 +87,7 @@ def test_every_client_at_every_stage(n, t):
         check(inputs, t, {i: stage for i, stage in enumerate(pattern) if stage}, seed=number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "t"), [(5, 3), (6, 4)])
 def test_every_pattern_up_to_the_names_of_the_clients(n, t):
     inputs, shuffle = vectors(range(n)), random.Random(0)

@@ -105,7 +105,9 @@ def test_names_are_those_of_the_data_whatever_the_selector_returns():
     assert record.clients == ("d", "e", "f")
 
 
-@pytest.mark.parametrize(("chosen", "message"), [([7], "client 7, which is not one of the 3"), ([1, 1], "client 1 twice"), (["1"], "'1'")])
+@pytest.mark.parametrize(
+    ("chosen", "message"), [([7], "client 7, which is not one of the 3"), ([1, 1], "client 1 twice"), (["1"], "'1'")]
+)
 def test_a_selector_may_only_choose_whom_it_was_offered(chosen, message):
     with pytest.raises(ValueError, match=message):
         checked(chosen, [0, 1, 2])

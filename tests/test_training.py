@@ -23,7 +23,7 @@ from fl_course.fused import DenseEngine
 from fl_course.models import ConvNet, Dense, Model, Wrapped, logistic, mlp
 from fl_course.schedule import Synchronous
 from fl_course.stages import Stage
-from fl_course.training import Correction, LocalSGD, train_alone, train_rows
+from fl_course.training import Affine, Correction, LocalSGD, train_alone, train_rows
 
 SIZES = (12, 1, 30, 7, 10, 23, 8, 2)
 IDS = ("b", 40, "a", 3, 7, "client-9", 0, "0")
@@ -250,6 +250,37 @@ def test_a_correction_reaches_each_row_with_its_own_vectors():
         # 1e-8: the vectors are float32 in one and widened in the other
 
 
+class Lean(Affine):
+    """Towards the anchor, and by a vector of the client's own; what the fused engine can follow."""
+
+    def pull(self) -> float:
+        return 0.7
+
+    def shift(self, task: Task) -> np.ndarray:
+        return stream(0, "test-shift", task.client).standard_normal(task.server.params.shape).astype(np.float32) / 20
+
+
+@pytest.mark.parametrize("name", ["logistic", "2nn"])
+@pytest.mark.parametrize("together", [None, 3, 1])
+def test_an_affine_correction_in_the_fused_engine_equals_the_slow_loop(name, together):
+    model, data = MODELS[name], federation()
+    how = LocalSGD(lr=0.1, epochs=EPOCHS, batch_size=5, weight_decay=0.1, correction=Lean(), together=together)
+    tasks = handed(model, data)
+    assert how.prepare(model, data).fused is not None
+    for task, update in zip(tasks, trained(model, data, how, tasks), strict=True):
+        np.testing.assert_allclose(update.delta, train_alone(model, task, data, how), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("engine", ["auto", "rows"])
+def test_a_correction_that_forgets_a_client_is_refused(engine):
+    class Forgetful(Affine):
+        def shift(self, task: Task) -> np.ndarray | None:
+            return None if task.client == "b" else np.zeros_like(task.server.params)
+
+    with pytest.raises(ValueError, match="no vector for client 'b'"):
+        trained(MODELS["mlp"], federation(), LocalSGD(correction=Forgetful(), engine=engine, batch_size=1))
+
+
 def test_the_reference_itself_equals_an_ordinary_torch_program():
     """nn.Sequential, nn.Linear, torch.optim.SGD and the batches of the plan: nothing of this package's models."""
     data, how = federation(), LocalSGD(lr=0.2, epochs=3, batch_size=5, momentum=0.9, weight_decay=0.01)
@@ -400,7 +431,8 @@ def test_reported_losses_are_means_over_the_examples_as_they_were_met(name, engi
         theta, met = torch.tensor(task.server.params).double()[None].requires_grad_(), []
         for t, count in enumerate(plan.count[:, 0]):
             rows = plan.rows[t, 0, :count]
-            losses = model.losses(model.layers(theta), torch.tensor(data.x[rows]).double()[None], torch.tensor(data.y[rows])[None])
+            x, y = torch.tensor(data.x[rows]).double()[None], torch.tensor(data.y[rows])[None]
+            losses = model.losses(model.layers(theta), x, y)
             met += losses.detach()[0].tolist()
             theta = (theta - 0.2 * torch.autograd.grad(losses.mean(), theta)[0]).detach().requires_grad_()
         assert len(met) == EPOCHS[task.client] * len(mine)

@@ -45,7 +45,7 @@ def same(a, b) -> bool:
         return isinstance(b, list) and len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    return type(a) is type(b) and (a == b or a != a and b != b)
+    return type(a) is type(b) and (a == b or (a != a and b != b))
 
 
 def seal(packed: bytes, version: int = FORMAT) -> bytes:
@@ -66,7 +66,12 @@ def test_what_is_framed_comes_out_again(kind, body):
 
 @pytest.mark.parametrize(
     "array",
-    [np.ones((2, 3), ">f8"), np.arange(24, dtype=np.float32).reshape(4, 6)[::2, ::-3], np.asfortranarray(np.eye(3)), np.array(2.5)],
+    [
+        np.ones((2, 3), ">f8"),
+        np.arange(24, dtype=np.float32).reshape(4, 6)[::2, ::-3],
+        np.asfortranarray(np.eye(3)),
+        np.array(2.5),
+    ],
     ids=["big-endian", "strided", "fortran", "scalar"],
 )
 def test_any_memory_layout_travels(array):
@@ -253,6 +258,9 @@ def test_a_large_update_costs_its_numbers_and_a_few_bytes():
         [3.5, 1, np.zeros(2), 1.0, {}, {}],
         [3, "1", np.zeros(2), 1.0, {}, {}],
         [3, 1, [0.0, 0.0], 1.0, {}, {}],
+        [3, 1, [[1], 0.0], 1.0, {}, {}],
+        [3, 1, ["no such payload", 0.0], 1.0, {}, {}],
+        [3, 1, [], 1.0, {}, {}],
         [3, 1, None, 1.0, {}, {}],
         [3, 1, np.zeros(2), "1", {}, {}],
         [3, 1, np.zeros(2), 1.0, [], {}],
@@ -267,7 +275,9 @@ def test_updates_with_wrong_fields_are_refused(body):
         decode_update(frame("update", body))
 
 
-@pytest.mark.parametrize("body", [[0, [0.0], {}], ["0", np.zeros(2), {}], [0, np.zeros((2, 2)), {}], [0, np.zeros(2), {"c": 1}], [0]])
+@pytest.mark.parametrize(
+    "body", [[0, [0.0], {}], ["0", np.zeros(2), {}], [0, np.zeros((2, 2)), {}], [0, np.zeros(2), {"c": 1}], [0], None]
+)
 def test_models_with_wrong_fields_are_refused(body):
     with pytest.raises(WireError):
         decode_model(frame("model", body))

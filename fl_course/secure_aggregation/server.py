@@ -207,11 +207,14 @@ class SecureServer:
         return commitment(self.setup.round_id, owner, secret) == self.commitments[owner]
 
     def _search(self, helpers: tuple[ClientId, ...], owner: ClientId, which: int) -> bytes:
-        """Somebody sent a wrong share: try other subsets until one opens the genuine secret, then name who lied."""
-        helpers = tuple(j for j in helpers if j not in self.liars)
-        t, ring = self.setup.threshold, helpers + helpers
-        windows = [ring[i : i + t] for i in range(len(helpers))]          # any single liar is outside one of these
-        for subset in islice(chain(windows, combinations(helpers, t)), _TRIES if len(helpers) >= t else 0):
+        """Somebody sent a wrong share: try other subsets until one opens the genuine secret, then name who lied.
+
+        The secret is certain, the names are not: liars in league can choose errors that cancel and put others in doubt.
+        """
+        t, trusted = self.setup.threshold, tuple(j for j in helpers if j not in self.liars)
+        pool = trusted if len(trusted) >= t else helpers
+        windows = [(pool + pool)[i : i + t] for i in range(len(pool))]    # any single liar is outside one of these
+        for subset in islice(chain(windows, combinations(helpers, t)), _TRIES):
             (secret,) = self._reconstruct(subset, [(owner, which)])
             if secret is not None and self._genuine(owner, which, secret):
                 for other in set(helpers) - set(subset):

@@ -73,7 +73,7 @@ class Live:
         self.error: BaseException | None = None
         self.status = "idle"                                # idle, running, done, stopped, error
         self._at = {control.name: control.start for control in controls}
-        self._shown, self._pins = Run(self.values()), list[Run]()
+        self.shown, self._pins = Run(self.values()), list[Run]()
         self._ticket = 0                                    # number of the newest wish
         self._wanted: tuple[int, dict[str, Any]] | None = None              # the wish that waits for the worker
         self._worker: threading.Thread | None = None
@@ -130,9 +130,9 @@ class Live:
         """Keep the run on show, as far as it has come, for comparison; beyond MAX_PINS the oldest goes."""
         with self._change:
             self._move = move
-            if self._shown.lines or self._shown.bars:
-                copy = Run(dict(self._shown.values), {name: list(line) for name, line in self._shown.lines.items()},
-                           dict(self._shown.bars), self._shown.text)
+            if self.shown.lines or self.shown.bars:
+                copy = Run(dict(self.shown.values), {name: list(line) for name, line in self.shown.lines.items()},
+                           dict(self.shown.bars), self.shown.text)
                 self._pins = [*self._pins, copy][-MAX_PINS:]
         self.tell()
 
@@ -165,7 +165,7 @@ class Live:
             raise TimeoutError(f"the experiment still runs after {timeout} s")
         if self.error is not None:
             raise self.error
-        return self._shown
+        return self.shown
 
     # -- training ----------------------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class Live:
             with self._change:
                 current = ticket == self._ticket
                 if current:
-                    self._shown, self.status, self.error = run, end, failure
+                    self.shown, self.status, self.error = run, end, failure
             if current:
                 self.tell()
 
@@ -219,7 +219,7 @@ class Live:
                 return False
             self._check(point)
             run.add(point)
-            self._shown = run                               # the old curve stays until the new one has its first point
+            self.shown = run                               # the old curve stays until the new one has its first point
         now = time.monotonic()
         if now - self._sent >= self.every:                  # a skipped point goes with the next, or with the end
             self._sent = now
@@ -240,12 +240,12 @@ class Live:
     def frame(self) -> dict[str, Any]:
         """Everything that the page shows, as plain JSON data; the current run first, then the pinned ones."""
         with self._change:
-            runs = [self._shown, *self._pins]
+            runs = [self.shown, *self._pins]
             moved = [control.name for control in self.controls if control.kind != "button"]
             labels = run_labels(self.controls, [run.values for run in runs])
             return {
-                "move": self._move, "at": dict(self._at), "status": self.status, "text": self._shown.text,
-                "progress": self._shown.progress if self.status == "running" else None,
+                "move": self._move, "at": dict(self._at), "status": self.status, "text": self.shown.text,
+                "progress": self.shown.progress if self.status == "running" else None,
                 "error": f"{type(self.error).__name__}: {self.error}" if self.error is not None else "",
                 "runs": [{"label": label, "values": [show(run.values[name]) for name in moved],
                           "lines": {name: list(line) for name, line in run.lines.items()}, "bars": dict(run.bars)}

@@ -85,8 +85,9 @@ class Explorer(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Stop training and take the widget off the page."""
-        self.live.close()
-        super().close()
+        if hasattr(self, "live"):                           # ipywidgets closes what a refused constructor left, too
+            self.live.close()
+            super().close()
 
     # -- between the page and the worker -----------------------------------------------------------------------------
 

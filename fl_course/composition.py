@@ -55,6 +55,7 @@ def _check_model(model: Model, data: FederatedData) -> None:
     try:
         logits = model.predict(np.zeros(model.dim, np.float32), data.x[:1])
     except RuntimeError as error:
-        raise ValueError(f"{model!r} cannot take the data's examples, which have shape {data.x.shape[1:]}") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{model!r} cannot take the data's examples, which have shape {data.x.shape[1:]}: {reason}") from error
     if logits.shape != (1, data.classes):
         raise ValueError(f"the model answers with {logits.shape[1:]} numbers, the data has {data.classes} classes")

@@ -125,7 +125,7 @@ class Coordinator:
         jobs = {job.ticket: job for job in state.jobs}
         due = [(job.due, job.ticket) for job in state.jobs]
         heapq.heapify(due)
-        ctx = Context(self.seed, server)
+        ctx = Context(self.seed, server, experiment=self)
         memory, reports = dict(state.memory), dict(state.reports)
         arrived: list[tuple[Update, int]] = []
         opened, first, clients = clock, True, self.clients

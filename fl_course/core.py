@@ -139,6 +139,7 @@ class Context:
     meter: Meter = field(default_factory=lambda: Meter())
     state: dict[str, Any] = field(default_factory=dict)          # a server half writes what server.state shall keep
     broadcast: dict[str, Vector] = field(default_factory=dict)   # … and what server.extras shall tell the clients
+    experiment: Any = None                                       # the Coordinator: public facts such as the cohort size
 
     def rng(self, *purpose: object) -> np.random.Generator:
         """A stream that belongs to this purpose, model version and client (or the server)."""

@@ -123,6 +123,7 @@ class Clip(Stage):
 
     bound: float
     norm: int = 2
+    lengthens = False                                          # so it may also stand after the clip of a private stage
 
     def __post_init__(self) -> None:
         if not (self.bound > 0 and math.isfinite(self.bound)):

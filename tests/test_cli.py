@@ -245,7 +245,6 @@ def test_the_kernel_is_this_interpreter_whatever_is_installed(tmp_path, monkeypa
 
 def test_run_without_arguments_shows_the_demo_then_the_tour(run, monkeypatch, notebook):
     shown = []
-    monkeypatch.setattr(cli, "_has_demo", lambda: True)
     monkeypatch.setattr(cli, "_demo", lambda rounds, out: shown.append(out) or 0)
     monkeypatch.setattr(places, "tour", lambda: notebook)
     code, said = run("run")

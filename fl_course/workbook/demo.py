@@ -36,7 +36,8 @@ def run_demo(rounds: int = 30, out: Path = Path("reports"), seed: int = 0, conso
     console = console or Console()
     fed = experiment(seed)
     clients = len(fed.data)
-    console.print(f"[bold]FedAvg on MNIST[/]: {len(fed.data.y):,} real images at {clients} clients, each with about two of the ten digits.")
+    console.print(f"[bold]FedAvg on MNIST[/]: {len(fed.data.y):,} real images at {clients} clients, "
+                  "each with about two of the ten digits.")
     console.print("Each round 10 clients train on their own images and send back only how the model changed.\n")
     history, began = History(experiment=repr(fed)), time.perf_counter()
     with Live(table(history), console=console, refresh_per_second=10, vertical_overflow="visible") as live:

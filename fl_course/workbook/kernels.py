@@ -40,7 +40,7 @@ def own_kernel(**extra: str) -> Iterator[Path]:
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",                       # else some Pythons print advice on debugging
             **extra,
         }
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=40"]
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=50"]
         description = {"argv": command, "display_name": "Python 3", "language": "python", "env": environment}
         (spec / "kernel.json").write_text(json.dumps(description), encoding="utf-8")
         before = os.environ.get("JUPYTER_PATH")

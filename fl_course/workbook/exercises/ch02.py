@@ -1,0 +1,368 @@
+"""The exercises of chapter 2: solutions, common mistakes and their hints. How a chapter is written: workbook/checks.py."""
+
+import numpy as np
+
+from fl_course.workbook.checks import Exercise, Mistake, agrees_with
+
+# --- 02.proximal_step ------------------------------------------------------------------------------------------------
+
+
+def proximal_step(w, w_global, grad, lr, mu):
+    return w - lr * (grad + mu * (w - w_global))
+
+
+def rope_pushes(w, w_global, grad, lr, mu):
+    return w - lr * (grad - mu * (w - w_global))
+
+
+def rope_to_zero(w, w_global, grad, lr, mu):
+    return w - lr * (grad + mu * w)
+
+
+def unsquared_norm(w, w_global, grad, lr, mu):
+    return w - lr * (grad + mu / 2 * (w - w_global) / np.linalg.norm(w - w_global))
+
+
+def twice_the_rope(w, w_global, grad, lr, mu):
+    return w - lr * (grad + 2 * mu * (w - w_global))
+
+
+def half_the_rope(w, w_global, grad, lr, mu):
+    return w - lr * (grad + mu / 2 * (w - w_global))
+
+
+def damped_step(w, w_global, grad, lr, mu):
+    return w - lr * grad / (1 + mu)
+
+
+def draw_step(rng):
+    return *rng.normal(size=(3, 4)), float(rng.uniform(0.05, 0.5)), float(rng.uniform(0.2, 2.0))
+
+
+# --- 02.resting_points -----------------------------------------------------------------------------------------------
+
+
+def resting_points(a, m, lr, steps, mu):
+    damped = 1 - (1 - lr * a) ** steps
+    rope = (1 - (1 - lr * (a + mu)) ** steps) * a / (a + mu)
+    return (damped * m).sum(0) / damped.sum(0), (rope * m).sum(0) / rope.sum(0)
+
+
+def damped_moves(a, m, lr, steps, mu):
+    first, second = resting_points(a, m, lr, steps, mu)
+    return first / (1 + mu), second
+
+
+def rope_without_pull(a, m, lr, steps, mu):
+    rope = 1 - (1 - lr * (a + mu)) ** steps
+    return resting_points(a, m, lr, steps, mu)[0], (rope * m).sum(0) / rope.sum(0)
+
+
+def rest_at_the_optimum(a, m, lr, steps, mu):
+    return resting_points(a, m, lr, steps, mu)[0], (a * m).sum(0) / a.sum(0)
+
+
+def swapped(a, m, lr, steps, mu):
+    return resting_points(a, m, lr, steps, mu)[::-1]
+
+
+def draw_bowls(rng):
+    clients = int(rng.integers(2, 5))
+    a, m = rng.uniform(0.2, 1.0, (clients, 2)), rng.normal(size=(clients, 2))
+    return a, m, float(rng.uniform(0.1, 0.5)), int(rng.integers(3, 9)), float(rng.uniform(0.3, 1.5))
+
+
+# --- 02.scaffold_client ----------------------------------------------------------------------------------------------
+
+
+def scaffold_client(x, c, c_k, A, m, steps, lr):
+    y = x
+    for _ in range(steps):
+        y = y - lr * (A @ (y - m) - c_k + c)
+    return y, c_k - c + (x - y) / (steps * lr)
+
+
+def controls_swapped(x, c, c_k, A, m, steps, lr):
+    y = x
+    for _ in range(steps):
+        y = y - lr * (A @ (y - m) + c_k - c)
+    return y, c_k - c + (x - y) / (steps * lr)
+
+
+def way_backwards(x, c, c_k, A, m, steps, lr):
+    y = scaffold_client(x, c, c_k, A, m, steps, lr)[0]
+    return y, c_k - c + (y - x) / (steps * lr)
+
+
+def lr_forgotten(x, c, c_k, A, m, steps, lr):
+    y = scaffold_client(x, c, c_k, A, m, steps, lr)[0]
+    return y, c_k - c + (x - y) / steps
+
+
+def correction_kept(x, c, c_k, A, m, steps, lr):
+    y = scaffold_client(x, c, c_k, A, m, steps, lr)[0]
+    return y, (x - y) / (steps * lr)
+
+
+def gradient_at_the_start(x, c, c_k, A, m, steps, lr):
+    return scaffold_client(x, c, c_k, A, m, steps, lr)[0], A @ (x - m)
+
+
+def draw_client(rng):
+    root = rng.normal(size=(3, 3)) / 2
+    x, c, c_k, m = rng.normal(size=(4, 3))
+    return x, c, c_k, root @ root.T + 0.2 * np.eye(3), m, int(rng.integers(2, 6)), float(rng.uniform(0.05, 0.3))
+
+
+# --- 02.server_control -----------------------------------------------------------------------------------------------
+
+
+def server_control(c, changes, clients):
+    return c + np.sum(changes, axis=0) / clients
+
+
+def mean_of_those_who_came(c, changes, clients):
+    return c + np.mean(changes, axis=0)
+
+
+def forgets_the_past(c, changes, clients):
+    return np.sum(changes, axis=0) / clients
+
+
+def plain_sum(c, changes, clients):
+    return c + np.sum(changes, axis=0)
+
+
+def draw_changes(rng):
+    came = int(rng.integers(2, 5))
+    return rng.normal(size=3), rng.normal(size=(came, 3)), came + int(rng.integers(2, 10))
+
+
+# --- 02.normalised_average -------------------------------------------------------------------------------------------
+
+
+def normalised_average(w, deltas, steps, weights):
+    p = np.asarray(weights) / np.sum(weights)
+    per_step = deltas / np.asarray(steps)[:, None]
+    return w + (p @ steps) * (p @ per_step)
+
+
+def steps_ignored(w, deltas, steps, weights):
+    return w + np.asarray(weights) / np.sum(weights) @ deltas
+
+
+def one_step_only(w, deltas, steps, weights):
+    p = np.asarray(weights) / np.sum(weights)
+    return w + p @ (deltas / np.asarray(steps)[:, None])
+
+
+def unweighted_steps(w, deltas, steps, weights):
+    p = np.asarray(weights) / np.sum(weights)
+    return w + np.mean(steps) * (p @ (deltas / np.asarray(steps)[:, None]))
+
+
+def divided_by_all_steps(w, deltas, steps, weights):
+    p = np.asarray(weights) / np.sum(weights)
+    return w + (p @ steps) * (p @ deltas) / np.sum(steps)
+
+
+def draw_deltas(rng):
+    clients = int(rng.integers(2, 6))
+    steps = rng.permutation(np.arange(1, 30))[:clients]
+    return rng.normal(size=3), rng.normal(size=(clients, 3)), steps, rng.permutation(np.arange(5, 40))[:clients]
+
+
+# --- 02.server_adam --------------------------------------------------------------------------------------------------
+
+
+def server_adam(x, m, v, delta, lr, beta1, beta2, tau):
+    m = beta1 * m + (1 - beta1) * delta
+    v = beta2 * v + (1 - beta2) * delta**2
+    return x + lr * m / (np.sqrt(v) + tau), m, v
+
+
+def walks_uphill(x, m, v, delta, lr, beta1, beta2, tau):
+    new, m, v = server_adam(x, m, v, delta, lr, beta1, beta2, tau)
+    return 2 * x - new, m, v
+
+
+def tau_inside_the_root(x, m, v, delta, lr, beta1, beta2, tau):
+    m, v = server_adam(x, m, v, delta, lr, beta1, beta2, tau)[1:]
+    return x + lr * m / np.sqrt(v + tau), m, v
+
+
+def no_root(x, m, v, delta, lr, beta1, beta2, tau):
+    m, v = server_adam(x, m, v, delta, lr, beta1, beta2, tau)[1:]
+    return x + lr * m / (v + tau), m, v
+
+
+def follows_the_delta(x, m, v, delta, lr, beta1, beta2, tau):
+    m, v = server_adam(x, m, v, delta, lr, beta1, beta2, tau)[1:]
+    return x + lr * delta / (np.sqrt(v) + tau), m, v
+
+
+def old_moments(x, m, v, delta, lr, beta1, beta2, tau):
+    return x + lr * m / (np.sqrt(v) + tau), *server_adam(x, m, v, delta, lr, beta1, beta2, tau)[1:]
+
+
+def draw_moments(rng):
+    x, m, delta = rng.normal(size=(3, 4))
+    return x, m, rng.uniform(0.1, 1.0, 4), delta, 0.1, 0.9, 0.99, float(rng.uniform(0.05, 0.3))
+
+
+# --- 02.mended_feddyn ------------------------------------------------------------------------------------------------
+
+
+def mended_feddyn(w, h, h_k, A, m, alpha, steps, lr):
+    local = np.tile(w, (len(m), 1))
+    for k in range(len(m)):
+        for _ in range(steps):
+            local[k] = local[k] - lr * (A[k] @ (local[k] - m[k]) - h_k[k] + alpha * (local[k] - w))
+    h_k = h_k - alpha * (local - w)
+    h = h - alpha * (local - w).mean(axis=0)
+    return local.mean(axis=0) - h / alpha, h, h_k
+
+
+def _feddyn(w, h, h_k, A, m, alpha, steps, lr, memory=1.0, rope=1.0, client=1.0, server=1.0, out=1.0):
+    """One round with the sign of each term to choose."""
+    local = np.tile(w, (len(m), 1))
+    for k in range(len(m)):
+        for _ in range(steps):
+            local[k] = local[k] - lr * (A[k] @ (local[k] - m[k]) - memory * h_k[k] + rope * alpha * (local[k] - w))
+    h_k = h_k - client * alpha * (local - w)
+    h = h - server * alpha * (local - w).mean(axis=0)
+    return local.mean(axis=0) - out * h / alpha, h, h_k
+
+
+def as_it_was(w, h, h_k, A, m, alpha, steps, lr):
+    return _feddyn(w, h, h_k, A, m, alpha, steps, lr, client=-1)
+
+
+def local_memory_flipped(w, h, h_k, A, m, alpha, steps, lr):
+    return _feddyn(w, h, h_k, A, m, alpha, steps, lr, memory=-1, client=-1)
+
+
+def rope_flipped(w, h, h_k, A, m, alpha, steps, lr):
+    return _feddyn(w, h, h_k, A, m, alpha, steps, lr, rope=-1, client=-1)
+
+
+def server_flipped(w, h, h_k, A, m, alpha, steps, lr):
+    return _feddyn(w, h, h_k, A, m, alpha, steps, lr, client=-1, server=-1)
+
+
+def output_flipped(w, h, h_k, A, m, alpha, steps, lr):
+    return _feddyn(w, h, h_k, A, m, alpha, steps, lr, client=-1, out=-1)
+
+
+def draw_feddyn(rng):
+    clients = int(rng.integers(2, 4))
+    A = np.stack([np.diag(rng.uniform(0.2, 1.0, 2)) for _ in range(clients)])
+    h_k = rng.normal(size=(clients, 2))
+    return rng.normal(size=2), h_k.mean(axis=0), h_k, A, rng.normal(size=(clients, 2)), 0.5, 3, 0.2
+
+
+EXERCISES = (
+    Exercise(
+        name="02.proximal_step", title="The proximal gradient", difficulty=1, minutes=10,
+        test=agrees_with(proximal_step, draw_step), solution=proximal_step,
+        hints=("Write down the objective: L(w) + mu/2·‖w - w_global‖². What is the gradient of the second part?",
+               "The gradient of ½‖w - w_global‖² by w is w - w_global.",
+               "w - lr * (grad + …): the new term stands inside the bracket, beside the gradient."),
+        mistakes=(
+            Mistake(rope_pushes, "The rope pushes away from the broadcast model: the new term is *added* to the gradient."),
+            Mistake(rope_to_zero, "That pulls towards zero (weight decay). The rope leads to the broadcast model."),
+            Mistake(unsquared_norm, "That is the gradient of the norm itself; FedProx squares it, so that the pull grows with "
+                                    "the distance."),
+            Mistake(twice_the_rope, "The rope is too strong by 2: the objective has mu/2, and the square brings the 2 back."),
+            Mistake(half_the_rope, "The rope is too weak by 2: the square's factor 2 cancels the 1/2 of mu/2."),
+            Mistake(damped_step, "Dividing by 1 + mu only shortens the step. Where the gradient is zero nothing would move, "
+                                 "but FedProx still pulls back."),
+        ),
+    ),
+    Exercise(
+        name="02.resting_points", title="Why dividing the average by 1 + mu is not FedProx", difficulty=4, minutes=30,
+        test=agrees_with(resting_points, draw_bowls), solution=resting_points,
+        hints=("At rest the mean of the clients' moves is zero. If that mean is divided by 1 + mu, when is it zero?",
+               "Without a rope client k moves by -M·(x - m_k), M = 1 - (1 - lr·a_k)^steps; at rest x = Σ M·m_k / Σ M.",
+               "With the rope the curvature is a + mu, and the walk leads from x towards x - a/(a + mu)·(x - m): so "
+               "M = (1 - (1 - lr·(a + mu))^steps)·a/(a + mu)."),
+        mistakes=(
+            Mistake(damped_moves, "The division shrinks each *move*, not the resting point: a move of zero stays zero."),
+            Mistake(rope_without_pull, "With a rope the walk does not lead to m but to the minimum of the client's own bowl "
+                                       "and the rope together: the factor a/(a + mu) is missing."),
+            Mistake(rest_at_the_optimum, "FedProx comes nearer to the optimum but does not reach it: its M is not "
+                                         "proportional to a."),
+            Mistake(swapped, "Both are right, in the wrong order: first the divided average, then FedProx."),
+        ),
+    ),
+    Exercise(
+        name="02.scaffold_client", title="Control variates at the client", difficulty=3, minutes=20,
+        test=agrees_with(scaffold_client, draw_client), solution=scaffold_client,
+        hints=("Each step goes down the gradient, minus what this client always says, plus what everybody says.",
+               "y ← y - lr·(g(y) - c_k + c). Afterwards: what was the mean *plain* gradient on the way?",
+               "The way walked is x - y = lr·Σ(g - c_k + c); solve it for the mean of g."),
+        mistakes=(
+            Mistake(controls_swapped, "The controls have changed places: take out the client's own c_k, put in c."),
+            Mistake(way_backwards, "The gradient points against the way: x - y, not y - x."),
+            Mistake(lr_forgotten, "A way is not a gradient: divide by the learning rate too."),
+            Mistake(correction_kept, "The steps held the correction -c_k + c as well; take it out again to get the client's "
+                                     "own gradient."),
+            Mistake(gradient_at_the_start, "That is option I, the gradient at the broadcast model. Option II is asked: the "
+                                           "mean of the gradients on the way."),
+        ),
+    ),
+    Exercise(
+        name="02.server_control", title="Control variates at the server", difficulty=2, minutes=10,
+        test=agrees_with(server_control, draw_changes), solution=server_control,
+        hints=("c is the mean of c_k over *all* clients, whoever took part.",
+               "Those who did not come did not change: their change is 0.",
+               "Add the sum of the changes, divided by the number of all clients."),
+        mistakes=(
+            Mistake(mean_of_those_who_came, "Divide by all clients, not by those who came: otherwise c is no longer the mean "
+                                            "of the c_k, and the corrections do not cancel."),
+            Mistake(forgets_the_past, "The changes are changes: add them to the c that the server has."),
+            Mistake(plain_sum, "c is a mean, so the changes count 1/K each."),
+        ),
+    ),
+    Exercise(
+        name="02.normalised_average", title="Normalised averaging (FedNova)", difficulty=2, minutes=15,
+        test=agrees_with(normalised_average, draw_deltas), solution=normalised_average,
+        hints=("First make the changes comparable: how far did each client go *per step*?",
+               "Average these with the weights p_k = n_k/n, then walk as many steps as the clients did on average.",
+               "The average number of steps carries the same weights: Σ p_k·τ_k."),
+        mistakes=(
+            Mistake(steps_ignored, "This is FedAvg: whoever took more steps counts more."),
+            Mistake(one_step_only, "The direction is right, but the server walks one step only; walk Σ p_k·τ_k steps."),
+            Mistake(unweighted_steps, "The mean number of steps must carry the weights p_k too."),
+            Mistake(divided_by_all_steps, "Divide each client's change by its own number of steps, before averaging."),
+        ),
+    ),
+    Exercise(
+        name="02.server_adam", title="Adam at the server", difficulty=2, minutes=15,
+        test=agrees_with(server_adam, draw_moments), solution=server_adam,
+        hints=("The mean delta takes the place of the gradient, but it already points downhill.",
+               "m: running mean of delta; v: running mean of delta²; both are renewed before the step.",
+               "x + lr·m/(√v + tau), without a bias correction."),
+        mistakes=(
+            Mistake(walks_uphill, "delta = local - broadcast already points downhill: add it."),
+            Mistake(tau_inside_the_root, "Here tau stands outside the root: √v + tau."),
+            Mistake(no_root, "v is a square; take its root."),
+            Mistake(follows_the_delta, "The step follows the running mean m, not the newest delta."),
+            Mistake(old_moments, "Renew m and v first, then step with the new ones."),
+        ),
+    ),
+    Exercise(
+        name="02.mended_feddyn", title="Find the sign error", difficulty=3, minutes=20,
+        test=agrees_with(mended_feddyn, draw_feddyn), solution=mended_feddyn,
+        hints=("One sign is wrong. At the optimum every h_k must equal the client's own gradient there.",
+               "At rest after long training g - h_k + alpha·(local - w) = 0: which new h_k makes g - h_k = 0 without the rope?",
+               "h must stay the mean of all h_k. Compare the two lines that renew them."),
+        mistakes=(
+            Mistake(as_it_was, "That is still the broken round. Print h and the mean of h_k side by side."),
+            Mistake(local_memory_flipped, "The local step was right: h_k is taken *out* of the gradient. Another line is wrong."),
+            Mistake(rope_flipped, "The rope was right: it pulls back to the broadcast model. Another line is wrong."),
+            Mistake(server_flipped, "Now h and the mean of h_k agree, but both are wrong: the optimum is no resting point."),
+            Mistake(output_flipped, "The last line was right: the server sends out the mean model *minus* h/alpha."),
+        ),
+    ),
+)

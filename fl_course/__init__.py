@@ -42,20 +42,25 @@ from .data import (
     mnist,
     synthetic,
 )
+from .dpsgd import DPSGD
 from .drift import FedDyn, FedNova, FedProx, Scaffold, Stragglers
 from .evaluation import Evaluation
 from .fleet import Equal, Fleet, LogNormal
 from .history import History
+from .local_privacy import LocalDP
 from .lowrank import PowerSGD
 from .models import ConvNet, Dense, Model, Wrapped, logistic, mlp
 from .optimizers import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
+from .privacy import Adaptive, CentralDP
 from .quadratics import Bowls, two_bowls
 from .quantisation import QSGD, Downlink, Rotate, SignSGD, Ternary
 from .schedule import Buffered, Schedule, Synchronous
+from .secure_aggregation.stage import SecureSum
 from .selection import PoissonSelection, Selector, UniformSelection
 from .stages import ByExamples, Clip, Stage, Uniform
 from .submodels import FederatedDropout
 from .training import Correction, LocalSGD
+from .tree_privacy import TreeDP
 from .wire import WireError
 
 __version__ = "0.1.0"

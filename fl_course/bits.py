@@ -27,7 +27,7 @@ def pack(codes: Codes, bits: int) -> bytes:
     """
     _check_bits(bits)
     if bits == 1:
-        return np.packbits(codes.astype(bool, copy=False), bitorder="little").tobytes()
+        return np.packbits(codes.astype(np.uint8, copy=False), bitorder="little").tobytes()
     if bits in (8, 16, 32):
         return codes.astype(f"<u{bits // 8}", copy=False).tobytes()
     groups = -(-codes.size // 8)

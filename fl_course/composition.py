@@ -46,6 +46,8 @@ def check_composition(experiment: Coordinator) -> None:
     experiment.aggregation.check(experiment)
     if experiment.training.correction is not None:
         experiment.training.correction.check(experiment)
+    if experiment.training.private is not None:
+        experiment.training.private.check(experiment)
     for stage in experiment.pipeline:
         stage.check(experiment)
 

@@ -175,7 +175,7 @@ class FedDyn(Affine):
 
 @dataclass(frozen=True)
 class FedNova(Stage):
-    """FedNova (Wang et al. 2020, eq. 7 and 8): x ← x + τ_eff·Σ p_k·delta_k/τ_k, τ_eff = Σ p_k·τ_k.
+    """FedNova (Wang et al. 2020): x ← x + τ_eff·Σ p_k·delta_k/τ_k, τ_eff = Σ p_k·τ_k.
 
     Client k took τ_k SGD steps. In a plain mean whoever takes more steps counts more, so the average loss that FedAvg
     descends is not the one that the weights p_k name. Here each client hands in its mean step, and the server walks the
@@ -196,7 +196,7 @@ class FedNova(Stage):
         if experiment.training.momentum or experiment.training.correction is not None:
             raise CompositionError(
                 "FedNova divides by the number of plain SGD steps; momentum and corrections change how far a step "
-                "reaches (Wang et al. 2020, section 4); use LocalSGD without them, or leave FedNova out."
+                "reaches (Wang et al. 2020 give the general weights); use LocalSGD without them, or leave FedNova out."
             )
 
 

@@ -10,6 +10,7 @@ A grid that each client scales by its own largest entry is not shared, so none o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -52,13 +53,23 @@ def quantise(x: Vector, levels: int, block: int | None, rng: np.random.Generator
         per_unit: np.ndarray = np.where(scales > 0, half / scales.astype(np.float64), 0).astype(real)
     codes = np.empty(x.size, dtype=np.uint8 if levels <= 256 else np.uint16)
     dice = np.random.Generator(np.random.SFC64(rng.integers(2**63)))           # the fastest; its seed has the name
-    for a in range(0, x.size, TILE):
-        b = min(a + TILE, x.size)
-        factor = per_unit[0] if count == 1 else per_unit[np.arange(a, b) // block]
-        fixed = np.rint(x[a:b] * factor + real(half)).astype(integer)
-        fixed += dice.integers(2**64, size=-(-(b - a) // 4), dtype=np.uint64).view(np.uint16)[: b - a]
-        codes[a:b] = fixed >> 16
+    for a, b in _tiles(x.size, block):
+        fixed = np.repeat(per_unit[a // block : -(-b // block)], min(block, b - a))[: b - a]
+        fixed *= x[a:b]
+        fixed += real(half)
+        whole_steps = np.rint(fixed, out=fixed).astype(integer)
+        whole_steps += dice.integers(2**64, size=-(-(b - a) // 4), dtype=np.uint64).view(np.uint16)[: b - a]
+        whole_steps >>= 16
+        codes[a:b] = whole_steps
     return Quantised(codes, levels, scales, block)
+
+
+def _tiles(d: int, block: int) -> Iterator[tuple[int, int]]:
+    """0 … d in pieces of about TILE numbers: several whole blocks, or a part of one."""
+    piece = TILE // block * block or TILE
+    for start in range(0, d, max(block, piece)):
+        end = min(start + max(block, piece), d)
+        yield from ((a, min(a + piece, end)) for a in range(start, end, piece))
 
 
 def _check_block(block: int | None) -> None:
@@ -133,8 +144,9 @@ class SignSGD(Compression):
     lengthens = False                                            # ‖C(x)‖² = ‖x‖₁²/d ≤ ‖x‖²
 
     def compress(self, x: Vector, ctx: Context) -> Quantised:
-        mean = np.abs(x).mean(dtype=np.float64) if x.size else 0.0
-        return Quantised((x >= 0).view(np.uint8), 2, np.full(min(1, x.size), mean, dtype=np.float32), max(1, x.size))
+        total = sum(np.abs(x[a:b]).astype(np.float64).sum() for a, b in _tiles(x.size, max(1, x.size)))
+        scale = np.full(min(1, x.size), total / max(1, x.size), dtype=np.float32)
+        return Quantised((x >= 0).view(np.uint8), 2, scale, max(1, x.size))
 
 
 # --- a rotation that all clients share ----------------------------------------------------------------------------------

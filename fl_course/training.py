@@ -30,6 +30,7 @@ from .models import Dense, Model
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator
+    from .dpsgd import DPSGD
 
 Rows = dict[str, Tensor]
 Gradient = Callable[[], Vector]
@@ -91,6 +92,7 @@ class LocalSGD:
     less than others). batch_size None means all of a client's examples at once (B = ∞). `together` bounds how many
     clients train in one tensor (None: chosen by size); it changes speed and memory, never the result.
     engine "auto" takes the fused engine where it applies, "rows" always the plain one; they agree but for rounding.
+    private: DPSGD(…) clips and noises the gradient of every example (chapter 3).
     """
 
     lr: float = 0.1
@@ -102,6 +104,7 @@ class LocalSGD:
     correction: Correction | None = None
     together: int | None = None
     engine: str = "auto"
+    private: DPSGD | None = None
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and math.isfinite(self.lr)):
@@ -175,6 +178,8 @@ class Trainer:
 
     def train(self, tasks: Sequence[Task]) -> list[Update]:
         """Train every task from the model that it was handed. Returns the updates in the order of the tasks."""
+        if self.how.private is not None:
+            return self.how.private.train(tasks, self)
         updates: dict[int, Update] = {}
         for positions in self._groups(tasks):
             group = [tasks[i] for i in positions]

@@ -21,6 +21,7 @@ import numpy as np
 
 from .core import ClientId, FederatedError, Server, Update
 from .layer_payloads import LowRank, Submodel
+from .masked import Masked
 from .payloads import Payload, Quantised, Sparse
 
 MAGIC = b"FLC"
@@ -32,6 +33,7 @@ PAYLOADS: Mapping[str, type[Payload]] = {
     "quantised": Quantised,
     "lowrank": LowRank,
     "submodel": Submodel,
+    "masked": Masked,
 }
 
 

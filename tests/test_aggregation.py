@@ -1,13 +1,14 @@
 """The weighted mean, its discount, and that it does not depend on the order of the clients."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import Timed, experiment, federation, final
+from small import Lie, Timed, experiment, federation, final
 
 from fl_course import ByExamples, Discount, LocalSGD, LogNormal, Synchronous, Uniform, WeightedMean
 from fl_course.aggregation import add_up, mean_of_extras
@@ -55,8 +56,11 @@ def test_the_sum_is_the_same_to_the_bit_in_whatever_order_clients_are_listed(ord
     assert final(experiment(federation(sizes, order=order), **it), 2) == final(experiment(federation(sizes), **it), 2)
 
 
-def test_nor_does_it_depend_on_who_answers_first():
-    it = {"schedule": Synchronous(1.0)}
+@pytest.mark.parametrize("size", [1.0, 1e25])
+def test_nor_does_it_depend_on_who_answers_first(size):
+    """Two enormous updates that cancel: in the sum, what comes between them is lost, so the order of the sum shows."""
+    lies = [Lie(k, lambda u, sign=sign: replace(u, delta=u.delta * 0 + np.float32(sign * size))) for k, sign in ((1, 1), (3, -1))]
+    it = {"schedule": Synchronous(1.0), "stages": lies}
     usual = final(experiment(**it))
     assert final(experiment(fleet=LogNormal(speed_spread=2.0), **it)) == usual
     assert final(experiment(fleet=Timed({k: 6.0 - k for k in range(6)}), **it)) == usual

@@ -96,17 +96,21 @@ def test_the_same_bytes_whether_trained_at_once_in_chunks_or_one_by_one(together
     assert final(experiment(data, training=replace(how, together=together))) == final(experiment(data, training=how))
 
 
-def test_another_process_with_another_hash_seed_finds_the_same_bytes():
+def test_another_process_with_another_hash_seed_finds_the_same_bytes_and_needs_nothing_slow():
+    """What takes longer to import than a small federation takes to train is imported where it is used."""
     program = """
-        import hashlib
+        import hashlib, sys
         from small import experiment, federation, final
         print(hashlib.sha256(final(experiment(federation(ids=list("qwerty"))))).hexdigest())
+        print(sorted({"sklearn", "pandas", "matplotlib", "scipy.stats", "scipy.ndimage", "dp_accounting"} & set(sys.modules)))
     """
     here = os.path.dirname(__file__)
     environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join([here, os.path.dirname(here)])}
     command = [sys.executable, "-c", textwrap.dedent(program)]
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == hashlib.sha256(final(experiment(federation(ids=list("qwerty"))))).hexdigest()
+    digest, slow = out.stdout.splitlines()
+    assert digest == hashlib.sha256(final(experiment(federation(ids=list("qwerty"))))).hexdigest()
+    assert slow == "[]"
 
 
 IN_FLIGHT = {"schedule": Buffered(3, 2), "selection": InOrder(), "fleet": Timed({0: 1, 1: 1.5, 2: 10, 3: 1, 4: 1, 5: 1})}
@@ -408,6 +412,28 @@ def test_if_nobody_is_left_the_model_is_unchanged_and_the_round_recorded(parts):
         assert record.events[-1] == "no update arrived"
         assert len(record.events) > 3
         assert record.metrics.keys() & {"accuracy", "drift"} == {"accuracy"}
+
+
+def test_noise_is_released_even_if_nobody_answers_and_no_method_takes_it_for_answers():
+    class Noise(Stage):
+        noisy = True
+
+        def server(self, aggregate, ctx):
+            return replace(aggregate, total=aggregate.total + ctx.rng("noise").standard_normal(18), weight=3.0)
+
+    class Counts(Correction):
+        def absorb(self, server, aggregate, arrived, clients):
+            return replace(server, state={**server.state, "absorbed": server.state.get("absorbed", 0) + arrived})
+
+    training = LocalSGD(batch_size=None, correction=Counts())
+    it = experiment(stages=[Noise()], fleet=Timed(dict.fromkeys(range(6), 1.0), gone=tuple(range(6))), training=training)
+    before = it.initial().server.params
+    for state, record in it.run(3):
+        noise = stream(0, "noise", record.version - 1, None).standard_normal(18)
+        np.testing.assert_allclose(state.server.params - before, noise / 3, atol=1e-6)
+        assert "absorbed" not in state.server.state
+        before = state.server.params
+    assert replace(it, fleet=Equal()).train(3).state.server.state["absorbed"] == 9
 
 
 def test_updates_that_weigh_nothing_change_nothing():

@@ -248,6 +248,18 @@ def test_option_1_stores_the_full_gradient_at_the_broadcast_model():
     assert state.memory[3]["control"] == pytest.approx(want, abs=1e-6)
 
 
+def test_with_one_full_step_a_round_option_2_is_option_1():
+    """(x - y)/lr is then the gradient at x, corrected; taking the correction out must leave g_k(x), c_k by c_k."""
+    states = []
+    for option in (1, 2):
+        training = LocalSGD(lr=0.3, epochs=1, batch_size=None, correction=Scaffold(option))
+        states.append(Coordinator(DATA, logistic(64, 10), training, Synchronous(0.5)).train(6).state)
+    assert states[0].memory.keys() == states[1].memory.keys()
+    for client, drawer in states[0].memory.items():
+        assert drawer["control"] == pytest.approx(states[1].memory[client]["control"], abs=1e-5)
+    assert states[0].server.params == pytest.approx(states[1].server.params, abs=1e-5)
+
+
 def test_controls_are_kept_only_if_the_answer_arrives():
     """With over-selection the server steps without the late clients; what they computed must not count anywhere."""
     schedule = Synchronous(0.5, over_selection=1.0)

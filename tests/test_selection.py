@@ -51,6 +51,7 @@ def test_poisson_coins_are_independent_with_the_public_probability():
     ])  # fmt: skip
     q = k / len(IDLE)
     assert np.abs(coins.mean(0) - q).max() < 4.5 * math.sqrt(q * (1 - q) / draws)
+    assert abs(coins.mean() - q) < 4.5 * math.sqrt(q * (1 - q) / coins.size)
     both = (coins.T.astype(float) @ coins) / draws                                   # (5, 5): how often together
     off = both[~np.eye(5, dtype=bool)]
     assert np.abs(off - q * q).max() < 4.5 * math.sqrt(q * q * (1 - q * q) / draws)  # q²: independent, not (k-1)/(n-1)·q

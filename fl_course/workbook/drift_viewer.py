@@ -114,7 +114,7 @@ def drift_explorer() -> Explorer:
             Slider("distance", 0.0, 6.0, 0.5, value=4.0, label="distance of the minima"),
             Slider("epochs_a", 1, 30, value=10, label="local steps E of client A"),
             Slider("epochs_b", 1, 30, value=10, label="local steps E of client B"),
-            Slider("lr", 0.05, 1.0, 0.05, value=0.5, label="learning rate"),
+            Slider("lr", 0.05, 0.6, 0.05, value=0.5, label="learning rate"),
             Slider("mu", 0.0, 2.0, 0.1, value=0.5, label="proximal μ"),
         ],
         charts=[

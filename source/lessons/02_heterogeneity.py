@@ -255,7 +255,7 @@ table = pd.DataFrame({name: {"accuracy half-way": np.mean(h.series("accuracy")[h
                       for name, h in (clients | servers).items()}).T.round(3)
 print(table.to_string())
 assert np.allclose(clients["FedNova"].series("accuracy"), clients["FedAvg"].series("accuracy"), atol=0.02)
-assert table.MB["SCAFFOLD"] > 1.9 * table.MB["FedDyn(0.1)"]
+assert table.MB["SCAFFOLD"] > 1.7 * table.MB["FedDyn(0.1)"]
 ahead = table["accuracy half-way"] > table["accuracy half-way"]["FedAvg"]
 assert ahead[["SCAFFOLD", "FedDyn(0.1)", "FedAvgM", "FedAdam"]].all() or rounds < 30
 

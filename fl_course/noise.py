@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from scipy.special import ndtri
 
 from .core import fingerprint, stream
 
@@ -49,6 +48,8 @@ class SecureGenerator:
 
     def standard_normal(self, size: Shape = ()) -> np.ndarray:
         """N(0, 1) through the inverse of Φ, half by half; never beyond 8.3 deviations (probability 2⁻⁵³)."""
+        from scipy.special import ndtri  # here, because it takes longer to import than all the rest of the package
+
         sign, half = self._signed_halves(size)
         return sign * -ndtri(half)
 

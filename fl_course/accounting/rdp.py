@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from scipy.special import gammaln, logsumexp
 
 from .events import Event, FixedSizeSampled, Gaussian, Laplace, NonPrivate, PoissonSampled, Release
 
@@ -20,6 +20,13 @@ Curve = np.ndarray                                               # (k,) float64,
 FRACTIONS = (1.25, *(k / 10 for k in range(11, 160) if k % 10))    # 1.1, 1.2, 1.25, 1.3 … 15.9
 INTEGERS = (*range(2, 64), *range(64, 128, 4), *range(128, 256, 8), *range(256, 513, 16))
 ORDERS = tuple(sorted((*FRACTIONS, *map(float, INTEGERS))))
+
+
+def _special() -> Any:
+    """scipy.special, imported at first use: it takes longer than all the rest of the package."""
+    from scipy import special
+
+    return special
 
 
 def curve(event: Event, orders: tuple[float, ...] = ORDERS) -> Curve | None:
@@ -88,14 +95,14 @@ def _binomial_moments(rate: float, sigma: float, orders: tuple[int, ...]) -> Cur
     """ln sum_k C(alpha, k) (1-q)^(alpha-k) q^k exp(k(k-1) / (2 sigma²)) (Mironov, Talwar & Zhang 2019, section 3.3)."""
     log_binomials, k, alpha = _binomials(orders)
     terms = log_binomials + k * (math.log(rate) - math.log1p(-rate)) + k * (k - 1) / sigma / sigma / 2
-    return logsumexp(terms, axis=1) + alpha[:, 0] * math.log1p(-rate)
+    return _special().logsumexp(terms, axis=1) + alpha[:, 0] * math.log1p(-rate)
 
 
 @lru_cache(maxsize=8)
 def _binomials(orders: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """ln C(alpha, k), -inf for k > alpha, as a matrix (orders, k); and k (1, k) and alpha (orders, 1)."""
     alpha, k = np.array(orders, dtype=np.float64)[:, None], np.arange(max(orders, default=0) + 1.0)[None, :]
-    log_binomials = gammaln(alpha + 1) - gammaln(k + 1) - gammaln(np.maximum(alpha - k, 0) + 1)
+    log_binomials = _special().gammaln(alpha + 1) - _special().gammaln(k + 1) - _special().gammaln(np.maximum(alpha - k, 0) + 1)
     return np.where(k <= alpha, log_binomials, -np.inf), k, alpha
 
 
@@ -114,7 +121,7 @@ def _quadrature_moments(rate: float, sigma: float, orders: Curve) -> Curve:
     x = np.arange(-10 * sigma, orders.max() + 10 * sigma, step)
     log_ratio = np.logaddexp(math.log1p(-rate), math.log(rate) + (2 * x - 1) / (2 * sigma**2))
     log_density = -((x / sigma) ** 2) / 2 + math.log(step / sigma / math.sqrt(2 * math.pi))
-    return logsumexp(orders[:, None] * log_ratio + log_density, axis=1)
+    return _special().logsumexp(orders[:, None] * log_ratio + log_density, axis=1)
 
 
 def fixed_size_gaussian(rate: float, sigma: float, orders: Curve) -> Curve:
@@ -129,7 +136,7 @@ def fixed_size_gaussian(rate: float, sigma: float, orders: Curve) -> Curve:
     terms = log_binomials + j * math.log(rate) + np.maximum(j - 1, 0) * gaussian(sigma, j) + math.log(2)
     terms[:, :3] = 0.0, -np.inf, 0.0                            # j = 0 is 1, j = 1 is absent, j = 2 has its own factor
     terms[:, 2] = log_binomials[:, 2] + 2 * math.log(rate) + second
-    return np.minimum(logsumexp(terms, axis=1) / (alpha[:, 0] - 1), gaussian(sigma, orders))
+    return np.minimum(_special().logsumexp(terms, axis=1) / (alpha[:, 0] - 1), gaussian(sigma, orders))
 
 
 # --- back to (epsilon, delta) --------------------------------------------------------------------------------------

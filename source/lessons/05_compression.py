@@ -14,7 +14,7 @@
 # %% tags=["parameters"]
 rounds: int = 40  # rounds of the comparison of compressors
 card_rounds: int = 100  # rounds of the reproduction card
-repeats: int = 2  # federations that the card averages over
+repeats: int = 3  # federations that the card averages over
 seed: int = 0  # every random choice follows from it
 
 # %%
@@ -291,7 +291,7 @@ show(figure, "Left: accuracy by round; unbiased quantisers follow the uncompress
 # %%
 last = {name: np.mean(history.series("accuracy")[-5:]) for name, history in runs.items()}
 print(pd.DataFrame({"accuracy, last 5 rounds": last, "MB up": {n: uplink(h)[-1] for n, h in runs.items()}}).round(3).to_string())
-assert last["ternary"] > last["float32"] - 0.06 and last["random 1 %"] < last["top 1 %"]
+assert (last["ternary"] > last["float32"] - 0.05 and last["random 1 %"] < last["top 1 %"]) or rounds < 40
 
 # %% [markdown]
 # Per round, compression never helps; per megabyte it decides. Random-k is unbiased and yet far behind top-k: scaled by d/k = 100,
@@ -359,17 +359,18 @@ for repeat in range(repeats):
     for name, stages in card.items():
         fed = Coordinator(deal, model, LocalSGD(lr=0.5, epochs=5, batch_size=10), Synchronous(0.1), stages=stages, seed=seed + repeat)
         history = fed.train(card_rounds)
-        bytes_to_85[name].append(uplink(history)[history.rounds_to(0.85) - 1])
-        ends[name].append(np.mean(history.series("accuracy")[-20:]))
+        first = history.rounds_to(0.85)
+        bytes_to_85[name].append(uplink(history)[first - 1] if first else np.inf)
+        ends[name].append(np.mean(history.series("accuracy")[-10:]))
 
 # %%
 table = pd.DataFrame({"MB up to 85 %": {n: np.mean(v) for n, v in bytes_to_85.items()},
-                      "accuracy, last 20 rounds": {n: np.mean(v) for n, v in ends.items()}})
+                      "accuracy, last 10 rounds": {n: np.mean(v) for n, v in ends.items()}})
 print(table.round(3).to_string())
 fewer = table.iloc[0, 0] / table.iloc[1, 0]
 gain = table.iloc[1, 1] - table.iloc[2, 1]
 print(f"{fewer:.0f} times fewer bytes to 85 %; memory is worth {100 * gain:.1f} points")
-assert fewer >= 25 and gain >= 0.03
+assert (fewer >= 25 and gain >= 0.03) or card_rounds < 100 or repeats < 3, "the claim did not reproduce"
 
 # %% [markdown]
 # ## What should a phone with 1 Mbit/s use?
@@ -386,9 +387,9 @@ for name in ("float32", "8 bits", "ternary", "top 1 %"):
 print(pd.DataFrame(seconds).T.to_string())
 
 # %% [markdown]
-# A toy model of 19 kB crosses 1 Mbit/s in 0.15 s, so here computing and the downlink matter as much, and the coarse compressors,
-# which need more rounds, gain little or nothing. With ten million parameters the same message takes 320 s. Compression is worth
-# what the network makes of it: compute before you compress.
+# A toy model of 19 kB crosses 1 Mbit/s in 0.15 s, so computing and the downlink soon matter as much as the uplink, and top-1 %,
+# which sends least and needs more rounds, is not the fastest. With ten million parameters a plain message takes 320 s, and the
+# order changes. Compression is worth what the network makes of it: compute before you compress.
 #
 # ## What goes wrong
 #

@@ -141,7 +141,8 @@ def bound_forgotten(updates, bound, z, m, rng):
 def draw_cohort(rng):
     n = int(rng.integers(3, 7))
     updates = rng.normal(size=(n, 4)) * rng.uniform(0.2, 3, size=(n, 1))
-    return updates, float(rng.uniform(0.4, 0.8)), float(rng.uniform(0.5, 2)), n + 2, np.random.default_rng(int(rng.integers(2**31)))
+    noise = np.random.default_rng(int(rng.integers(2**31)))
+    return updates, float(rng.uniform(0.4, 0.8)), float(rng.uniform(0.5, 2)), n + 2, noise
 
 
 # --- 03.composed_epsilon ---------------------------------------------------------------------------------------------
@@ -298,7 +299,7 @@ EXERCISES = (
         ),
         solution=gaussian_sigma,
         mistakes=(
-            Mistake(classic, "That is the classic formula: proved for epsilon <= 1 only, and wasteful there. Bisect the exact one."),
+            Mistake(classic, "That is the classic formula, proved for epsilon <= 1 only and wasteful. Bisect the exact one."),
             Mistake(one_tail, "The second term, e^eps·Φ(-mu/2 - eps/mu), is missing: this adds more noise than needed."),
             Mistake(variance, "That is the variance. Return sigma, the standard deviation."),
         ),
@@ -317,7 +318,7 @@ EXERCISES = (
         solution=private_mean,
         mistakes=(
             Mistake(noise_then_clip, "Clipping after the noise cuts the noise away with the rest. Clip first."),
-            Mistake(clipped_average, "You clip the average: one client who shouts still decides where it points. Clip every update."),
+            Mistake(clipped_average, "You clip the average: one client who shouts still sets its direction. Clip every update."),
             Mistake(realised_cohort, "How many came is private, too: divide by the public m."),
             Mistake(noise_of_one, "The noise belongs on the sum, before dividing by m."),
             Mistake(bound_forgotten, "The noise must be measured in clip bounds: its deviation is z·bound."),
@@ -336,7 +337,7 @@ EXERCISES = (
         ),
         solution=composed_epsilon,
         mistakes=(
-            Mistake(one_round_only, "It does not depend on the number of rounds: a printed epsilon that never grows is the classic bug."),
+            Mistake(one_round_only, "Rounds are not counted: a printed epsilon that never grows is the classic bug."),
             Mistake(not_squared, "The price falls with the *square* of the noise multiplier."),
             Mistake(added_afterwards, "Valid, but wasteful: add the Rényi prices first and convert once, at the end."),
             Mistake(order_two, "One order is not enough: each is valid, so take the smallest over alpha = 2 … 199."),
@@ -393,7 +394,7 @@ EXERCISES = (
         mistakes=(
             Mistake(never_grows, "That is the promise of one round. Everyone is asked again and again: the leaks add up."),
             Mistake(delta_stays, "The deltas add up, too."),
-            Mistake(root_of_rounds, "sqrt(T) is the shape of *advanced* composition, which has more terms. Basic composition adds."),
+            Mistake(root_of_rounds, "sqrt(T) is the shape of *advanced* composition, with more terms. Basic composition adds."),
         ),
     ),
 )

@@ -1,0 +1,423 @@
+"""The exercises of chapter 5: solutions, common mistakes and their hints. How a chapter is written: workbook/checks.py."""
+
+import numpy as np
+
+from fl_course.workbook.checks import Exercise, Mistake, agrees_with, expect
+
+# --- 05.top_k --------------------------------------------------------------------------------------------------------
+
+
+def top_k(x, k):
+    order = np.argsort(-np.abs(x))
+    positions = np.sort(order[:k])
+    return positions, x[positions]
+
+
+def largest_values(x, k):
+    positions = np.sort(np.argsort(-x)[:k])
+    return positions, x[positions]
+
+
+def in_order_of_size(x, k):
+    positions = np.argsort(-np.abs(x))[:k]
+    return positions, x[positions]
+
+
+def smallest(x, k):
+    positions = np.sort(np.argsort(np.abs(x))[:k])
+    return positions, x[positions]
+
+
+def minus_zero(x, k):
+    positions = np.sort(np.argsort(np.abs(x))[-k:])
+    return positions, x[positions]
+
+
+def magnitudes(x, k):
+    positions, values = top_k(x, k)
+    return positions, np.abs(values)
+
+
+def test_top_k(fn, rng):
+    for k in (4, 1, 9, 0, 5):
+        x = rng.permutation(np.arange(1, 10)) * rng.choice([-1.0, 1.0], size=9)
+        x[np.argmax(np.abs(x))] *= -1 if x[np.argmax(np.abs(x))] > 0 else 1        # the largest magnitude is negative
+        got, want = fn(x.copy(), k), top_k(x, k)
+        for what, mine, right in zip(("positions", "values"), got, want, strict=True):
+            expect(np.asarray(mine), right, f"x = {x.tolist()}, k = {k}: the {what}")
+
+
+# --- 05.error_feedback -----------------------------------------------------------------------------------------------
+
+
+def error_feedback(delta, residual, compress):
+    meant = delta + residual
+    sent = compress(meant)
+    return sent, meant - sent
+
+
+def forgets_the_past(delta, residual, compress):
+    sent = compress(delta)
+    return sent, delta - sent
+
+
+def adds_too_late(delta, residual, compress):
+    sent = compress(delta)
+    return sent, delta + residual - sent
+
+
+def residual_of_delta(delta, residual, compress):
+    sent = compress(delta + residual)
+    return sent, delta - sent
+
+
+def wrong_sign(delta, residual, compress):
+    sent = compress(delta + residual)
+    return sent, sent - (delta + residual)
+
+
+def halve_small(x):
+    return np.where(np.abs(x) > 0.5, x, x / 2)
+
+
+def keep_first(x):
+    return np.where(np.arange(len(x)) < 2, x, 0)
+
+
+def draw_feedback(rng):
+    return rng.normal(size=6), rng.normal(size=6), (halve_small, keep_first)[int(rng.integers(2))]
+
+
+# --- 05.unbiased_rounding --------------------------------------------------------------------------------------------
+
+
+def unbiased_rounding(x, step, dice):
+    lower = np.floor(x / step)
+    up = dice < x / step - lower
+    return step * (lower + up)
+
+
+def nearest(x, step, dice):
+    return step * np.round(x / step)
+
+
+def coin(x, step, dice):
+    return step * (np.floor(x / step) + (dice < 0.5))
+
+
+def towards_zero(x, step, dice):
+    lower = np.trunc(x / step)
+    return step * (lower + (dice < x / step - lower))
+
+
+def other_way(x, step, dice):
+    lower = np.floor(x / step)
+    return step * (lower + (dice >= x / step - lower))
+
+
+def grid_numbers(x, step, dice):
+    lower = np.floor(x / step)
+    return lower + (dice < x / step - lower)
+
+
+def draw_rounding(rng):
+    return rng.normal(size=12), float(rng.uniform(0.3, 0.8)), rng.random(12)
+
+
+# --- 05.pack_bits ----------------------------------------------------------------------------------------------------
+
+
+def pack_bits(codes, bits):
+    number = 0
+    for i, code in enumerate(codes):
+        number |= int(code) << (i * bits)
+    return number.to_bytes((len(codes) * bits + 7) // 8, "little")
+
+
+def byte_each(codes, bits):
+    return b"".join(int(code).to_bytes((bits + 7) // 8, "little") for code in codes)
+
+
+def first_on_top(codes, bits):
+    number = 0
+    for code in codes:
+        number = number << bits | int(code)
+    return number.to_bytes((len(codes) * bits + 7) // 8, "little")
+
+
+def big_end(codes, bits):
+    return pack_bits(codes, bits)[::-1]
+
+
+def byte_too_many(codes, bits):
+    return pack_bits(codes, bits) + (b"" if len(codes) * bits % 8 else b"\0")
+
+
+def test_packing(fn, rng):
+    for bits, n in ((3, 8), (1, 16), (5, 7), (11, 5), (8, 3), (4, 0)):
+        codes = [int(code) for code in rng.integers(0, 2**bits, size=n)]
+        if n:
+            codes[0], codes[-1] = 2**bits - 1, 2 ** (bits - 1)
+            codes[n // 2] = 0
+        got, want = fn(list(codes), bits), pack_bits(codes, bits)
+        tried = f"codes {codes} of {bits} bits"
+        expect(isinstance(got, bytes), True, f"{tried}: is the answer bytes")
+        expect(len(got), len(want), f"{tried}: the number of bytes")
+        expect(got.hex(), want.hex(), f"{tried}: the bytes in hexadecimal")
+
+
+# --- 05.message_bytes ------------------------------------------------------------------------------------------------
+
+
+def message_bytes(x):
+    d, k = len(x), int(np.count_nonzero(x))
+    return 4 * d, 8 * k, (d + 7) // 8 + 4 * k
+
+
+def zeros_are_free(x):
+    k = int(np.count_nonzero(x))
+    return 4 * k, 8 * k, (len(x) + 7) // 8 + 4 * k
+
+
+def no_positions(x):
+    d, k = len(x), int(np.count_nonzero(x))
+    return 4 * d, 4 * k, (d + 7) // 8 + 4 * k
+
+
+def bits_for_bytes(x):
+    d, k = len(x), int(np.count_nonzero(x))
+    return 4 * d, 8 * k, d + 4 * k
+
+
+def rounded_down(x):
+    d, k = len(x), int(np.count_nonzero(x))
+    return 4 * d, 8 * k, d // 8 + 4 * k
+
+
+def draw_sparse(rng):
+    d = 8 * int(rng.integers(3, 9)) + int(rng.integers(1, 8))
+    return (rng.normal(size=d) * (rng.random(d) < 0.4) + np.eye(d)[0],)
+
+
+# --- 05.mean_of_submodels ---------------------------------------------------------------------------------------------
+
+
+def mean_of_submodels(deltas, p):
+    return np.sum(deltas, axis=0) / (len(deltas) * p)
+
+
+def plain_mean(deltas, p):
+    return np.mean(deltas, axis=0)
+
+
+def times_p(deltas, p):
+    return np.mean(deltas, axis=0) * p
+
+
+def not_divided_by_n(deltas, p):
+    return np.sum(deltas, axis=0) / p
+
+
+def over_the_holders(deltas, p):
+    return np.sum(deltas, axis=0) / np.maximum(1, np.count_nonzero(deltas, axis=0))
+
+
+def draw_submodels(rng):
+    p = np.array([1.0, 0.5, 0.25, 0.5])
+    held = rng.random((6, 4)) < p
+    held[0, 1], held[1, 1] = True, False
+    return rng.normal(size=(6, 4)) * held, p
+
+
+# --- 05.fastest ------------------------------------------------------------------------------------------------------
+
+
+def fastest(options, compute, mbit):
+    seconds = {
+        name: rounds * (compute + 8 * nbytes / (mbit * 1e6))
+        for name, (rounds, nbytes) in options.items()
+        if rounds is not None
+    }
+    best = min(seconds, key=seconds.get)
+    return best, seconds[best]
+
+
+def fewest_bytes(options, compute, mbit):
+    able = {name: option for name, option in options.items() if option[0] is not None}
+    best = min(able, key=lambda name: able[name][0] * able[name][1])
+    return best, able[best][0] * (compute + 8 * able[best][1] / (mbit * 1e6))
+
+
+def fewest_rounds(options, compute, mbit):
+    able = {name: option for name, option in options.items() if option[0] is not None}
+    best = min(able, key=lambda name: able[name][0])
+    return best, able[best][0] * (compute + 8 * able[best][1] / (mbit * 1e6))
+
+
+def bytes_as_bits(options, compute, mbit):
+    return fastest(options, compute, mbit * 8)
+
+
+def megabytes(options, compute, mbit):
+    return fastest(options, compute, mbit * 1.048576)
+
+
+def compute_once(options, compute, mbit):
+    seconds = {n: compute + r * 8 * b / (mbit * 1e6) for n, (r, b) in options.items() if r is not None}
+    best = min(seconds, key=seconds.get)
+    return best, seconds[best]
+
+
+def test_fastest(fn, rng):
+    for _ in range(4):
+        size = int(rng.integers(200_000, 400_000))
+        options = {
+            "float32": (10, 4 * size), "8 bits": (11, size), "4 bits": (15, size // 2), "top 1 %": (80, size // 20),
+            "1 number": (None, 8),
+        }  # fmt: skip
+        for compute, mbit in ((float(rng.uniform(5, 9)), 1.0), (20.0, 100.0), (0.01, 0.5)):
+            got, want = fn(dict(options), compute, mbit), fastest(options, compute, mbit)
+            tried = f"{options}, {compute:.3g} s of computing, {mbit} Mbit/s"
+            expect(got[0], want[0], f"{tried}: the fastest")
+            expect(got[1], want[1], f"{tried}: its seconds")
+
+
+EXERCISES = (
+    Exercise(
+        name="05.top_k",
+        title="Top-k",
+        difficulty=1,
+        minutes=5,
+        test=test_top_k,
+        hints=(
+            "Large negative numbers count as well: look at `np.abs(x)`.",
+            "`np.argsort(-np.abs(x))` lists the positions, largest magnitude first.",
+            "Take the first k, sort them, and return them with `x` at these positions.",
+        ),
+        solution=top_k,
+        mistakes=(
+            Mistake(largest_values, "A change of -9 is larger than one of 2: sort by magnitude, `np.abs(x)`."),
+            Mistake(in_order_of_size, "Right entries, but the positions must rise (small gaps are cheap to write): sort them."),
+            Mistake(smallest, "These are the smallest magnitudes. `np.argsort` sorts upwards."),
+            Mistake(minus_zero, "For k = 0 the slice `[-0:]` is everything: nothing would be compressed. Count from the front."),
+            Mistake(magnitudes, "The values lose their signs: return `x[positions]`."),
+        ),
+    ),
+    Exercise(
+        name="05.error_feedback",
+        title="The residual",
+        difficulty=2,
+        minutes=10,
+        test=agrees_with(error_feedback, draw_feedback),
+        hints=(
+            "What does the client mean to say this time? Its delta, and what it still owes.",
+            "Compress the sum of both.",
+            "The new residual is what was meant minus what was sent.",
+        ),
+        solution=error_feedback,
+        mistakes=(
+            Mistake(forgets_the_past, "The old residual is dropped: what was not sent last time is lost for good."),
+            Mistake(adds_too_late, "The residual only grows and is never sent: add it *before* compressing."),
+            Mistake(residual_of_delta, "The old residual is sent but not settled: subtract what was sent from delta + residual."),
+            Mistake(wrong_sign, "The residual has the wrong sign: meant - sent, so that sent + residual = meant."),
+        ),
+    ),
+    Exercise(
+        name="05.unbiased_rounding",
+        title="Dice that are right on average",
+        difficulty=2,
+        minutes=15,
+        test=agrees_with(unbiased_rounding, draw_rounding),
+        hints=(
+            "The grid point below x is step·floor(x / step).",
+            "How far above it, as a share of a step? That is the probability of going up.",
+            "`np.floor(x / step) + (dice < share)`, times step.",
+        ),
+        solution=unbiased_rounding,
+        mistakes=(
+            Mistake(nearest, "Nearest rounding ignores the dice: 0.2 steps become 0 at every client, and the mean with them."),
+            Mistake(coin, "A fair coin is right only in the middle between two grid points: the share decides the probability."),
+            Mistake(towards_zero, "For negative numbers `trunc` is the grid point *above*: use `np.floor`."),
+            Mistake(other_way, "You go up where you should go down: the nearer to the upper point, the more likely up."),
+            Mistake(grid_numbers, "These are the numbers of the grid points. Multiply by step to get values."),
+        ),
+    ),
+    Exercise(
+        name="05.pack_bits",
+        title="Pack the bits",
+        difficulty=3,
+        minutes=20,
+        test=test_packing,
+        hints=(
+            "Think of one long number that holds all codes, the first in its lowest bits.",
+            "Code i is shifted left by i·bits.",
+            "The length is (len(codes)·bits + 7) // 8 bytes, little end first.",
+        ),
+        solution=pack_bits,
+        mistakes=(
+            Mistake(byte_each, "A code of 3 bits takes a whole byte here, so nothing is saved. Let codes share bytes."),
+            Mistake(first_on_top, "The *last* code is in the lowest bits. The first one belongs there: shift code i by i·bits."),
+            Mistake(big_end, "The bytes are in reverse: the lowest bits come first, `\"little\"`."),
+            Mistake(byte_too_many, "A byte too many when the bits fill the last byte exactly: round up with (bits + 7) // 8."),
+        ),
+    ),
+    Exercise(
+        name="05.message_bytes",
+        title="Why zeroing entries saves no byte",
+        difficulty=1,
+        minutes=5,
+        test=agrees_with(message_bytes, draw_sparse),
+        hints=(
+            "A dense message does not look at the values.",
+            "`np.count_nonzero(x)` entries are listed, eight bytes each.",
+            "d bits are (d + 7) // 8 whole bytes.",
+        ),
+        solution=message_bytes,
+        mistakes=(
+            Mistake(zeros_are_free, "A float32 zero takes four bytes like every number: the dense message is 4·d long, whatever is in it."),
+            Mistake(no_positions, "The receiver must know *where* the listed values belong: four more bytes each."),
+            Mistake(bits_for_bytes, "The bitmap has d *bits*: an eighth of that in bytes."),
+            Mistake(rounded_down, "The last bits need a byte, too: round up, (d + 7) // 8."),
+        ),
+    ),
+    Exercise(
+        name="05.mean_of_submodels",
+        title="Sub-models: who holds a coordinate?",
+        difficulty=3,
+        minutes=15,
+        test=agrees_with(mean_of_submodels, draw_submodels),
+        hints=(
+            "Of n clients about n·p hold a coordinate; the others send zero.",
+            "So the plain mean is p times too small, on average.",
+            "Divide the sum by n·p.",
+        ),
+        solution=mean_of_submodels,
+        mistakes=(
+            Mistake(plain_mean, "The zeros of those who do not hold a coordinate pull the mean down to p times its value. Undo that."),
+            Mistake(times_p, "Wrong way round: the mean is already p times too small. Divide by p."),
+            Mistake(not_divided_by_n, "That estimates the *sum* of all clients. Divide by their number as well."),
+            Mistake(over_the_holders, "The mean over the holders is sensible too, but needs a count for each coordinate, which a sum "
+                    "under masks does not give. Use the known p."),
+        ),
+    ),
+    Exercise(
+        name="05.fastest",
+        title="Choose for a 1 Mbit/s uplink",
+        difficulty=2,
+        minutes=15,
+        test=test_fastest,
+        hints=(
+            "A round takes compute + bits / (bits a second).",
+            "A byte has 8 bits, a megabit 10^6.",
+            "Seconds = rounds · (compute + 8·bytes / (mbit·1e6)); leave out options without rounds; take the smallest.",
+        ),
+        solution=fastest,
+        mistakes=(
+            Mistake(fewest_bytes, "The fewest bytes are not the shortest time: rounds cost computing time as well."),
+            Mistake(fewest_rounds, "The fewest rounds are not the shortest time: a round takes as long as its upload."),
+            Mistake(bytes_as_bits, "A byte has 8 bits: the upload takes eight times as long."),
+            Mistake(megabytes, "A megabit is 10^6 bits, as networks are sold, not 2^20."),
+            Mistake(compute_once, "Every round has its computing time."),
+        ),
+    ),
+)  # fmt: skip

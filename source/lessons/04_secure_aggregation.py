@@ -1,0 +1,342 @@
+# %% [markdown]
+# # 4 · Secure aggregation
+#
+# The server of chapter 1 sees every client's update, and an update tells a lot about the data behind it (chapter 9 turns one
+# back into a picture). But all that averaging needs is the *sum*. Can the server learn the sum and nothing else?
+#
+# **You will be able to**
+# - hide vectors so that only their sum can be read, and say why the arithmetic must be modular;
+# - explain each message of the protocol of Bonawitz et al. (2017), and what happens when somebody vanishes;
+# - train a federation under secure aggregation, count what it costs, and say what it does *not* protect.
+#
+# About 60 minutes.
+
+# %% tags=["parameters"]
+rounds: int = 8  # rounds of the federations
+clients: int = 12  # clients of the federations; all of them are asked in every round
+seed: int = 0  # every random choice follows from it, except secrets where it says so
+
+# %%
+import numpy as np
+import pandas as pd
+from scipy.stats import chisquare
+
+from fl_course import *
+from fl_course.secure_aggregation import PrimeField, reconstruct, recommended_degree, run_round, share
+from fl_course.workbook.lesson import canvas, refusal, show
+
+rng = np.random.default_rng(seed)
+
+# %% [markdown]
+# ## Masks that cancel, by hand
+#
+# Three clients with four numbers each. Every *pair* agrees on a random vector; one of the two adds it, the other subtracts it.
+# All arithmetic is modulo $R = 2^{16}$, where NumPy's `uint16` wraps around by itself.
+
+# %% tags=["nbval-check-output"]
+x = np.array([[12, 250, 3, 77], [100, 90, 80, 70], [255, 0, 255, 0]], dtype=np.uint16)   # (clients, d)
+masks = np.random.default_rng(4)                  # a generator for statistics: good enough for this page, never for secrets
+sent = x.copy()
+for u in range(3):
+    for v in range(u + 1, 3):
+        mask = masks.integers(0, 2**16, size=4, dtype=np.uint16)
+        sent[u] += mask
+        sent[v] -= mask
+print("what is sent:", *sent, sep="\n  ")
+print("their sum:", sent.sum(axis=0, dtype=np.uint16), " the true sum:", x.sum(axis=0, dtype=np.uint16))
+assert np.array_equal(sent.sum(axis=0, dtype=np.uint16), x.sum(axis=0, dtype=np.uint16))
+
+# %% [markdown]
+# What one client sends is uniformly random, whatever it hides. The sum is exact, to the bit.
+#
+# ## Why not simply floats?
+#
+# A tempting shortcut: add normal noise as a mask to float updates. It goes wrong twice. Large masks swallow the numbers:
+
+# %%
+update = rng.normal(0, 0.01, size=(2, 1000)).astype(np.float32)
+for size in (1.0, 1e4, 1e8):
+    mask = (size * rng.standard_normal(1000)).astype(np.float32)
+    total = (update[0] + mask) + (update[1] - mask)
+    wrong = np.abs(total - update.sum(axis=0)).max()
+    print(f"masks of size {size:>11,.0f}: largest error {wrong:.1e}, where the updates are of size 0.01")
+
+# %% [markdown]
+# And small masks leak: no distribution on the real line is "uniform everywhere", so a masked value always says something.
+
+# %%
+for size in (0.1, 1.0, 10.0):
+    a, b = size * rng.standard_normal((2, 20_000))             # a client whose number is 0, and one whose number is 1
+    guesses = np.concatenate([a < 0.5, b + 1 >= 0.5])
+    print(f"masks of size {size:4}: 0 and 1 are told apart in {guesses.mean():.0%} of cases (50 % would be hidden)")
+
+# %% [markdown]
+# Modulo $R$ there is a perfectly uniform mask. So updates must become integers on a grid that all clients share: the library's
+# `FixedPointGrid`. Its ring must have room for the largest possible sum, or a sum would wrap unseen; it refuses otherwise.
+
+# %% tags=["nbval-check-output"]
+from fl_course.secure_aggregation import FixedPointGrid
+
+grid = FixedPointGrid(clip=0.5, bits=16, clients=12)
+codes, saturated = grid.encode(np.array([0.0, 0.25, -0.5, 0.7]))
+print(f"codes {codes}, {saturated} saturated; step {grid.step:.2e}; a ring of {grid.ring_bits} bits is enough for 12 clients")
+print("back:", grid.decode(codes, count=1))
+with refusal():
+    FixedPointGrid(clip=0.5, bits=16, clients=12, ring_bits=18)
+with refusal():
+    grid.encode(np.array([0.1, np.nan]))           # as an integer a NaN would look like any other number
+
+# %% [markdown]
+# ## What if somebody vanishes?
+#
+# Phones lose their connection. If client 2 never sends, its masks stay in the sum of the others:
+
+# %% tags=["nbval-check-output"]
+print("sum of clients 0 and 1 as sent:", sent[:2].sum(axis=0, dtype=np.uint16), " should be", x[:2].sum(axis=0, dtype=np.uint16))
+
+# %% [markdown]
+# The others must be able to rebuild client 2's masks, but not while it is still there. So each secret is cut into **shares**:
+# any $t$ of them give it back, $t - 1$ tell nothing. Shamir's idea: hide the secret as $f(0)$ of a random polynomial of degree
+# $t - 1$ modulo a prime; a share is a point of it. Three of five, modulo 97, by hand:
+
+# %% tags=["nbval-check-output"]
+p, secret, coefficients = 97, 42, (13, 88)                    # f(x) = 42 + 13 x + 88 x²
+shares = [(i, (secret + coefficients[0] * i + coefficients[1] * i**2) % p) for i in range(1, 6)]
+print("shares:", shares)
+
+def at_zero(points):
+    total = 0
+    for xi, yi in points:
+        weight = 1
+        for xj, _ in points:
+            if xj != xi:
+                weight = weight * xj * pow(xj - xi, -1, p) % p   # Lagrange; pow(·, -1, p) divides modulo p
+        total = (total + yi * weight) % p
+    return total
+
+print("from shares 1, 3, 5:", at_zero([shares[0], shares[2], shares[4]]), " from 2, 3, 4:", at_zero(shares[1:4]))
+
+# %% [markdown]
+# What do *two* shares tell? Try every possible third share: each gives another secret, and every secret occurs exactly once.
+
+# %% tags=["nbval-check-output"]
+possible = sorted(at_zero([*shares[:2], (3, y)]) for y in range(p))
+assert possible == list(range(p))
+print(f"two shares fit all of the {len(possible)} secrets equally well")
+
+# %% [markdown]
+# The library does the same over larger primes, with coefficients from the operating system's generator (given here to compare):
+
+# %% tags=["nbval-check-output"]
+field = PrimeField(p)
+assert share(secret, 3, 5, field, coefficients) == shares
+assert reconstruct(shares[:3], 3, field) == secret
+with refusal():
+    reconstruct(shares[:2], 3, field)
+
+# %% [markdown]
+# ## The protocol
+#
+# Now put together what Bonawitz et al. (2017) did. Everything passes through the server, as bytes.
+#
+# 1. **Advertise**: each client sends two fresh public keys. Any two clients compute the same secret from their own private
+#    and the other's public key (Diffie–Hellman): the seed of their mask. The server, who saw only public keys, cannot.
+# 2. **Share**: each client cuts its mask key, and the seed of a *self mask*, into shares, encrypted for each other client.
+# 3. **Upload**: numbers + self mask ± pair masks.
+# 4. **Consistency**: survivors sign the list of survivors. 5. **Unmask**: for each client in the sum the others hand in shares of
+#    its *self-mask seed*; for each that vanished, shares of its *mask key*. Never both of the same client.
+#
+# Why the self mask? A server could *claim* that somebody vanished, collect the mask key, and then receive the late upload: without
+# a second mask it would lie open. One round of the library, with the numbers of above and two clients more:
+
+# %% tags=["nbval-check-output"]
+inputs = dict(enumerate([*x, *x[::-1][:2]]))                   # client -> (4,) integers
+transcript = run_round(inputs, threshold=4, ring_bits=16, seed=1)     # a seed: reproducible, and not secure at all
+print(transcript.sum, "=", np.sum(list(inputs.values()), axis=0, dtype=np.uint16))
+table = pd.DataFrame([(m.kind, m.receiver == "server", m.nbytes) for m in transcript.messages], columns=["kind", "up", "bytes"])
+print(table.groupby("kind", sort=False).agg(messages=("bytes", "size"), up=("up", "first"), bytes=("bytes", "sum")).to_string())
+
+# %% [markdown]
+# ## Drop a client at each stage
+#
+# Client 2 vanishes, in five ways. Is it in the sum? Which of its two secrets has the server opened?
+
+# %% tags=["nbval-check-output"]
+for stage in ("advertise", "share", "upload", "consistency", "unmask"):
+    t = run_round(inputs, threshold=4, ring_bits=16, seed=1, drops={2: stage})
+    assert np.array_equal(t.sum, np.sum([inputs[i] for i in t.survivors], axis=0, dtype=np.uint16))
+    opened = "seed of its self mask" if 2 in t.opened_seeds else "mask key" if 2 in t.opened_keys else "nothing"
+    print(f"vanishes before {stage:12} in the sum: {2 in t.survivors!s:6} opened: {opened}")
+t = run_round(inputs, threshold=4, ring_bits=16, seed=1, drops={1: "upload", 2: "upload"})
+print("two vanish:", t.sum, "-", t.aborted)
+
+# %% [markdown]
+# The sum is exact whenever at least $t = 4$ are left; below that nothing is opened. **Try it**: what if the second client only vanishes
+# before `unmask`?
+#
+# ## The theatre
+#
+# Step through the round. Let somebody vanish, at any stage. Then let the *server* lie, and find the check that stops it.
+
+# %%
+from fl_course.workbook.theatre import Theatre
+
+Theatre(drops={"B": "upload"})
+
+# %% [markdown]
+# ## What does the server see?
+#
+# A client that sends nothing but zeros, 4,000 of them: what arrives? Uniform numbers are equally often in each of 16 buckets; the
+# χ² test asks whether the counts deviate more than chance does.
+
+# %%
+zeros = {i: np.zeros(4000, np.uint16) for i in range(5)}
+seen = run_round(zeros, threshold=4, ring_bits=16).server_view[0]       # no seed: real randomness, another every time
+counts = np.bincount(seen >> 12, minlength=16)
+figure, (ax,) = canvas(1, width=6, height=2.6)
+ax.bar(range(16), counts)
+ax.axhline(250, color="black", linewidth=0.8, label="uniform")
+ax.set(xlabel="bucket of the value (0 … 65,535 in 16 buckets)", ylabel="how often")
+show(figure, "Histogram of the masked values of a client that sent only zeros: sixteen bars of about 250 each, flat up to chance.")
+print("χ² test against uniform passed:", chisquare(counts).pvalue > 1e-6)
+assert chisquare(counts).pvalue > 1e-6
+
+# %% [markdown]
+# ## A federation that hides its updates
+#
+# In the training loop all this is one stage, `SecureSum`: the grid, the masks and the sum belong together. Clients weigh by examples,
+# and the weights are masked too, so it needs a public bound on them.
+
+# %%
+data = digits().partition(Dirichlet(0.5), clients=clients, seed=seed)
+bound = max(len(rows) for rows in data.train)
+
+def federation(*stages, **more):
+    return Coordinator(data, mlp(64, 32, 10), LocalSGD(lr=0.1, epochs=3, batch_size=10), Synchronous(1.0), stages=stages, seed=seed,
+                       **more)
+
+plain = federation().train(rounds)
+secure = federation(SecureSum(clip=0.5, max_weight=bound)).train(rounds)
+same_grid = federation(SecureSum(clip=0.5, max_weight=bound, masked=False)).train(rounds)
+assert secure.state.server.params.tobytes() == same_grid.state.server.params.tobytes()
+print("with and without masks: the same model, to the last bit")
+
+# %%
+accuracy = {name: h.last("accuracy") for name, h in {"plain floats": plain, "secure": secure}.items()}
+print({name: round(value, 3) for name, value in accuracy.items()})
+assert abs(accuracy["secure"] - accuracy["plain floats"]) < 0.03
+print(f"saturated coordinates in the last round: {secure.last('saturated'):.0f} of {clients * 2410:,}")
+
+# %% [markdown]
+# Masks cost no accuracy: they cancel exactly. The grid costs a rounding error of half a step. What it does cost is bytes; here they are by
+# purpose, of one round of everybody, as encoded:
+
+# %%
+record, before = secure.records[-1], plain.records[-1]
+table = pd.DataFrame({"up": record.bytes_up, "down": record.bytes_down, "up, plain": before.bytes_up, "down, plain": before.bytes_down})
+print(table.fillna(0).astype(int).to_string())
+
+# %% [markdown]
+# Some clients drop out of every tenth round, and training goes on with the sum of the others. Where too many are lost, the round is aborted
+# and the model stays.
+
+# %%
+shaky = federation(SecureSum(clip=0.5, max_weight=bound), fleet=Equal(drop=0.2)).train(rounds)
+for record in shaky.records:
+    aborted = next((event for event in record.events if "aborted" in event), "")
+    print(f"round {record.version}: {len(record.clients):2} of {clients} answered, accuracy {record.metrics['accuracy']:.2f} {aborted[:60]}")
+
+# %% [markdown]
+# ## What does it cost when there are many?
+#
+# On the complete graph every client shares secrets with all others: its bytes grow with $n$. Bell et al. (2020) connect each client to
+# only $k \approx \log n$ others (SecAgg+).
+
+# %%
+def extra(n, degree=None, d=8):
+    """Bytes of a client beside its masked vector, both ways."""
+    holders = n if degree is None else degree + 1
+    inputs = {1000 + i: np.zeros(d, np.uint32) for i in range(n)}
+    t = run_round(inputs, 2 * holders // 3 + 1, degree=degree, seed=1, shared_work=True)
+    return sum(m.nbytes for m in t.messages) / n - 4 * d
+
+sizes = [8, 16, 24, 32]
+complete, sparse = [extra(n) for n in sizes], [extra(n, degree=6) for n in sizes]
+figure, (ax,) = canvas(1, width=5)
+ax.plot(sizes, np.array(complete) / 1000, marker="o", label="complete graph")
+ax.plot(sizes, np.array(sparse) / 1000, marker="s", label="6 neighbours")
+ax.set(xlabel="clients n", ylabel="kB a client beside its vector", ylim=(0, None))
+show(figure, "Extra kilobytes a client by number of clients: a rising line for the complete graph, nearly level for six neighbours.")
+slope = np.polyfit(sizes, complete, 1)[0]
+print(f"complete graph: {slope:.0f} bytes more for every further client; 6 neighbours: {np.polyfit(sizes, sparse, 1)[0]:.0f}")
+assert np.polyfit(sizes, sparse, 1)[0] < slope / 10
+
+# %% tags=["nbval-check-output"]
+for n in (100, 1000, 10_000):
+    degree, threshold = recommended_degree(n)
+    print(f"n = {n:6,}: {degree} neighbours, threshold {threshold}, against one client in five corrupt and one in five lost")
+
+# %% [markdown]
+# ### Reproduction card: the price in bytes
+#
+# Bonawitz et al. count, for one client, $2na_K + (5n - 4)a_S + d\lceil\log_2 R\rceil$ bits ($a_K = a_S = 256$), against $16\,d$ in the clear.
+
+# %%
+n, d = 2**10, 2**20
+vector = d * (16 + 10) / 8                                     # 16-bit numbers, 10 bits more so that 1,024 of them fit
+formula = (2 * n * 256 + (5 * n - 4) * 256) / 8 + vector
+ours = np.polyval(np.polyfit(sizes, complete, 1), n) + vector
+print(f"the paper's formula {formula / (2 * d):.2f}×, ours extrapolated from n ≤ {sizes[-1]}: {ours / (2 * d):.2f}×")
+assert round(formula / (2 * d), 2) == 1.73
+assert 1.7 < ours / (2 * d) < 2.0
+
+# %% [markdown]
+# | | the paper (Bonawitz et al. 2017, abstract) | here (the cell above) |
+# |---|---|---|
+# | claim | 1.73× the bytes of sending in the clear, n = 2¹⁰ clients, d = 2²⁰ numbers of 16 bits | some more, 1.8–1.9×; *extrapolated*, not run |
+# | what differs | semi-honest count without signatures | signed keys and survivors, names and checksums in every message |
+#
+# ## What goes wrong
+#
+# Whatever needs single updates, or other places or grids at each client, is refused when the experiment is built.
+
+# %% tags=["nbval-check-output"]
+hidden = SecureSum(clip=0.5, max_weight=200)
+with refusal():
+    federation(TopK(0.1), hidden)                              # each client would pick its own places
+with refusal():
+    federation(SecureSum(clip=0.5, max_weight=200, threshold=clients // 2))
+with refusal():
+    Coordinator(data, mlp(64, 32, 10), schedule=Buffered(6, 3), stages=[hidden])
+with refusal():
+    Coordinator(data, mlp(64, 32, 10), LocalSGD(correction=Scaffold()), stages=[hidden])
+
+# %% [markdown]
+# And what it does not promise at all: **the sum itself still tells something.** Ask the same clients twice, the second time without one of
+# them, from the same model, and subtract:
+
+# %% tags=["nbval-check-output"]
+with_two = run_round(inputs, 4, ring_bits=16, seed=1)
+without = run_round(inputs, 4, ring_bits=16, seed=2, drops={2: "share"})
+print("difference of two sums:", with_two.sum - without.sum, " client 2's secret numbers:", inputs[2])
+
+# %% [markdown]
+# Each round kept its promise, and together they gave everything away. A sum of one survivor would be that client's update, which is
+# why at least $t$ are required. What bounds all such differences is noise: differential privacy, chapter 3. The two belong together: with secure
+# aggregation the server need not be trusted to add the noise.
+#
+# Nobody can see whether a hidden update is poisoned, either (chapter 9). And the server could invent clients: identity keys must come from somebody
+# who is trusted, which a notebook cannot provide.
+#
+# ## Summary
+#
+# - Pair masks cancel in the sum; modulo R, a masked vector is uniform. Floats leak and lose.
+# - Shamir shares let the others mend the sum when somebody vanishes; below the threshold nothing is opened.
+# - Self masks protect late uploads; signatures stop a server that tells different stories.
+# - The model is the same bit for bit; the price is bytes, linear in n, or in the degree k of the graph.
+# - The sum itself still leaks. Differential privacy bounds that.
+#
+# **Next**: exercises 04 (share, mask, recover, and break it with two answers), then chapter 5 on compression.
+#
+# **References**: K. Bonawitz et al., *Practical secure aggregation for privacy-preserving machine learning*, CCS 2017. · J. Bell et al.,
+# *Secure single-server aggregation with (poly)logarithmic overhead*, CCS 2020. · A. Shamir, *How to share a secret*, CACM 1979.

@@ -34,7 +34,8 @@ class Compression(Stage):
     feedback    it keeps what it did not send and adds it to the next update
     picks       its payload holds some of the numbers as they are, which a later stage may clip or round
     quantises   it rounds to a grid
-    lengthens   what is sent can have a larger norm than what was meant
+    lengthens   what is sent can have a larger norm than what was meant; a method longest(bound, size) then says by how
+                much at most, and noise behind a clip is scaled to that
     """
 
     feedback = False
@@ -96,11 +97,13 @@ def refuse_unsound(stage: Compression, experiment: Coordinator) -> None:
                 f"{name} with error feedback under {theirs}: the residual carries parts of earlier updates past the clip that "
                 f"the noise was made for; use {name}(feedback=False) if it has that, or leave one of the two out."
             )
-        if other.noisy and stage.lengthens:
+        if other.noisy and i < here and stage.lengthens and not hasattr(stage, "longest"):
             raise CompositionError(
                 f"{name} can send an update that is longer than the one it was given, but the noise of {theirs} is scaled to "
-                "the norm before; what counts is the norm of what is on the wire. Use TopK(feedback=False), which only shortens."
+                f"the norm before; what counts is the norm of what is on the wire. Let {name} declare longest(bound, size)."
             )
+        if other.noisy and i > here and not stage.picks:
+            raise CompositionError(f"{theirs} must clip what is on the wire, but {name} has packed it; put {theirs} before it.")
         if isinstance(other, Clip | FedNova) and i > here and not (stage.picks and isinstance(other, Clip)):
             raise CompositionError(f"{theirs} needs the update as numbers, but {name} has packed it; put {theirs} before it.")
         if isinstance(other, Compression):
@@ -209,6 +212,10 @@ class RandomK(Compression):
     @property
     def lengthens(self) -> bool:                                 # type: ignore[override]
         return not self.feedback
+
+    def longest(self, bound: float, size: int) -> float:
+        """The largest norm of what is sent for an update (size,) of norm `bound`."""
+        return bound * size / kept(self.ratio, size) if self.lengthens else bound
 
     def compress(self, x: Vector, ctx: Context) -> Sparse:
         k = kept(self.ratio, x.size)

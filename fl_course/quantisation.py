@@ -10,6 +10,7 @@ A grid that each client scales by its own largest entry is not shared, so none o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -82,6 +83,16 @@ def _check_bits(bits: int) -> None:
         raise ValueError(f"bits must be a whole number from 1 to 16, not {bits!r}")
 
 
+def stretched(bound: float, size: int, levels: int, block: int | None) -> float:
+    """The largest norm that `quantise` can make of a vector of norm `bound`, whatever the dice say.
+
+    No number moves by more than a step, 2·max/(levels - 1) of its block, nor beyond max; and over blocks of B numbers
+    Σ B·max² ≤ B·‖x‖².
+    """
+    root = math.sqrt(min(block or size, size))
+    return bound * min(1 + 2 * root / (levels - 1), max(1.0, root)) * (1 + 1e-6)            # float32
+
+
 def levels_of(bits: int) -> int:
     """2^bits - 1 levels, an odd number, so that zero is one of them; two, without zero, for one bit."""
     return max(2, 2**bits - 1)
@@ -107,6 +118,10 @@ class QSGD(Compression):
     def compress(self, x: Vector, ctx: Context) -> Quantised:
         return quantise(x, levels_of(self.bits), self.block, ctx.rng("quantise"))
 
+    def longest(self, bound: float, size: int) -> float:
+        """What noise must be scaled to if updates (size,) are clipped to `bound` before they are rounded."""
+        return stretched(bound, size, levels_of(self.bits), self.block)
+
     def check(self, experiment: Coordinator) -> None:
         refuse_unsound(self, experiment)
         if self.bits == 1 and any(getattr(stage, "feedback", False) for stage in experiment.pipeline):
@@ -129,6 +144,10 @@ class Ternary(Compression):
 
     def compress(self, x: Vector, ctx: Context) -> Quantised:
         return quantise(x, 3, self.block, ctx.rng("quantise"))
+
+    def longest(self, bound: float, size: int) -> float:
+        """As QSGD's."""
+        return stretched(bound, size, 3, self.block)
 
 
 @dataclass(frozen=True)
@@ -173,6 +192,8 @@ class Rotate(Stage):
     All clients share one rotation for the whole run, drawn from the seed, so that the server can undo it on the sum (also
     under masks), an update of an older version needs no other, and a residual kept in rotated coordinates stays right.
     """
+
+    lengthens = False
 
     def client(self, update: Update, ctx: Context) -> Update:
         x, n = dense(update.delta, "Rotate").copy(), _power(update.delta.size)

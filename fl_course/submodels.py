@@ -65,6 +65,10 @@ class FederatedDropout(Compression):
         ]
         return np.concatenate(parts)
 
+    def longest(self, bound: float, size: int) -> float:
+        """The largest norm with which a client of norm `bound` enters the sum after the division by p."""
+        return bound / float(self.probabilities().min())
+
     def down(self, server: Server, ctx: Context) -> Server:
         part: Any = self.compress(dense(server.params, "FederatedDropout"), ctx)      # decoded to (d,) on arrival
         return replace(server, params=part)

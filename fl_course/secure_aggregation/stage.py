@@ -147,7 +147,7 @@ class SecureSum(Stage):
             opened = secure.close(total, ctx.arrived)
             _count_bytes(secure, ctx, closing=True)
             if opened is None:
-                ctx.meter.events.append(f"the secure sum was aborted and the model stays as it was: {secure.aborted}")
+                ctx.meter.events.append("there is no secure sum of this round: the model stays as it was")
                 return Aggregate(np.zeros(ctx.server.params.shape), 0.0)
             total = opened
         values, weight = self.grid(len(ctx.cohort)).decode_weighted(total)

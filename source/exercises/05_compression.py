@@ -125,7 +125,7 @@ def fastest(options, compute, mbit):
         for name, (rounds, nbytes) in options.items()
         if rounds is not None
     }
-    best = min(seconds, key=seconds.get)
+    best = min(seconds, key=lambda name: seconds[name])
     return best, seconds[best]
     ### END SOLUTION
 

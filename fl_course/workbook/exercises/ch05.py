@@ -238,7 +238,7 @@ def fastest(options, compute, mbit):
         for name, (rounds, nbytes) in options.items()
         if rounds is not None
     }
-    best = min(seconds, key=seconds.get)
+    best = min(seconds, key=lambda name: seconds[name])
     return best, seconds[best]
 
 
@@ -264,7 +264,7 @@ def megabytes(options, compute, mbit):
 
 def compute_once(options, compute, mbit):
     seconds = {n: compute + r * 8 * b / (mbit * 1e6) for n, (r, b) in options.items() if r is not None}
-    best = min(seconds, key=seconds.get)
+    best = min(seconds, key=lambda name: seconds[name])
     return best, seconds[best]
 
 

@@ -1,0 +1,416 @@
+"""The exercises of chapter 4: solutions, common mistakes and their hints. How a chapter is written: workbook/checks.py."""
+
+import math
+
+import numpy as np
+
+from fl_course.workbook.checks import Exercise, Mistake, agrees_with, expect
+
+PRIMES = (10007, 10009, 10037, 10039, 10061, 10067)
+R = 2**10
+
+# --- 04.share --------------------------------------------------------------------------------------------------------
+
+
+def share(secret, coefficients, n, p):
+    return [(x, (secret + sum(c * x**k for k, c in enumerate(coefficients, start=1))) % p) for x in range(1, n + 1)]
+
+
+def from_zero(secret, coefficients, n, p):
+    return [(x, (secret + sum(c * x**k for k, c in enumerate(coefficients, start=1))) % p) for x in range(n)]
+
+
+def not_reduced(secret, coefficients, n, p):
+    return [(x, secret + sum(c * x**k for k, c in enumerate(coefficients, start=1))) for x in range(1, n + 1)]
+
+
+def powers_from_zero(secret, coefficients, n, p):
+    return [(x, (secret + sum(c * x**k for k, c in enumerate(coefficients))) % p) for x in range(1, n + 1)]
+
+
+def draw_secret(rng):
+    p = int(rng.choice(PRIMES))
+    t = int(rng.integers(2, 5))
+    coefficients = [int(c) for c in rng.integers(1, p, size=t - 1)]
+    return int(rng.integers(1, p)), coefficients, int(rng.integers(t + 1, 8)), p
+
+
+# --- 04.reconstruct --------------------------------------------------------------------------------------------------
+
+
+def reconstruct(shares, p):
+    secret = 0
+    for x, y in shares:
+        above, below = 1, 1
+        for other, _ in shares:
+            if other != x:
+                above, below = above * -other % p, below * (x - other) % p
+        secret += y * above * pow(below, -1, p)
+    return secret % p
+
+
+def float_division(shares, p):
+    secret = 0.0
+    for x, y in shares:
+        weight = 1.0
+        for other, _ in shares:
+            if other != x:
+                weight *= -other / (x - other)
+        secret += y * weight
+    return round(secret) % p
+
+
+def whole_division(shares, p):
+    secret = 0
+    for x, y in shares:
+        above, below = math.prod(-o for o, _ in shares if o != x), math.prod(x - o for o, _ in shares if o != x)
+        secret += y * (above // below)
+    return secret % p
+
+
+def sum_of_shares(shares, p):
+    return sum(y for _, y in shares) % p
+
+
+def sign_forgotten(shares, p):
+    secret = 0
+    for x, y in shares:
+        above, below = math.prod(o for o, _ in shares if o != x), math.prod(x - o for o, _ in shares if o != x)
+        secret += y * above * pow(below, -1, p)
+    return secret % p
+
+
+def draw_shares(rng):
+    p = int(rng.choice(PRIMES))
+    t = 2 * int(rng.integers(1, 3))                    # 2 or 4: an odd number of factors, so that a lost sign shows
+    points = sorted(int(x) for x in rng.permutation(np.arange(2, 12))[:t])
+    points[-1] += 1                                    # never only neighbours: fractions must occur
+    secret, coefficients = int(rng.integers(1, p)), [int(c) for c in rng.integers(1, p, size=t - 1)]
+    every = dict(share(secret, coefficients, 13, p))
+    return [(x, every[x]) for x in points], p
+
+
+# --- 04.what_it_tells ------------------------------------------------------------------------------------------------
+
+
+def what_it_tells(y, size):
+    return 1 / (1 + np.exp(-(2 * y - 1) / (2 * size**2)))
+
+
+def always_half(y, size):
+    return 0.5
+
+
+def variance_forgotten(y, size):
+    return 1 / (1 + np.exp(-(2 * y - 1) / (2 * size)))
+
+
+def likelihood(y, size):
+    return np.exp(-((y - 1) ** 2) / (2 * size**2)) / (size * np.sqrt(2 * np.pi))
+
+
+def of_the_zero(y, size):
+    return 1 - what_it_tells(y, size)
+
+
+def draw_masked_number(rng):
+    return float(rng.uniform(-1.5, 2.5)), float(rng.choice([0.4, 0.7, 2.0, 3.0]))
+
+
+# --- 04.mask_pairs ---------------------------------------------------------------------------------------------------
+
+
+def mask_pairs(x, masks, R):
+    sent = np.array(x)
+    for (u, v), mask in masks.items():
+        sent[u] += mask
+        sent[v] -= mask
+    return sent % R
+
+
+def both_add(x, masks, R):
+    sent = np.array(x)
+    for (u, v), mask in masks.items():
+        sent[u] += mask
+        sent[v] += mask
+    return sent % R
+
+
+def no_modulus(x, masks, R):
+    sent = np.array(x)
+    for (u, v), mask in masks.items():
+        sent[u] += mask
+        sent[v] -= mask
+    return sent
+
+
+def only_one_pair(x, masks, R):
+    sent = np.array(x)
+    for (u, v), mask in masks.items():
+        sent[u], sent[v] = x[u] + mask, x[v] - mask
+    return sent % R
+
+
+def draw_masks(n, d, rng):
+    return {(u, v): rng.integers(0, R, size=d) for u in range(n) for v in range(u + 1, n)}
+
+
+def test_mask_pairs(fn, rng):
+    for _ in range(5):
+        n = int(rng.integers(3, 6))
+        x, masks = rng.integers(0, R // n, size=(n, 3)), draw_masks(n, 3, rng)
+        kept, tried = x.copy(), f"{n} clients with 3 numbers each, R = {R}"
+        got = fn(x, {pair: mask.copy() for pair, mask in masks.items()}, R)
+        expect(np.asarray(got).sum(axis=0) % R, kept.sum(axis=0) % R, f"{tried}: the sum of what is sent, modulo R")
+        expect(got, mask_pairs(kept, masks, R), f"{tried}: what is sent")
+        expect(x, kept, f"{tried}: the inputs afterwards, which must stay as they were")
+
+
+# --- 04.recover ------------------------------------------------------------------------------------------------------
+
+
+def recover(total, gone, survivors, masks, R):
+    total = np.array(total)
+    for u in survivors:
+        if u < gone:
+            total -= masks[u, gone]
+        else:
+            total += masks[gone, u]
+    return total % R
+
+
+def wrong_way(total, gone, survivors, masks, R):
+    total = np.array(total)
+    for u in survivors:
+        total = total + masks[u, gone] if u < gone else total - masks[gone, u]
+    return total % R
+
+
+def always_minus(total, gone, survivors, masks, R):
+    total = np.array(total)
+    for u in survivors:
+        total = total - masks[min(u, gone), max(u, gone)]
+    return total % R
+
+
+def not_repaired(total, gone, survivors, masks, R):
+    return np.array(total) % R
+
+
+def no_ring(total, gone, survivors, masks, R):
+    total = np.array(total)
+    for u in survivors:
+        total = total - masks[u, gone] if u < gone else total + masks[gone, u]
+    return total
+
+
+def draw_drop_out(rng):
+    n = int(rng.integers(4, 7))
+    x, masks = rng.integers(0, R // n, size=(n, 3)), draw_masks(n, 3, rng)
+    gone = int(rng.integers(1, n - 1))                 # somebody with neighbours on both sides
+    survivors = [u for u in range(n) if u != gone]
+    return mask_pairs(x, masks, R)[survivors].sum(axis=0) % R, gone, survivors, masks, R
+
+
+# --- 04.vector_bytes -------------------------------------------------------------------------------------------------
+
+
+def vector_bytes(n, d, bits):
+    ring_bits = (n * (2**bits - 1)).bit_length()
+    return math.ceil(d * ring_bits / 8)
+
+
+def no_room(n, d, bits):
+    return math.ceil(d * bits / 8)
+
+
+def whole_bytes(n, d, bits):
+    return d * math.ceil((n * (2**bits - 1)).bit_length() / 8)
+
+
+def bits_not_bytes(n, d, bits):
+    return d * (n * (2**bits - 1)).bit_length()
+
+
+def all_clients(n, d, bits):
+    return n * vector_bytes(n, d, bits)
+
+
+def draw_sizes(rng):
+    return int(rng.integers(3, 200)), int(rng.integers(101, 1000)), int(rng.choice([9, 11, 12]))
+
+
+# --- 04.open_input ---------------------------------------------------------------------------------------------------
+
+
+def open_input(y, seed_shares, key_shares, p):
+    def at_zero(shares):
+        total = 0
+        for x, value in shares:
+            weight = 1
+            for other, _ in shares:
+                if other != x:
+                    weight = weight * other * pow(other - x, -1, p) % p
+            total += value * weight
+        return total
+
+    return (y - at_zero(seed_shares) - at_zero(key_shares)) % p
+
+
+def only_the_self_mask(y, seed_shares, key_shares, p):
+    return (y - reconstruct(seed_shares, p)) % p
+
+
+def only_the_pair_mask(y, seed_shares, key_shares, p):
+    return (y - reconstruct(key_shares, p)) % p
+
+
+def added_again(y, seed_shares, key_shares, p):
+    return (y + reconstruct(seed_shares, p) + reconstruct(key_shares, p)) % p
+
+
+def halves_together(y, seed_shares, key_shares, p):
+    return (y - reconstruct([*seed_shares, *key_shares], p)) % p
+
+
+def draw_two_answers(rng):
+    p, t = int(rng.choice(PRIMES)), int(rng.integers(2, 4))
+    secrets = [int(s) for s in rng.integers(1, p, size=2)]
+    shares = [share(s, [int(c) for c in rng.integers(1, p, size=t - 1)], 2 * t, p) for s in secrets]
+    y = (int(rng.integers(1, p)) + sum(secrets)) % p
+    return y, shares[0][:t], shares[1][t:], p
+
+
+EXERCISES = (
+    Exercise(
+        name="04.share",
+        title="Cut a secret into shares",
+        difficulty=1,
+        minutes=10,
+        test=agrees_with(share, draw_secret),
+        hints=(
+            "The secret is f(0). So it is the term without x, and no share may be made at x = 0.",
+            "f(x) = secret + c₁·x + c₂·x² + …; the first coefficient belongs to x¹.",
+            "For each x from 1 to n: (x, f(x) % p).",
+        ),
+        solution=share,
+        mistakes=(
+            Mistake(from_zero, "The first share is made at x = 0: it is the secret itself. Begin with x = 1."),
+            Mistake(not_reduced, "Without the modulus the size of a share tells about the secret. Take everything modulo p."),
+            Mistake(powers_from_zero, "The first coefficient is multiplied by x⁰. It belongs to x¹; x⁰ is the secret's place."),
+        ),
+    ),
+    Exercise(
+        name="04.reconstruct",
+        title="Put a secret together again",
+        difficulty=3,
+        minutes=20,
+        test=agrees_with(reconstruct, draw_shares, 8),
+        hints=(
+            "Lagrange: f(0) = Σ y_i · Π (0 - x_j) / (x_i - x_j), the product over all j other than i.",
+            "There are no fractions modulo p: to divide by b is to multiply by `pow(b, -1, p)`.",
+            "Multiply all (0 - x_j) and all (x_i - x_j), then add y · above · pow(below, -1, p), and take % p at the end.",
+        ),
+        solution=reconstruct,
+        mistakes=(
+            Mistake(float_division, "You divide real numbers, and get another number. Modulo p, a/b is a · pow(b, -1, p)."),
+            Mistake(whole_division, "`//` throws the remainder away. Modulo p, a/b is a · pow(b, -1, p)."),
+            Mistake(sum_of_shares, "Shares are points of a polynomial, not parts of a sum: weigh each with its Lagrange weight."),
+            Mistake(sign_forgotten, "The factors above are 0 - x_j, not x_j: with an odd number of them the sign is wrong."),
+        ),
+    ),
+    Exercise(
+        name="04.what_it_tells",
+        title="What a float mask tells",
+        difficulty=2,
+        minutes=15,
+        test=agrees_with(what_it_tells, draw_masked_number, 8),
+        hints=(
+            "Bayes: P(1 | y) = p(y | 1) / (p(y | 0) + p(y | 1)), since both were equally likely before.",
+            "p(y | x) is the normal density at y - x; what is the same above and below cancels.",
+            "The ratio p(y | 0) / p(y | 1) is exp(-(2y - 1) / (2·size²)); the answer is 1 / (1 + that).",
+        ),
+        solution=what_it_tells,
+        mistakes=(
+            Mistake(always_half, "That is the answer for a uniform mask modulo R. A normal mask says more: y = 5 speaks for 1."),
+            Mistake(variance_forgotten, "`size` is a standard deviation: the exponent is divided by 2·size², not by 2·size."),
+            Mistake(likelihood, "That is p(y | 1), a density. Divide it by p(y | 0) + p(y | 1)."),
+            Mistake(of_the_zero, "That is the probability of 0. Asked for is the probability of 1."),
+        ),
+    ),
+    Exercise(
+        name="04.mask_pairs",
+        title="Pairwise masks that cancel",
+        difficulty=2,
+        minutes=10,
+        test=test_mask_pairs,
+        hints=(
+            "Copy x first. Then go through the pairs.",
+            "The client with the smaller number adds the mask of the pair, the other subtracts it.",
+            "sent[u] += mask; sent[v] -= mask; and everything modulo R at the end.",
+        ),
+        solution=mask_pairs,
+        mistakes=(
+            Mistake(both_add, "Both clients add the mask, so it is in the sum twice. One adds, the other subtracts."),
+            Mistake(no_modulus, "The sum is right, but what is sent is not in [0, R), and its size tells: take it modulo R."),
+            Mistake(only_one_pair, "Each new pair overwrites the masks of the pairs before. Add to what is already there."),
+        ),
+    ),
+    Exercise(
+        name="04.recover",
+        title="Recover from a drop-out",
+        difficulty=3,
+        minutes=15,
+        test=agrees_with(recover, draw_drop_out),
+        hints=(
+            "What is left in the sum is what each survivor did with its mask of the pair with the client that is gone.",
+            "A survivor u with u < gone has added masks[u, gone]; one with u > gone has subtracted masks[gone, u].",
+            "Undo it: subtract the first kind, add the second, modulo R.",
+        ),
+        solution=recover,
+        mistakes=(
+            Mistake(wrong_way, "You do again what the survivors did. Undo it: subtract what was added."),
+            Mistake(always_minus, "Survivors with a larger number than the lost client *subtracted* their mask: add it back."),
+            Mistake(not_repaired, "The masks of the pairs with the lost client are still in the sum."),
+            Mistake(no_ring, "Almost: the sum lives modulo R."),
+        ),
+    ),
+    Exercise(
+        name="04.vector_bytes",
+        title="Count the bytes",
+        difficulty=2,
+        minutes=10,
+        test=agrees_with(vector_bytes, draw_sizes, 8),
+        hints=(
+            "How large can the sum of n numbers below 2^bits become?",
+            "n·(2^bits - 1); the ring must have room for it, so it needs as many bits as that number has: `.bit_length()`.",
+            "d numbers of that many bits, packed without gaps: ceil(d · ring_bits / 8).",
+        ),
+        solution=vector_bytes,
+        mistakes=(
+            Mistake(no_room, "A ring of `bits` bits holds one number; the sum of n would wrap around, and nobody would notice."),
+            Mistake(whole_bytes, "Numbers can share a byte: pack all bits first, round up to whole bytes once."),
+            Mistake(bits_not_bytes, "Those are bits. Eight of them are a byte."),
+            Mistake(all_clients, "That is what all clients send together. Asked for is one client's vector."),
+        ),
+    ),
+    Exercise(
+        name="04.open_input",
+        title="Break it with two answers",
+        difficulty=4,
+        minutes=25,
+        test=agrees_with(open_input, draw_two_answers),
+        hints=(
+            "y = x + self mask + pair mask, modulo p. What do you have to take away?",
+            "Each list of shares gives one of the two masks: Lagrange at zero, as in 4.2.",
+            "x = (y - at_zero(seed_shares) - at_zero(key_shares)) % p.",
+        ),
+        solution=open_input,
+        mistakes=(
+            Mistake(only_the_self_mask, "The pair mask still hides it. That is why honest clients never give away both."),
+            Mistake(only_the_pair_mask, "The self mask still hides it: this is what protects an upload that comes late."),
+            Mistake(added_again, "The client added its masks. Take them away."),
+            Mistake(halves_together, "The two lists are shares of two different secrets; put each together by itself."),
+        ),
+    ),
+)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import fl_course                                                # one thread, as in the course
+import fl_course  # one thread, as in the course
 from fl_course.bits import decode_positions, encode_positions
 from fl_course.compression import top_k
 from fl_course.core import Context, Server, Update

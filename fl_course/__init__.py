@@ -55,7 +55,7 @@ from .privacy import Adaptive, CentralDP
 from .quadratics import Bowls, two_bowls
 from .quantisation import QSGD, Downlink, Rotate, SignSGD, Ternary
 from .schedule import Buffered, Schedule, Synchronous
-from .secure_aggregation.stage import SecureSum
+from .secure_aggregation import DistributedNoise, SecureSum
 from .selection import PoissonSelection, Selector, UniformSelection
 from .stages import ByExamples, Clip, Stage, Uniform
 from .submodels import FederatedDropout

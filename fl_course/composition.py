@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .aggregation import Aggregation
-from .data import FederatedData
+from .data import Dataset, FederatedData
 from .evaluation import Evaluation
 from .fleet import Fleet
 from .models import Model
@@ -15,6 +15,7 @@ from .optimizers import ServerOptimizer
 from .schedule import Schedule
 from .selection import Selector
 from .stages import Stage
+from .training import Correction, LocalSGD
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 KINDS = {
     "data": FederatedData,
     "model": Model,
+    "training": LocalSGD,
     "schedule": Schedule,
     "selection": Selector,
     "weights": Stage,
@@ -37,7 +39,10 @@ def check_composition(experiment: Coordinator) -> None:
     parts = [(name, kind, getattr(experiment, name)) for name, kind in KINDS.items()]
     for name, kind, part in parts + [(f"stages[{i}]", Stage, stage) for i, stage in enumerate(experiment.stages)]:
         if not isinstance(part, kind):
-            raise TypeError(f"{name} must be of the kind {kind.__name__}, not {part!r}")
+            hint = f"; make one: {part.__name__}(…)" if isinstance(part, type) and issubclass(part, kind) else ""
+            hint = "; it goes into LocalSGD(correction=…)" if isinstance(part, Correction) else hint
+            hint = "; deal it to clients first: .partition(…)" if isinstance(part, Dataset) else hint
+            raise TypeError(f"{name} must be of the kind {kind.__name__}, not {part!r}{hint}")
     if not isinstance(experiment.seed, int | np.integer) or experiment.seed < 0:
         raise ValueError(f"seed must be a whole number from 0, not {experiment.seed!r}")
     _check_model(experiment.model, experiment.data)

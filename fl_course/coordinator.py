@@ -79,6 +79,8 @@ class Coordinator:
     strict: bool = False                # raise at the first invalid update instead of going on without it
 
     def __post_init__(self) -> None:
+        if isinstance(self.stages, Stage):
+            raise TypeError(f"stages is a list, also of one: stages=[{self.stages!r}]")
         object.__setattr__(self, "stages", tuple(self.stages))
         check_composition(self)
         object.__setattr__(self, "seed", int(self.seed))
@@ -106,7 +108,7 @@ class Coordinator:
 
         Ends early, returning the reason, when a stage's budget does not cover another round.
         """
-        if not isinstance(rounds, int) or rounds < 0:
+        if not isinstance(rounds, int | np.integer) or rounds < 0:
             raise ValueError(f"rounds must be a whole number from 0, not {rounds!r}")
         state = state or self.initial()
         if state.server.params.shape != (self.model.dim,):

@@ -67,8 +67,8 @@ def _canonical(word: object) -> object:
 def stream(seed: int, *purpose: object) -> np.random.Generator:
     """An independent random stream named by its purpose, e.g. `stream(0, "select", version)`.
 
-    The words are hashed into the 128-bit key of a counter-based generator (Philox; Salmon et al. 2011), so streams of
-    different names never overlap and asking for one changes no other. Do not draw secrets from it.
+    The words are hashed into the 128-bit key of a counter-based generator (Philox; Salmon et al. 2011), so two names share
+    a stream only if 128 bits of SHA-256 collide, and asking for one changes no other. Do not draw secrets from it.
     """
     key = np.frombuffer(fingerprint(seed, *purpose)[:16], dtype="<u8").astype(np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
@@ -76,7 +76,7 @@ def stream(seed: int, *purpose: object) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Server:
-    """All that the coordinator carries from one version of the model to the next."""
+    """The server's own part of a run: the model, its version, and what belongs to them. The whole is coordinator.State."""
 
     params: Vector                                               # (d,)
     version: int = 0                                             # server steps taken so far

@@ -50,6 +50,8 @@ class Dataset:
         Each client keeps `test_fraction` of its share for a test of its own. The share goes with the position in
         `clients`; which part of it is the test, and how a writer writes, go with the id.
         """
+        if not isinstance(how, Partitioner):
+            raise TypeError(f"how must be a rule such as IID() or Shards(2), not {how!r}")
         if isinstance(clients, int | np.integer) and clients > 0:
             clients = range(clients)
         if not isinstance(clients, Iterable):

@@ -40,7 +40,7 @@ class Stragglers:
     """Devices that do not manage all their epochs: LocalSGD(epochs=Stragglers(share=0.9, epochs=20)).
 
     In every round each client is a straggler with probability `share`, and then does a whole number of epochs drawn
-    evenly from 1 … epochs - 1 (Li et al. 2020, section 5.2); the others do all `epochs`.
+    evenly from 1 … epochs - 1 (Li et al. 2020, section 5.2, as in the authors' program); the others do all `epochs`.
     """
 
     share: float = 0.5

@@ -97,7 +97,8 @@ def fairness(accuracies: np.ndarray) -> dict[str, float]:
 def drift(updates: Sequence[Update]) -> float:
     """How far the clients pull apart: the root mean square of ‖Δ_k - mean Δ‖, as a share of that of ‖Δ_k‖.
 
-    0: all agree; 1: the updates cancel out. NaN when the server cannot read single updates (compressed or masked ones).
+    0: all agree; 1: the updates cancel out; √(1 - 1/n): n updates of one length at right angles. NaN when the server cannot
+    read single updates (compressed or masked ones).
     """
     if not updates or any(not isinstance(u.delta, np.ndarray) or not u.weight for u in updates):
         return float("nan")

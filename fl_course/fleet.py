@@ -58,7 +58,7 @@ class Equal(Fleet):
 
 @dataclass(frozen=True)
 class LogNormal(Fleet):
-    """Devices whose speeds and links differ by log-normal factors, as measured fleets of phones do.
+    """Devices whose speeds and links differ by log-normal factors: most are alike, a few are many times slower.
 
     examples_per_second, down_mbit, up_mbit: medians over the fleet; *_spread: standard deviation of the natural
     logarithm (0: all equal; 1: one device in six is more than e ≈ 2.7 times slower than the median); jitter: the same

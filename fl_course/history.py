@@ -56,7 +56,8 @@ class History:
         return next((value for value in reversed(self.series(metric)) if value == value), math.nan)
 
     def rounds_to(self, accuracy: float, metric: str = "accuracy") -> int | None:
-        """The first version at which the metric reached this value, or None (McMahan et al. 2017, tables 1 and 2)."""
+        """The first version at which the metric reached this value, or None. McMahan et al. (2017, tables 1 and 2) count so
+        too, but interpolate between two rounds."""
         reached = (record.version for record in self.records if record.metrics.get(metric, -math.inf) >= accuracy)
         return next(reached, None)
 

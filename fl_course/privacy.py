@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 NOT_COVERED = ("epsilon covers the models, not what else this record shows: training losses, drift, per-client accuracy, "
                "byte counts and who took part")
 KNOWN_SEED = "the noise seed is known: this run is not private, for whoever knows the seed can subtract the noise"
+NO_NOISE = "epsilon is infinite: something was released without noise, and nobody is protected"
 KNOWN_COINS = ("the cohorts are drawn from the experiment's seed: the amplification in epsilon holds only against those who "
                "do not know it")
 
@@ -125,7 +126,7 @@ class CentralDP(Stage):
         # A buffer can hold two answers of one client: then that client moves the sum twice as far.
         times = max(Counter(ctx.arrived).values(), default=1)
         cap, cohort = cap_of(experiment.weights), expected_cohort(experiment)
-        sensitivity = times * cap * longest_on_wire(self, experiment, bound)
+        sensitivity = times * longest_on_wire(self, experiment, cap * bound)
         rng, multiplier = self.source(server.version), self.update_multiplier(experiment)
         total = noised(aggregate.total, multiplier, sensitivity, rng)
         if self.adaptive is not None:
@@ -261,6 +262,8 @@ def keep_books(stage: Any, ctx: Context, ledger: Ledger, rounds_left: Callable[[
         ctx.meter.notes["not_private"] = 1.0
     if ctx.server.version == 0:
         ctx.meter.events.extend([NOT_COVERED] + [KNOWN_SEED] * (stage.noise_seed is not None))
+    if math.isinf(ledger.spent()):
+        ctx.meter.events.append(NO_NOISE)
 
 
 def rounds_left(ledger: Ledger, event: Event) -> int:

@@ -89,10 +89,10 @@ def refuse_stretching(stage: Stage, experiment: Coordinator) -> None:
     for other in _after(stage, experiment):
         changes = type(other).client is not Stage.client
         if changes and not hasattr(other, "longest") and getattr(other, "lengthens", True):
+            advice = f"put it before {name}, or let its class declare lengthens = False, or longest(bound, size)."
             raise CompositionError(
                 f"{type(other).__name__} after {name} may send an update that is longer than the clip bound, and noise is "
-                f"scaled to what is on the wire; put it before {name}, or let its class declare lengthens = False, or "
-                "longest(bound, size)."
+                f"scaled to what is on the wire; {'use rounding=' + repr('toward zero') + '.' if other.masks else advice}"
             )
 
 
@@ -107,7 +107,10 @@ def refuse_side_channels(name: str, experiment: Coordinator) -> None:
 
 
 def _place(stage: Stage, experiment: Coordinator) -> int:
-    return next(i for i, other in enumerate(experiment.pipeline) if other is stage)
+    for i, other in enumerate(experiment.pipeline):
+        if other is stage:
+            return i
+    raise ValueError(f"{stage!r} is not a stage of this experiment")
 
 
 def _before(stage: Stage, experiment: Coordinator) -> tuple[Stage, ...]:

@@ -250,3 +250,12 @@ class Downlink(Stage):
     def down(self, server: Server, ctx: Context) -> Server:
         rng = stream(ctx.seed, "downlink", server.version)
         return replace(server, params=on_values(server.params, lambda x: quantise(x, levels_of(self.bits), self.block, rng)))
+
+    def check(self, experiment: Coordinator) -> None:
+        here = next(i for i, stage in enumerate(experiment.pipeline) if stage is self)
+        for later in experiment.pipeline[here + 1 :]:
+            if type(later).down is not Stage.down:
+                raise CompositionError(
+                    f"{type(later).__name__} after Downlink needs the model as numbers, but Downlink has packed it; put "
+                    "Downlink last, and once."
+                )

@@ -45,7 +45,7 @@ class Synchronous(Schedule):
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
-            raise ValueError(f"fraction must be in (0, 1], not {self.fraction}")
+            raise ValueError(f"fraction must be in (0, 1], not {self.fraction}: a share of the clients, not their number")
         if not isinstance(self.min_clients, int) or self.min_clients < 1:
             raise ValueError(f"min_clients must be a whole number from 1, not {self.min_clients}")
         if not (self.over_selection >= 0 and math.isfinite(self.over_selection)):

@@ -70,7 +70,7 @@ class TreeDP(Stage):
             nodes = seeded_nodes(self.noise_seed)
         total = numbers(aggregate.total).astype("float64")
         if self.noise_multiplier:
-            sigma = self.noise_multiplier * cap * longest_on_wire(self, ctx.experiment, self.clip)
+            sigma = self.noise_multiplier * longest_on_wire(self, ctx.experiment, cap * self.clip)
             total = total + tree_noise(step, total.shape, sigma, nodes) - tree_noise(step - 1, total.shape, sigma, nodes)
         keep_books(self, ctx, ledger.charge(event), lambda: self.steps_allowed(ledger) - step)
         return Aggregate(total, expected_cohort(ctx.experiment) * cap)

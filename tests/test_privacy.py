@@ -8,6 +8,7 @@ import pytest
 from small import UNIFORM, InOrder, Lie, Spy, Timed, experiment, federation, final
 
 from fl_course import (
+    QSGD,
     Adaptive,
     Aggregation,
     Buffered,
@@ -22,6 +23,7 @@ from fl_course import (
     LocalSGD,
     PoissonSelection,
     Scaffold,
+    SecureSum,
     SignSGD,
     Stage,
     Synchronous,
@@ -78,6 +80,7 @@ def test_no_noise_and_no_clip_is_no_privacy_to_the_bit():
     history = private(stage).train(3)
     assert final(private(stage)) == final(experiment(weights=UNIFORM))
     assert history.series("epsilon") == [math.inf] * 3
+    assert all(any("epsilon is infinite" in event for event in record.events) for record in history.records)
 
 
 def test_no_noise_local_and_tree_are_no_privacy():
@@ -428,7 +431,7 @@ class Rounded(Doubler):
         ({"training": LocalSGD(correction=FedDyn())}, "FedDyn"),
         ({"before": [TopK(0.5)]}, "residual"),
         ({"after": [TopK(0.5)]}, "residual"),
-        ({"before": [SignSGD(feedback=False)]}, "clipped"),
+        ({"before": [SignSGD(feedback=False)]}, "packed"),
         ({"after": [Doubler()]}, "longer"),
         ({"after": [CentralDP(1.0, 1.0)]}, "two private stages"),
         ({"after": [FedNova()]}, "longer|neither masks nor noises"),
@@ -453,6 +456,25 @@ def test_a_declared_stretch_is_noised():
     plain, stretched = ([CentralDP(1.0, 1.0, noise_seed=1)], [CentralDP(1.0, 1.0, noise_seed=1), Rounded()])
     a, b = (experiment(weights=UNIFORM, stages=stages).train(1).last("noise_std") for stages in (plain, stretched))
     assert b == pytest.approx(2 * a)
+
+
+def test_rounding_is_part_of_the_sensitivity_on_the_wire():
+    spy, coarse = Spy(), QSGD(4)
+    it = experiment(weights=ByExamples(cap=4), stages=[CentralDP(0.01, 1.0, noise_seed=1), coarse])
+    limit = coarse.longest(4 * 0.01, it.model.dim)
+    object.__setattr__(it, "stages", (*it.stages, spy))
+    assert it.train(2).last("noise_std") == pytest.approx(limit / 12)      # m·cap = 3·4
+    norms = [norm(update.delta.dense()) for update in spy.sent]
+    assert 0.04 < max(norms) <= limit                                       # rounding did lengthen some
+
+
+def test_central_noise_on_a_secure_sum():
+    stages = [CentralDP(0.5, 1.0, noise_seed=1), SecureSum(clip=1.0, rounding="toward zero", threshold=2)]
+    secure, plain = experiment(weights=UNIFORM, stages=stages).train(2), experiment(weights=UNIFORM, stages=stages[:1]).train(2)
+    assert np.allclose(secure.state.server.params, plain.state.server.params, atol=2e-4)
+    assert secure.series("epsilon") == plain.series("epsilon")
+    with pytest.raises(CompositionError, match="toward zero"):
+        experiment(weights=UNIFORM, stages=[stages[0], SecureSum(clip=1.0, threshold=2)])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from fl_course import (
     Ternary,
     Update,
 )
-from fl_course.quantisation import hadamard, quantise
+from fl_course.quantisation import hadamard, levels_of, quantise
 from fl_course.stages import client_half
 from fl_course.wire import encode_update
 
@@ -91,8 +91,12 @@ def test_blocks_have_their_own_scale_and_long_vectors_are_as_short_ones():
 def test_tiny_numbers_are_rounded_as_well_as_large_ones():
     x = np.array([1.0, -0.4, 0.1, 0.7], np.float32)
     for scale in (1e-38, 1e-31, 1e-20, 1e38):
-        mean = np.mean([quantise(x * np.float32(scale), 15, None, np.random.default_rng(s)).dense() / scale for s in range(800)], 0)
-        assert np.abs(mean - x).max() < 0.02
+        draws = (quantise(x * np.float32(scale), 15, None, np.random.default_rng(s)).dense() for s in range(800))
+        assert np.abs(np.mean([draw / scale for draw in draws], axis=0) - x).max() < 0.02
+
+
+def test_levels_are_odd_so_that_zero_is_one():
+    assert [levels_of(bits) for bits in (1, 2, 3, 8, 16)] == [2, 3, 7, 255, 65535]
 
 
 def test_signs_are_the_contraction_of_the_paper():

@@ -80,6 +80,7 @@ def test_the_sum_in_a_federation_is_the_sum_of_integers_computed_by_hand(weights
     {"stage": SecureSum(0.5, max_weight=8, degree=4)},
     {"stage": SecureSum(0.5, max_weight=8, bits=32, ring_bits=40)},
     {"before": [Rotate()]},
+    {"before": [Downlink(8)]},
     {"before": [Clip(0.3)], "weights": Uniform()},
     {"fleet": Timed(dict.fromkeys(range(6), 1.0), gone=(2, 5)), "stage": SecureSum(0.5, max_weight=8, threshold=4)},
     {"schedule": Synchronous(0.67, over_selection=0.4), "fleet": Timed({k: 1.0 + k for k in range(6)}),
@@ -170,6 +171,16 @@ def test_a_poisson_cohort_may_be_too_small_and_the_next_one_is_not():
     assert len(small) < 12
     for record in small:
         assert any("could not be opened" in e or "no update" in e for e in record.events)
+
+
+def test_a_fixed_threshold_with_poisson_cohorts_is_checked_in_each_round():
+    """2t > n keeps a server from asking two halves: a cohort that is too large for t = 3 is not opened either."""
+    it = secure(federation((8,) * 12), dataclasses.replace(SECURE, threshold=3), schedule=Synchronous(0.4),
+                selection=PoissonSelection(), seed=5)
+    records = it.train(8).records
+    opened = [r for r in records if not any("could not be opened" in e or "no update" in e for e in r.events)]
+    assert 0 < len(opened) < 8
+    assert all(3 <= len(r.clients) <= 5 for r in opened)
 
 
 def test_a_client_that_received_another_model_does_not_take_part():
@@ -323,7 +334,6 @@ class Noise(Stage):
     ({"stages": [SECURE, Half()]}, "Half after SecureSum"),
     ({"stages": [SECURE, Clip(1.0)], "weights": Uniform()}, "Clip after SecureSum"),
     ({"stages": [SECURE, dataclasses.replace(SECURE)]}, "both mask"),
-    ({"stages": [Downlink(8), SECURE]}, "on its way down"),
     ({"stages": [FedNova(), SECURE]}, "in the clear"),
     ({"training": LocalSGD(correction=Scaffold())}, "in the clear"),
     ({"stages": [Noise(), SECURE]}, "toward zero"),

@@ -36,7 +36,7 @@ def test_full_rank_is_exact_and_low_rank_converges_to_the_best():
     w = (rng.standard_normal((15, 20)) * 0.1 + np.outer(rng.standard_normal(15), rng.standard_normal(20)) * 2).astype(np.float32)
     x[:300] = w.ravel()
     errors = [np.linalg.norm((through([stage], x, ctx(d=x.size, memory=memory)) - x)[:300]) for _ in range(30)]
-    u, s, vt = np.linalg.svd(w.astype(float))
+    s = np.linalg.svd(w.astype(float), compute_uv=False)
     best = math.sqrt(np.square(s[2:]).sum())                  # Eckart and Young
     assert errors[-1] == pytest.approx(best, rel=0.02)
     assert errors[0] > errors[-1]

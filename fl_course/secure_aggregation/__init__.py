@@ -8,6 +8,7 @@ check; on a k-regular graph, Bell et al., "Secure Single-Server Aggregation with
     graph.py      the round's parameters, who pairs whom messages.py  the nine messages, as bytes
     client.py     the client's state machine             server.py    the server's
     rounds.py     both wired together, drop-outs and liars included
+    stage.py      SecureSum, all of it as a stage of the training loop       distributed.py  its noise
 
 What is promised, and against whom
 ----------------------------------
@@ -32,6 +33,7 @@ rounds): at least t are required, and only differential privacy bounds the rest.
 made for secrets (no constant time, no wiping).
 """
 
+from .distributed import DistributedNoise, discrete_gaussian
 from .field import P31, P61, P521, PrimeField
 from .graph import Setup, components, recommended_degree
 from .grid import FixedPointGrid, pack, unpack
@@ -39,9 +41,11 @@ from .masking import SharedWork, add_mask, insecure_random, mask
 from .messages import Abort, Message, Refused
 from .rounds import STAGES, Round, Transcript, new_round_id, run_round
 from .shamir import reconstruct, reconstruct_keys, share, share_keys
+from .stage import SecureSum
 
 __all__ = [
-    "P31", "P61", "P521", "STAGES", "Abort", "FixedPointGrid", "Message", "PrimeField", "Refused", "Round", "Setup",
-    "SharedWork", "Transcript", "add_mask", "components", "insecure_random", "mask", "new_round_id", "pack",
-    "recommended_degree", "reconstruct", "reconstruct_keys", "run_round", "share", "share_keys", "unpack",
+    "P31", "P61", "P521", "STAGES", "Abort", "DistributedNoise", "FixedPointGrid", "Message", "PrimeField", "Refused",
+    "Round", "SecureSum", "Setup", "SharedWork", "Transcript", "add_mask", "components", "discrete_gaussian",
+    "insecure_random", "mask", "new_round_id", "pack", "recommended_degree", "reconstruct", "reconstruct_keys",
+    "run_round", "share", "share_keys", "unpack",
 ]  # fmt: skip

@@ -21,6 +21,8 @@ import numpy as np
 from ..core import Aggregate, ClientFailure, CompositionError, Context, Server, Update, Vector, fingerprint
 from ..masked import Masked
 from ..stages import ByExamples, Stage, dense
+from ..wire import decode_model, encode_model
+from .distributed import DistributedNoise
 from .graph import ROUND_ID_BYTES, Setup
 from .grid import FixedPointGrid
 from .masking import insecure_random
@@ -52,6 +54,7 @@ class SecureSum(Stage):
     max_weight  the largest number of examples of one client, when they weigh (weights=ByExamples())
     rounding    "nearest", or "toward zero", which never lengthens an update, as noise scaled to a clip bound needs
     masked      False: the same integers without masks or protocol. To compare with; it protects nobody
+    noise       DistributedNoise(…): every client adds its share of noise, and no single sum is without it
     round_seed  None: secrets come from the operating system. A number: reproducible bytes, and not secure at all
 
     The weight travels as one more masked coordinate, and what a client would say in the clear (examples, losses) is left
@@ -68,6 +71,7 @@ class SecureSum(Stage):
     max_weight: int = 1
     rounding: str = "nearest"
     masked: bool = True
+    noise: DistributedNoise | None = None
     round_seed: int | None = None
     masks = True
 
@@ -88,9 +92,16 @@ class SecureSum(Stage):
         threshold = 2 * holders // 3 + 1 if self.threshold is None else self.threshold
         return Setup(round_id, cohort, threshold, dimension, self.grid(len(cohort)).ring_bits, self.degree)
 
+    @property
+    def lengthens(self) -> bool:
+        """What a private stage before this one asks: may the update on the wire be longer than it was handed in?"""
+        return self.rounding == "nearest"
+
     # --- the three halves ----------------------------------------------------------------------------------------------
 
     def begin(self, ctx: Context) -> None:
+        if self.noise is not None:
+            self.noise.begin(ctx)                        # ends the run if the budget does not cover the round
         ctx.meter.notes.setdefault("saturated", 0.0)
         if not self.masked:
             return
@@ -102,7 +113,7 @@ class SecureSum(Stage):
             ctx.session[KEY] = f"the secure round of version {version} could not be opened: {why}"
             ctx.meter.events.append(ctx.session[KEY])
             return
-        secure = Round(setup, model_hash=model_hash(ctx.server), seed=self.round_seed, shared_work=True)
+        secure = Round(setup, model_hash=model_hash(_as_received(ctx)), seed=self.round_seed, shared_work=True)
         secure.open()
         ctx.session[KEY] = secure
         _count_bytes(secure, ctx)
@@ -120,10 +131,15 @@ class SecureSum(Stage):
             raise ClientFailure("its update holds NaN or infinite values: refused before masking")
         grid = self.grid(len(ctx.cohort))
         x = values.astype(np.float64) / max(weight, 1)
+        if self.noise is not None:
+            x = self.noise.shorten(x)
         if self.rounding == "toward zero":
             x = np.trunc(x / grid.step) * grid.step
         codes, saturated = grid.encode_weighted(x, weight)
         ctx.meter.notes["saturated"] += saturated
+        if self.noise is not None:
+            share = self.noise.share(grid, x.size, self.rounding, self.setup(ctx.cohort, codes.size).threshold)
+            codes = self.noise.add(codes, share, grid.ring_bits, ctx.server.version, update.client)
         if not self.masked:
             return replace(update, delta=Masked(codes, grid.ring_bits), weight=1.0, metrics={})
         secure = ctx.session[KEY]
@@ -150,7 +166,10 @@ class SecureSum(Stage):
                 ctx.meter.events.append("there is no secure sum of this round: the model stays as it was")
                 return Aggregate(np.zeros(ctx.server.params.shape), 0.0)
             total = opened
-        values, weight = self.grid(len(ctx.cohort)).decode_weighted(total)
+        grid = self.grid(len(ctx.cohort))
+        if self.noise is not None:
+            return self.noise.release(grid, total, ctx)
+        values, weight = grid.decode_weighted(total)
         return Aggregate(values, float(weight))
 
     # --- what it does not go with ----------------------------------------------------------------------------------------
@@ -180,11 +199,6 @@ class SecureSum(Stage):
                 raise CompositionError(
                     f"{name} after SecureSum: masked integers look random and may only be added; put {name} before it."
                 )
-            if kind.down is not Stage.down:
-                raise CompositionError(
-                    f"{name} changes the model on its way down, but masks are bound to the hash of the model that the round "
-                    f"is about, so that clients with different models never add up; leave {name} or SecureSum out."
-                )
             if any(getattr(stage, trait, False) for trait in ("picks", "quantises")):
                 raise CompositionError(
                     f"{name} before SecureSum: each client would have its own places or its own scale, and integers add up "
@@ -210,14 +224,17 @@ class SecureSum(Stage):
             )
 
     def _check_cohort(self, experiment: Coordinator) -> None:
-        clients = experiment.clients
-        asked = len(clients) if experiment.selection.poisson else experiment.schedule.start(len(clients), 0, True)
+        clients, poisson = experiment.clients, experiment.selection.poisson
+        asked = len(clients) if poisson else experiment.schedule.start(len(clients), 0, True)
+        stage = replace(self, threshold=None, degree=None) if poisson else self          # those are checked in each round
         try:                                             # the largest cohort there can be
-            setup = self.setup(clients[:asked], experiment.model.dim + 1)
+            setup = stage.setup(clients[:asked], experiment.model.dim + 1)
         except (ValueError, TypeError) as why:
             raise CompositionError(f"SecureSum cannot work with cohorts of {asked} clients: {why}") from why
+        if self.noise is not None:
+            self.noise.check(self, experiment, setup.threshold, asked)
         goal = getattr(experiment.schedule, "goal", lambda count: asked)(len(clients))
-        if self.degree is None and not experiment.selection.poisson and goal < setup.threshold:
+        if self.degree is None and not poisson and goal < setup.threshold:
             raise CompositionError(
                 f"a step waits for {goal} of {asked} clients, but the secure sum opens nothing below {setup.threshold} "
                 "answers, so every round would be aborted; lower over_selection, or set threshold (more than half)."
@@ -228,6 +245,14 @@ def model_hash(server: Server) -> bytes:
     """32 bytes: which model, of which version, a client received."""
     params: Vector = np.ascontiguousarray(server.params, dtype="<f4")
     return fingerprint("model", server.version, params.tobytes())
+
+
+def _as_received(ctx: Context) -> Server:
+    """The model of this round as every client decodes it. A stage that sends each client another one makes them refuse."""
+    server = ctx.server
+    for stage in ctx.experiment.pipeline:
+        server = stage.down(server, ctx)
+    return server if server is ctx.server else decode_model(encode_model(server))
 
 
 def _count_bytes(secure: Round, ctx: Context, closing: bool = False) -> None:

@@ -41,7 +41,7 @@ def grade(
     grades = []
     for one in grading.grade_files(folder, files, chapter, seconds, cell_seconds, jobs, seed):
         grades.append(one)
-        say(f"[{len(grades)}/{len(files)}] {one.file}: {one.solved} {one.problem}")
+        say(f"[{len(grades)}/{len(files)}] {one.file}: {one.solved} of {len(one.exercises)} solved. {one.problem}".rstrip())
     written = grading.write_grades(grades, out)
     total = len(checks.chapter(chapter))
     grades.sort(key=lambda grade: grade.file)

@@ -42,10 +42,10 @@ def one_update(experiment: Coordinator) -> dict[str, float]:
     """Bytes of the first update of client 0: by formula, at least, as encoded, and of the whole message."""
     server = experiment.initial().server
     client = experiment.clients[0]
-    update = experiment.training.prepare(experiment.model, experiment.data).train([Task(client, server, experiment.seed)])[0]
+    trainer = experiment.training.prepare(experiment.model, experiment.data)
+    update = trainer.train([Task(client, server, experiment.seed)])[0]
     report = wire_report(client_half(experiment.pipeline, update, Context(experiment.seed, server, client=client)))
-    return {"formula": report["formula"], "entropy bound": report["bound"], "encoded": report["payload"],
-            "whole message": report["message"]}
+    return {"formula": report["formula"], "bound": report["bound"], "encoded": report["payload"], "message": report["message"]}
 
 
 def compression(ratio: float, bits: int, feedback: bool) -> Iterator[Point]:
@@ -59,9 +59,9 @@ def compression(ratio: float, bits: int, feedback: bool) -> Iterator[Point]:
         yield Point(
             lines={"accuracy by round": (record.version, accuracy), "accuracy by MB": (sent / 1e6, accuracy)},
             bars={"bytes of one update": list(bars.items())},
-            text=f"After round {record.version}: {accuracy:.1%} of the held-out digits are read rightly, {sent / 1e6:.3f} MB sent "
-                 f"up in all. An update weighs {bars['whole message']:.0f} bytes instead of {plain:,}: "
-                 f"{plain / bars['whole message']:.0f} times less.",
+            text=f"After round {record.version}: {accuracy:.1%} of the held-out digits are read rightly, {sent / 1e6:.3f} MB "
+                 f"sent up in all. An update weighs {bars['message']:,.0f} bytes; uncompressed, its numbers alone "
+                 f"weigh {plain:,}.",
         )
 
 

@@ -103,6 +103,19 @@ def attacked(x: np.ndarray, label: int, bound: float, noise_multiplier: float, r
     return read_off(noised(update, noise_multiplier, bound, rng), len(x))
 
 
+def halftone(image: np.ndarray, left: float) -> list[tuple[float, float]]:
+    """An 8 × 8 picture as the points of one line: two strokes a pixel, the longer the darker; NaN lifts the pen."""
+    points = []
+    for row, column in np.ndindex(8, 8):
+        dark = float(image[8 * row + column]) / 2
+        if dark < 0.03:
+            continue
+        x, y = left + column + 0.5, 7.5 - row
+        for height in (y - 0.2, y + 0.2):
+            points += [(x - dark, height), (x + dark, height), (np.nan, np.nan)]
+    return points
+
+
 # --- the widget -------------------------------------------------------------------------------------------------------
 
 
@@ -114,26 +127,25 @@ def privacy_sandwich(epsilon: float, clip: float, cohort: int) -> Iterator[Point
     image, label = data.x[0].ravel(), int(data.y[0])
     guess = attacked(image, label, clip, z, stream(0, "attack"))
     quality = psnr(image, guess)
-    for pixel, (true, seen) in enumerate(zip(image, guess, strict=True)):
-        yield Point({"the image": (pixel, float(true)), "read off the noisy update": (pixel, float(seen))},
+    pictures = {"the image": halftone(image, 0), "read off the noisy update": halftone(guess, 9)}
+    for i in range(max(map(len, pictures.values()))):
+        yield Point({name: points[i] for name, points in pictures.items() if i < len(points)},
                     text=f"Noise {z:.2f} clip bounds; the image read off one update has {quality:.0f} dB.")
     stage = CentralDP(clip, z, DELTA, accountant=RDP(), noise_seed=0)
     steps = federation(cohort, [stage]).run(ROUNDS)
     release = PoissonSampled(rate, Gaussian(z))
     proved = audit_rounds(z, rate, ROUNDS, TRIALS)
-    plain: tuple[float, ...] = ()
     for _, record in steps:
         t, accuracy, spent = record.version, record.metrics["accuracy"], record.metrics["epsilon"]
         basic = Basic().epsilon(Repeated(release, t), DELTA)
         yield Point(
             {"with this noise": (t, accuracy), "at most, by Rényi": (t, spent), "at most, added up": (t, basic),
-             "at least, by audit": (t, float(proved[t - 1]))},
+             "at least, by audit": (t, float(proved[t - 1]) or np.nan)},      # a logarithmic axis has no 0
             text=f"After round {t}: accuracy {accuracy:.1%}; epsilon is between {proved[t - 1]:.2f} (audit) and "
                  f"{spent:.2f} (Rényi) at delta {DELTA:g}. Noise {z:.2f} clip bounds on the sum; the image read off one "
                  f"noisy update has {quality:.0f} dB.",
         )
-    plain = without_privacy(cohort)
-    for t, accuracy in enumerate(plain, start=1):
+    for t, accuracy in enumerate(without_privacy(cohort), start=1):
         yield Point({"without clip and noise": (t, accuracy)})
 
 
@@ -151,7 +163,7 @@ def privacy_sandwich_explorer() -> Explorer:
                   lines=("with this noise", "without clip and noise")),
             Chart("epsilon so far", x="round", y="ε", x_range=(0, ROUNDS), y_log=True,
                   lines=("at most, added up", "at most, by Rényi", "at least, by audit")),
-            Chart("one client's image, pixel by pixel", x="pixel", y="grey", x_range=(0, 63), y_range=(0, 1),
+            Chart("one client's image, and what an attacker reads", x="column", y="row", x_range=(0, 17), y_range=(0, 10),
                   lines=("the image", "read off the noisy update")),
         ],
         title=f"The privacy sandwich: digits, {CLIENTS} clients, {ROUNDS} rounds, retrained as you move",

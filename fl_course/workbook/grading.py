@@ -95,6 +95,9 @@ def grade_file(path: Path, folder: Path, chapter: str, seconds: float, cell_seco
         found = _read(result) or {"exercises": blank, "cells": [], "at": 0, "finished": False}
     if problem and found["at"]:
         problem += f" in cell {found['at']}"
+    asked = set(MENTION.findall("\n".join(_cells(path) or [])))
+    if not problem and asked and chapter not in asked:
+        problem = f"a notebook of chapter {', '.join(sorted(asked))}: none of its checks is of chapter {chapter}"
     return Grade(name, found["exercises"], time.monotonic() - start, problem, found["cells"])
 
 

@@ -2,8 +2,8 @@
 # # Exercises 1 · Federated averaging
 #
 # Seven functions, from three lines to twenty minutes. Write each in its cell; the cell below it answers at once, offline, on
-# fresh random inputs. Stuck? `hint("01.weighted_average")` gives one step more at each call, three steps; `reveal(…)` shows a
-# solution. No exercise needs the answer of another.
+# fresh random inputs. Stuck? `hint("01.weighted_average")` gives one step more at each call, three steps; `reveal(…)`, called
+# twice, shows a solution. No exercise needs the answer of another.
 
 # %%
 import numpy as np
@@ -79,8 +79,8 @@ check("01.shards", shards)
 
 # %% [markdown] tags=["exercise"]
 # ## 1.5 Rounds to a target
-# *Difficulty 1 of 5 · 5 minutes.* The measure of the FedAvg paper: the first round (counted from 1) whose accuracy is at least the
-# target; None if there is none.
+# *Difficulty 1 of 5 · 5 minutes.* The measure of the FedAvg paper (which also interpolates between two rounds; we do not): the
+# first round, counted from 1, whose accuracy is at least the target; None if there is none.
 
 # %% tags=["exercise"]
 def rounds_to_target(accuracies, target):
@@ -117,8 +117,8 @@ check("01.fedsgd_round", fedsgd_round)
 
 # %% [markdown] tags=["exercise"]
 # ## 1.7 Find the bug: the coordinator that forgets
-# *Difficulty 2 of 5 · 10 minutes.* This coordinator was found in a design document. Its accuracy never leaves 10 %. Clients send
-# `delta = local - broadcast`. Write it right.
+# *Difficulty 2 of 5 · 10 minutes.* This coordinator was found in a design document. It runs without an error, but with a neural
+# network it hardly ever does better than guessing. Clients send `delta = local - broadcast`. Write it right.
 #
 # ```python
 # for cohort in deltas:                       # one round after the other

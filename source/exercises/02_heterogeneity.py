@@ -2,8 +2,8 @@
 # # Exercises 2 · Heterogeneity and client drift
 #
 # Seven functions, from ten minutes to half an hour. Write each in its cell; the cell below it answers at once, offline, on fresh
-# random inputs. Stuck? `hint("02.proximal_step")` gives one step more at each call, three steps; `reveal(…)` shows a solution.
-# No exercise needs the answer of another.
+# random inputs. Stuck? `hint("02.proximal_step")` gives one step more at each call, three steps; `reveal(…)`, called twice, shows
+# a solution. No exercise needs the answer of another.
 
 # %%
 import numpy as np
@@ -27,7 +27,7 @@ check("02.proximal_step", proximal_step)
 
 # %% [markdown] tags=["exercise"]
 # ## 2.2 Why dividing the average by 1 + μ is not FedProx
-# *Difficulty 4 of 5 · 30 minutes, with paper.* Client k's loss is a bowl along the axes: $L_k(w) = \frac12 \sum_i a_{ki} (w_i - m_{ki})^2$.
+# *Difficulty 4 of 5 · 30 minutes, with pencil and paper.* Client k's loss is a bowl along the axes: $L_k(w) = \frac12 \sum_i a_{ki} (w_i - m_{ki})^2$.
 # Everything happens axis by axis. All clients take `steps` gradient steps and count alike. Where does the federation come to rest
 # 1. if the clients run plain FedAvg and the server divides the average *change* by $1+\mu$;
 # 2. if the clients run FedProx with this $\mu$ and the server averages?

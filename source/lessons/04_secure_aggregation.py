@@ -322,8 +322,25 @@ print("difference of two sums:", with_two.sum - without.sum, " client 2's secret
 
 # %% [markdown]
 # Each round kept its promise, and together they gave everything away. A sum of one survivor would be that client's update, which is
-# why at least $t$ are required. What bounds all such differences is noise: differential privacy, chapter 3. The two belong together: with secure
-# aggregation the server need not be trusted to add the noise.
+# why at least $t$ are required. What bounds all such differences is noise: differential privacy, chapter 3.
+#
+# ## Noise that nobody has to be trusted with
+#
+# The two belong together. Every client adds a small *share* of noise to its integers before masking; no sum that can be opened is without
+# enough of it, and no server has to be trusted to add any (Kairouz et al. 2021). The shares are discrete Gaussians, because the sum lives on a
+# grid; the ledger is that of chapter 3, and rounding to the grid is paid for.
+
+# %%
+noise = DistributedNoise(norm=1.0, noise_multiplier=0.5, delta=1e-3, noise_seed=seed)     # with a known seed: for the page only
+noisy = federation(SecureSum(clip=0.5, noise=noise), weights=Uniform()).train(rounds)
+deviation = noise.share(SecureSum(clip=0.5).grid(clients), 2410, "nearest", 2 * clients // 3 + 1)
+print(f"a client's share: {deviation:,.0f} steps of the grid; accuracy {noisy.last('accuracy'):.2f}, epsilon {noisy.last('epsilon'):.0f}")
+
+# %% [markdown]
+# Twelve clients are far too few: to hide one of them with a small ε takes noise that drowns the other eleven. With ten thousand the same noise is
+# spread over ten thousand, which is why the large systems ask so many.
+#
+# ## What remains
 #
 # Nobody can see whether a hidden update is poisoned, either (chapter 9). And the server could invent clients: identity keys must come from somebody
 # who is trusted, which a notebook cannot provide.
@@ -334,9 +351,10 @@ print("difference of two sums:", with_two.sum - without.sum, " client 2's secret
 # - Shamir shares let the others mend the sum when somebody vanishes; below the threshold nothing is opened.
 # - Self masks protect late uploads; signatures stop a server that tells different stories.
 # - The model is the same bit for bit; the price is bytes, linear in n, or in the degree k of the graph.
-# - The sum itself still leaks. Differential privacy bounds that.
+# - The sum itself still leaks. Differential privacy bounds that, and each client can bring its share of the noise.
 #
 # **Next**: exercises 04 (share, mask, recover, and break it with two answers), then chapter 5 on compression.
 #
 # **References**: K. Bonawitz et al., *Practical secure aggregation for privacy-preserving machine learning*, CCS 2017. · J. Bell et al.,
 # *Secure single-server aggregation with (poly)logarithmic overhead*, CCS 2020. · A. Shamir, *How to share a secret*, CACM 1979.
+# · P. Kairouz, Z. Liu, T. Steinke, *The distributed discrete Gaussian mechanism for federated learning with secure aggregation*, ICML 2021.

@@ -43,15 +43,16 @@ energy = np.cumsum(np.sort(delta**2)[::-1]) / np.sum(delta**2)
 figure, (left, right) = canvas(2)
 left.hist(delta, bins=101)
 left.set(xlabel="change of a parameter", ylabel="parameters", yscale="log", title=f"{d:,} numbers of one client")
-right.plot(np.arange(1, d + 1) / d, energy, label="largest first")
-right.plot([0, 1], [0, 1], label="all equal")
+share = np.arange(1, d + 1) / d
+right.plot(share, energy, label="largest first")
+right.plot(share, share, label="if all were equal")
 right.set(xlabel="share of the numbers", ylabel="share of the energy", xscale="log", xlim=(1e-3, 1))
 show(figure, "Left: histogram of the changes of one client, nearly all close to zero with long tails. Right: share of the energy "
      "held by the largest numbers, far above the line of equal shares.")
 
 # %%
-for share in (0.01, 0.1, 0.5):
-    print(f"the largest {share:4.0%} hold {energy[round(share * d) - 1]:.0%} of the energy")
+for part in (0.01, 0.1, 0.5):
+    print(f"the largest {part:4.0%} hold {energy[round(part * d) - 1]:.0%} of the energy")
 assert energy[round(0.1 * d) - 1] > 0.4
 
 # %% [markdown]
@@ -285,8 +286,8 @@ for name, history in runs.items():
     right.plot(uplink(history), history.series("accuracy"), label=name)
 left.set(xlabel="round", ylabel="accuracy")
 right.set(xlabel="MB sent up", ylabel="accuracy", xscale="log")
-show(figure, "Left: accuracy by round; unbiased quantisers follow the uncompressed run, top 1 percent and signs lag, random 1 percent is "
-     "slow. Right: accuracy by megabytes on a logarithmic axis; top 1 percent is ahead by more than a factor of ten.")
+show(figure, "Left: accuracy by round; 8 bits and ternary follow the uncompressed run, top 1 percent, PowerSGD and signs lag, random "
+     "1 percent is slow. Right: accuracy by megabytes on a logarithmic axis; top 1 percent is ahead by more than a factor of ten.")
 
 # %%
 last = {name: np.mean(history.series("accuracy")[-5:]) for name, history in runs.items()}
@@ -406,23 +407,26 @@ with refusal():
     Coordinator(data, model, stages=[TopK(0.01), SignSGD()])       # two memories for one loss
 
 # %% [markdown]
-# Two more belong here; say what a stage *is*, and the library knows. Secure sums add integers on one grid that all clients share:
-# positions that differ from client to client cannot be added under masks, and tell about the client's data. And noise that was
-# scaled to a clip is too small if rounding lengthens the update afterwards, or a residual carries old data past the clip.
+# Secure sums (chapter 4) add integers on one grid that all clients share: positions that differ from client to client cannot be
+# added under masks, and tell about the client's data. And noise for privacy (chapter 3) is scaled to a clip bound: what an
+# update owes from earlier rounds must not slip past it.
 
 # %% tags=["nbval-check-output"]
-class Masks(Stage):
-    masks = True
+with refusal():
+    Coordinator(data, model, weights=Uniform(), stages=[TopK(0.01), SecureSum(clip=1.0)])
+with refusal():
+    Coordinator(data, model, weights=Uniform(), stages=[TopK(0.01), CentralDP(clip=1.0, noise_multiplier=1.0)])
+with refusal():
+    Coordinator(data, model, weights=Uniform(), stages=[QSGD(8), CentralDP(clip=1.0, noise_multiplier=1.0)])
 
-class Noise(Stage):
-    noisy = True
+# %% [markdown]
+# Rounding *after* the clip can lengthen the update again: a number of 0.1 steps may go up to a whole one. The sensitivity is that of
+# what is on the wire, so a quantiser declares by how much it can stretch, and the noise grows with it. How much does that cost?
 
-with refusal():
-    Coordinator(data, model, stages=[TopK(0.01), Masks()])
-with refusal():
-    Coordinator(data, model, stages=[Noise(), QSGD(8)])
-with refusal():
-    Coordinator(data, model, stages=[TopK(0.01), Noise()])
+# %% tags=["nbval-check-output"]
+for after in (None, QSGD(16), QSGD(8, block=64), QSGD(8), Ternary()):
+    bound = after.longest(1.0, d) if after else 1.0
+    print(f"clip 1, then {after!r:28}: noise is scaled to {bound:.3f}")
 
 # %% [markdown]
 # ## Summary

@@ -275,7 +275,7 @@ def halves_together(y, seed_shares, key_shares, p):
 
 def draw_two_answers(rng):
     p, t = int(rng.choice(PRIMES)), int(rng.integers(2, 4))
-    secrets = [int(s) for s in rng.integers(1, p, size=2)]
+    secrets = [int(s) for s in rng.choice(np.arange(1, p), size=2, replace=False)]
     shares = [share(s, [int(c) for c in rng.integers(1, p, size=t - 1)], 2 * t, p) for s in secrets]
     y = (int(rng.integers(1, p)) + sum(secrets)) % p
     return y, shares[0][:t], shares[1][t:], p

@@ -87,6 +87,8 @@ class CentralDP(Stage):
     With weights=ByExamples(cap) client k sends n_k·delta, n_k ≤ cap: delta is clipped to `clip`, one client moves the sum
     by cap·clip at most, and the public denominator is m·cap. clip=inf is allowed without noise, to compare with.
 
+    Before SecureSum(…, rounding="toward zero") the server still adds the noise: it is trusted with the sum, not with updates.
+
     The price depends on how cohorts come about (`event`): amplification only for PoissonSelection() on Synchronous
     rounds; exactly m of n, every other selector, over-selection and buffers are priced as if everybody took part.
     """

@@ -118,7 +118,7 @@ class LocalSGD:
         if self.batch_size is not None and (not isinstance(self.batch_size, int) or self.batch_size < 1):
             raise ValueError(f"batch_size must be a whole number from 1, or None for all, not {self.batch_size!r}")
         if self.correction is not None and not isinstance(self.correction, Correction):
-            raise TypeError(f"correction must be a Correction such as FedProx(…), not {self.correction!r}; stages go into stages=[…]")
+            raise TypeError(f"correction must be FedProx(…) or its like, not {self.correction!r}; a stage goes into stages=[…]")
         if not 0 < self.lr_decay <= 1:
             raise ValueError(f"lr_decay must be in (0, 1], not {self.lr_decay}")
         if not 0 <= self.momentum < 1:

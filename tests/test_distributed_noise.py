@@ -15,6 +15,7 @@ from fl_course import (
     Context,
     DistributedNoise,
     LocalSGD,
+    PoissonSelection,
     Scaffold,
     SecureSum,
     Synchronous,
@@ -124,6 +125,14 @@ def test_the_denominator_is_the_planned_cohort_whoever_drops_out():
     gone = Timed(dict.fromkeys(range(6), 1.0), gone=(2,))
     next(experiment(schedule=Synchronous(1.0), weights=UNIFORM, stages=[after, STAGE], fleet=gone).run(1))
     assert after.sums[0].weight == 6.0
+
+
+def test_a_poisson_cohort_too_small_to_open_is_not_charged():
+    it = run(data=federation((8,) * 12), schedule=Synchronous(0.2), selection=PoissonSelection(), seed=5)
+    records = it.train(12).records
+    opened = [r for r in records if "epsilon" in r.metrics]
+    assert 0 < len(opened) < 12
+    assert opened[-1].metrics["epsilon"] == pytest.approx(RDP().epsilon([Repeated(Gaussian(2.0), len(opened))], 1e-5))
 
 
 def test_without_a_seed_the_noise_is_another_every_time():

@@ -16,6 +16,7 @@ from fl_course.workbook.validate import validate
 # The smallest parameters with which a lesson still makes sense; a lesson that is not named runs with its own.
 SMALL: dict[str, dict] = {
     "01_fedavg": {"rounds": 3, "repeats": 1},
+    "03_privacy": {"rounds": 4, "trials": 300},
 }
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STUBS = sorted((ROOT / "exercises").glob("*.ipynb"))

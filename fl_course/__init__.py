@@ -29,6 +29,7 @@ from .core import (
     Update,
     stream,
 )
+from .correction import Correction
 from .data import (
     IID,
     Dataset,
@@ -59,7 +60,7 @@ from .secure_aggregation import DistributedNoise, SecureSum
 from .selection import PoissonSelection, Selector, UniformSelection
 from .stages import ByExamples, Clip, Stage, Uniform
 from .submodels import FederatedDropout
-from .training import Correction, LocalSGD
+from .training import LocalSGD
 from .tree_privacy import TreeDP
 from .wire import WireError
 

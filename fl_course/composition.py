@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .aggregation import Aggregation
+from .correction import Correction
 from .data import Dataset, FederatedData
 from .evaluation import Evaluation
 from .fleet import Fleet
@@ -15,7 +16,7 @@ from .optimizers import ServerOptimizer
 from .schedule import Schedule
 from .selection import Selector
 from .stages import Stage
-from .training import Correction, LocalSGD
+from .training import LocalSGD
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .core import Aggregate, ClientId, CompositionError, Context, Server, Task, Update, Vector
+from .correction import Affine, Gradient
 from .optimizers import FedAvg
 from .stages import Stage, dense
-from .training import Affine, Gradient
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator

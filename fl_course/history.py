@@ -43,7 +43,10 @@ class History:
         return len(self.records)
 
     def series(self, metric: str) -> list[float]:
-        """One value a record; NaN where it was not measured."""
+        """One value a record; NaN where it was not measured. Raises ValueError for a metric that no record has."""
+        known = {name: None for record in self.records for name in record.metrics}
+        if self.records and metric not in known:
+            raise ValueError(f"no record has the metric {metric!r}; there are {', '.join(known)}")
         return [record.metrics.get(metric, math.nan) for record in self.records]
 
     @property
@@ -53,7 +56,7 @@ class History:
 
     def last(self, metric: str) -> float:
         """The newest measured value, or NaN."""
-        return next((value for value in reversed(self.series(metric)) if value == value), math.nan)
+        return next((r.metrics[metric] for r in reversed(self.records) if metric in r.metrics), math.nan)
 
     def rounds_to(self, accuracy: float, metric: str = "accuracy") -> int | None:
         """The first version at which the metric reached this value, or None. McMahan et al. (2017, tables 1 and 2) count so

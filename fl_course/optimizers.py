@@ -67,7 +67,7 @@ class FedAvgM(ServerOptimizer):
 
 
 @dataclass(frozen=True)
-class Adaptive(ServerOptimizer):
+class AdaptiveOptimizer(ServerOptimizer):
     """m ← β1·m + (1 - β1)·Δ; v ← (by rule, below); x ← x + lr·m / (√v + τ). Abstract: use one of the three below."""
 
     lr: float = 0.1
@@ -92,7 +92,7 @@ class Adaptive(ServerOptimizer):
 
 
 @dataclass(frozen=True)
-class FedAdagrad(Adaptive):
+class FedAdagrad(AdaptiveOptimizer):
     """v ← v + Δ². The paper uses β1 = 0 with it."""
 
     beta1: float = 0.0
@@ -102,7 +102,7 @@ class FedAdagrad(Adaptive):
 
 
 @dataclass(frozen=True)
-class FedAdam(Adaptive):
+class FedAdam(AdaptiveOptimizer):
     """v ← β2·v + (1 - β2)·Δ²."""
 
     def second_moment(self, v: Vector, delta: Vector) -> Vector:
@@ -110,7 +110,7 @@ class FedAdam(Adaptive):
 
 
 @dataclass(frozen=True)
-class FedYogi(Adaptive):
+class FedYogi(AdaptiveOptimizer):
     """v ← v - (1 - β2)·Δ²·sign(v - Δ²): v shrinks slowly even when the gradients vanish at once."""
 
     def second_moment(self, v: Vector, delta: Vector) -> Vector:

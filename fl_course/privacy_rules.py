@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .core import CompositionError
+from .correction import Correction
 from .schedule import Buffered, Synchronous
 from .stages import ByExamples, Stage, Uniform
-from .training import Correction
 
 if TYPE_CHECKING:
     from .coordinator import Coordinator

@@ -37,7 +37,7 @@ from fl_course import (
     two_bowls,
 )
 from fl_course.core import Aggregate, Context, Server, Task, Update
-from fl_course.training import Affine, Correction
+from fl_course.correction import Affine, Correction
 
 DATA = digits().partition(Dirichlet(0.3), clients=12)
 EVERY = Synchronous(1.0)

@@ -218,3 +218,12 @@ def test_a_description_holds_no_memory_addresses():
     assert describe(experiment(weights=Uniform(), stages=[Clip(1.0)], fleet=Equal())) == repr(
         experiment(weights=Uniform(), stages=[Clip(1.0)], fleet=Equal())
     )
+
+
+def test_a_metric_that_nobody_measured_is_named_with_those_there_are():
+    history = History([Record(1, 1.0, (0,), (0,), (9,), {"update": 9}, {"model": 9}, (), {"accuracy": 0.5, "loss": 1.0})])
+    with pytest.raises(ValueError, match="'acc'; there are accuracy, loss"):
+        history.series("acc")
+    with pytest.raises(ValueError, match="'acc'"):
+        history.plot("acc")
+    assert math.isnan(history.last("acc"))

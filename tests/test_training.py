@@ -17,13 +17,14 @@ from torch import nn
 from fl_course.batches import client_keys, plan_batches, round_key, splitmix, width
 from fl_course.coordinator import Coordinator
 from fl_course.core import Server, Task, Update, stream
+from fl_course.correction import Affine, Correction
 from fl_course.data import FederatedData
 from fl_course.evaluation import Evaluation, score
 from fl_course.fused import DenseEngine
 from fl_course.models import ConvNet, Dense, Model, Wrapped, logistic, mlp
 from fl_course.schedule import Synchronous
 from fl_course.stages import Stage
-from fl_course.training import Affine, Correction, LocalSGD, train_alone, train_rows
+from fl_course.training import LocalSGD, train_alone, train_rows
 
 SIZES = (12, 1, 30, 7, 10, 23, 8, 2)
 IDS = ("b", 40, "a", 3, 7, "client-9", 0, "0")

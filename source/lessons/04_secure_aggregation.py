@@ -23,6 +23,7 @@ from scipy.stats import chisquare
 
 from fl_course import *
 from fl_course.secure_aggregation import PrimeField, recommended_degree, reconstruct, run_round, share
+from fl_course.workbook import report
 from fl_course.workbook.lesson import canvas, refusal, show
 
 rng = np.random.default_rng(seed)
@@ -225,6 +226,7 @@ print("with and without masks: the same model, to the last bit")
 accuracy = {name: h.last("accuracy") for name, h in {"plain floats": plain, "secure": secure}.items()}
 print({name: round(value, 3) for name, value in accuracy.items()})
 assert abs(accuracy["secure"] - accuracy["plain floats"]) < 0.03
+report(accuracy_secure=accuracy["secure"], accuracy_plain=accuracy["plain floats"])     # for `fl-course sweep`
 print(f"saturated coordinates in the last round: {secure.last('saturated'):.0f} of {clients * 2410:,}")
 
 # %% [markdown]

@@ -260,9 +260,9 @@ def test_shares_add_up_to_each_clients_examples():
 
 
 def test_drawing_leaves_no_figure_and_no_setting_behind():
-    settings = dict(plt.rcParams)
+    settings, figures = dict(plt.rcParams), plt.get_fignums()
     runs = [{"label": "now", "lines": {"loss": [(1, 1), (2, None)]}, "bars": {}},
             {"label": "pin 1", "lines": {}, "bars": {"shares": [("a", None)]}}]
     assert explorer_png("caption", CHARTS, runs) == explorer_png("caption", CHARTS, runs)
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == figures
     assert dict(plt.rcParams) == settings

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -247,6 +248,35 @@ def test_slider_retrains_and_a_reopened_notebook_shows_the_picture(which, lab, c
     view.check_clean()
     page.close()
     reopened(chromium, address, home / name, tmp_path)
+
+
+@pytest.mark.parametrize("lesson", [path.name for path in sorted(LESSON.parent.glob("0[2-9]_*.ipynb"))])
+def test_the_widgets_of_every_lesson_answer(lesson, lab, chromium, tmp_path):
+    """Run the lesson, move each widget's first range by keyboard, and see its words and its drawing change."""
+    address, home = lab
+    view = Page(chromium, address, tmp_path)
+    page = view.page
+    view.open(shutil.copy(LESSON.parent / lesson, home / lesson).name)
+    view.menu("Run", "Run All Cells")
+    cells = json.loads((LESSON.parent / lesson).read_text(encoding="utf-8"))["cells"]
+    shown = [cell for cell in cells if re.search(r"^(\w+_explorer\(|Theatre\()", "".join(cell["source"]), re.MULTILINE)]
+    sections = page.locator("section.flx")
+    for place in range(len(shown)):
+        section = sections.nth(place)
+        section.wait_for(timeout=180_000)
+        picture = "e => [...e.querySelectorAll('svg')].map(s => s.outerHTML).join() + e.innerText"
+        slider = section.locator("input[type=range]").first
+        slider.scroll_into_view_if_needed()
+        before = section.evaluate(picture)
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(3000)
+        page.screenshot(path=tmp_path / f"{place}.png")
+        assert section.evaluate(picture) != before, f"widget {place + 1} of {lesson} did not answer"
+        assert not section.locator(".flx-error:visible").count()
+    assert shown, f"{lesson} shows no widget"
+    view.check_clean()
+    page.close()
 
 
 def errors_are_red_and_the_notebook_stays_usable(view: Page) -> None:

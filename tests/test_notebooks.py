@@ -9,6 +9,7 @@ from nbclient import NotebookClient
 from workbook_fixtures import FIXTURES, ROOT, built, write_notebook
 
 from fl_course.workbook import checks, parameters
+from fl_course.workbook.cards import reported
 from fl_course.workbook.kernels import NAME, own_kernel
 from fl_course.workbook.runner import run_notebook
 from fl_course.workbook.validate import validate
@@ -16,7 +17,9 @@ from fl_course.workbook.validate import validate
 # The smallest parameters with which a lesson still makes sense; a lesson that is not named runs with its own.
 SMALL: dict[str, dict] = {
     "01_fedavg": {"rounds": 3, "repeats": 1},
+    "02_heterogeneity": {"rounds": 3, "repeats": 1},
     "03_privacy": {"rounds": 4, "trials": 300},
+    "04_secure_aggregation": {"rounds": 2, "clients": 5},
 }
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STUBS = sorted((ROOT / "exercises").glob("*.ipynb"))
@@ -42,6 +45,8 @@ def test_lesson_runs_with_small_parameters(path, tmp_path):
     assert set(small) <= set(known), f"SMALL[{path.stem!r}] names parameters that the lesson has not"
     outcome = run_notebook(path, tmp_path / path.name, small)
     assert outcome.ok, outcome.error
+    numbers = reported(nbformat.read(tmp_path / path.name, as_version=4))
+    assert numbers, "a lesson ends one cell with report(name=number), so that `fl-course sweep` has something to gather"
 
 
 @pytest.mark.slow

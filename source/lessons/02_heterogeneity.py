@@ -340,9 +340,8 @@ assert (card["SCAFFOLD"] < card["FedAvg"]).all(), "the claim did not reproduce"
 # | claim | at 0 % similarity SCAFFOLD needs fewer rounds than FedAvg, whatever E | the same |
 # | what differs | EMNIST, target 50 %, the best learning rate for each method | digits, target 80 %, the *same* learning rate 0.1 for both |
 #
-# One thing does *not* come out alike: in the paper more local epochs make both methods slower at 0 % similarity, FedAvg most
-# of all; here they do no harm. And count bytes before you cheer: a round of SCAFFOLD costs two of FedAvg, so it pays only
-# where it needs less than half as many rounds.
+# Count bytes before you cheer: a round of SCAFFOLD costs two of FedAvg, so it pays only where it needs less than half as many
+# rounds.
 #
 # ## Move the sliders
 #

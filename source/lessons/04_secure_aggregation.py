@@ -226,8 +226,8 @@ print("with and without masks: the same model, to the last bit")
 accuracy = {name: h.last("accuracy") for name, h in {"plain floats": plain, "secure": secure}.items()}
 print({name: round(value, 3) for name, value in accuracy.items()})
 assert abs(accuracy["secure"] - accuracy["plain floats"]) < 0.03
-report(accuracy_secure=accuracy["secure"], accuracy_plain=accuracy["plain floats"])     # for `fl-course sweep`
 print(f"saturated coordinates in the last round: {secure.last('saturated'):.0f} of {clients * 2410:,}")
+report(accuracy_secure=accuracy["secure"], accuracy_plain=accuracy["plain floats"])     # for `fl-course sweep`
 
 # %% [markdown]
 # Masks cost no accuracy: they cancel exactly. The grid costs a rounding error of half a step. What it does cost is bytes; here they are by

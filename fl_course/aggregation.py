@@ -32,7 +32,9 @@ class Aggregation:
 
 @dataclass(frozen=True)
 class Discount:
-    """s(τ), how much an update that is τ server steps old still counts; s(0) = 1 (Xie et al. 2019 have the polynomial and the hinge).
+    """s(τ), how much an update that is τ server steps old still counts; s(0) = 1.
+
+    Xie et al. (2019) have the polynomial and the hinge.
 
     kind "polynomial": (τ + 1)^-a; "exponential": a^τ with 0 < a ≤ 1; "hinge": 1 up to τ = b, then 1 / (a·(τ - b) + 1).
     """

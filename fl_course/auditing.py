@@ -65,7 +65,8 @@ def audit_two_worlds(
 
     Two bounds come back. `epsilon`: a threshold chosen on the first half of the trials, its error rates bounded on the
     second by Clopper and Pearson. It can never show more than about ln(trials / 10). `gaussian_epsilon`: the shift over
-    the deviation of the scores, both with 3.5-sigma margins; it presumes Gaussian noise and sees a deficit of 10 %.
+    the deviation of the scores, both with 3.5-sigma margins; it presumes Gaussian noise, and sees a deficit of 10 % in
+    20,000 trials.
     """
     between("delta", delta)
     if trials < 20:

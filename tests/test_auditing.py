@@ -57,12 +57,18 @@ def test_broken_mechanism_is_flagged_on_every_seed(bug):
         assert audit_two_worlds(mechanism(seed, **bug), CANARY, trials=200).contradicts(CLAIMED)
 
 
-def test_a_deficit_of_fifteen_percent_is_seen_with_enough_trials():
+@pytest.mark.parametrize(("share", "trials"), [(0.85, 4_000), (0.9, 20_000)])
+def test_a_small_deficit_is_seen_with_enough_trials(share, trials):
     """Scores drawn directly: the shift of the canary is one clip bound, along one coordinate."""
     for seed in SEEDS:
         rng = stream(seed, "deficit")
-        assert mu_lower_bound(rng.normal(1, 0.85 * Z, 4000), rng.normal(0, 0.85 * Z, 4000)) > 1 / Z
-        assert mu_lower_bound(rng.normal(1, Z, 4000), rng.normal(0, Z, 4000)) < 1 / Z
+        assert mu_lower_bound(rng.normal(1, share * Z, trials), rng.normal(0, share * Z, trials)) > 1 / Z
+        assert mu_lower_bound(rng.normal(1, Z, trials), rng.normal(0, Z, trials)) < 1 / Z
+
+
+def test_a_tenth_too_little_noise_is_caught_by_the_whole_audit():
+    assert audit_two_worlds(mechanism(0, share=0.9), CANARY, trials=20_000).contradicts(CLAIMED)
+    assert not audit_two_worlds(mechanism(1), CANARY, trials=20_000).contradicts(CLAIMED)
 
 
 def test_noise_before_clipping_is_flagged():

@@ -132,8 +132,8 @@ for eps, delta in ((0.2, 1e-5), (1.0, 1e-5), (2.0, 1e-5), (5.0, 1e-5), (10.0, 1e
 print(pd.DataFrame(rows, columns=["epsilon", "exact sigma", "textbook", "delta it delivers", "promise 1e-5"]).round(3).to_string(index=False))
 
 # %% [markdown]
-# Below ε = 1 the textbook wastes noise (26 to 58 %). Its proof ends at 1; the *formula* breaks only from ε ≈ 8.45 on at this δ. It is a
-# widespread error to say that it fails at ε = 2. The library refuses it above 1 all the same: use the exact one.
+# Up to ε = 1 the textbook wastes noise. Its proof ends there; the *formula* breaks later, at this δ somewhere between 5 and 10. It
+# is a widespread error to say that it fails at ε = 2. The library refuses it above 1 all the same: use the exact one.
 #
 # ## Why is "ε = 1 a round" not 1?
 #
@@ -296,11 +296,13 @@ ax.set(xlabel="round", ylabel="noise on the model, in clip bounds", title=f"ε =
 show(figure, "Deviation of the noise on the model by round. Fresh noise grows like the square root of the rounds, to several hundred; the tree "
      "zigzags far below it.")
 assert fresh * 16 > 5 * max(np.sqrt(tree_variance(int(t), tree)) for t in steps)
+for q in (0.01, 0.1):
+    sampled = noise_for_budget(eps, 1e-5, 256, rate=q) * np.sqrt(256)
+    print(f"with secret coins of probability {q:.0%} and fresh noise: {sampled:.0f} clip bounds after 256 rounds")
 
 # %% [markdown]
 # `TreeDP(clip, noise_multiplier, participations=2)` does that, and each client counts how often it took part. The two lines are not the same
-# promise: the tree must bound how often a client comes. Where secret coins are possible and draw few (1 % a round), fresh noise is
-# better still, some 11 clip bounds after 256 rounds; at 10 % it is 33, and the tree wins.
+# promise: the tree must bound how often a client comes. Where secret coins are possible and draw few, fresh noise is better still.
 #
 # ## Is floating-point noise noise?
 #

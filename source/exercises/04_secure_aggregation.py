@@ -124,11 +124,12 @@ check("04.vector_bytes", vector_bytes)
 
 # %% [markdown] tags=["exercise"]
 # ## 4.7 Break it with two answers
-# *Difficulty 4 of 5 · 25 minutes.* A design document lets the *server* deal out the masks. Whoever holds the masks reads everything, and a server
+# *Difficulty 4 of 5 · 25 minutes.* Suppose the *server* deals out the masks. Whoever holds the masks reads everything, and a server
 # that may ask twice holds them, too. One client sent y = x + self mask + pair mask (modulo p). The server told one half of the clients that
 # it survived, and got t shares of its self mask; it told the other half that it dropped, and got t shares of its pair mask. Open x.
 #
-# (Then say why 2t > n makes this impossible, and what the signatures of the consistency round are for.)
+# (Then say why 2t > n makes this impossible while no client helps the server, and what the signatures of the consistency round
+# are for.)
 
 # %% tags=["exercise"]
 def open_input(y, seed_shares, key_shares, p):

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Exercises 5 · Compression
 #
-# Seven functions, from three lines to half an hour. Write each in its cell; the cell below it answers at once, offline, on fresh
+# Seven functions, from five to twenty minutes. Write each in its cell; the cell below it answers at once, offline, on fresh
 # random inputs. Stuck? `hint("05.top_k")` gives one step more at each call, three steps; `reveal(…)` shows a solution. No
 # exercise needs the answer of another.
 

@@ -64,12 +64,13 @@ for ax, z in zip(axes[1:], (0.0, 0.01, 0.03, 0.1, 1.0)):
 for ax in axes:
     ax.set_axis_off()
 show(figure, "Six small pictures: a handwritten digit, and what an attacker reads off its update. Clipped only: the digit. With noise "
-     "growing from 0.01 to 1 clip bound: the digit, a blurred digit, speckles, pure noise.")
+     "growing from 0.01 to 1 clip bound: the digit a little stained, more stained, hard to recognise, and gone.")
 assert quality[0.0] > 60 and quality[0.01] > quality[0.1] > quality[1.0] and quality[1.0] < 12
 
 # %% [markdown]
-# At $z = 1$ the picture is gone. Does that make the update private? No: *whether this person took part at all* can
-# still be told with near certainty, as the audit below will show. Differential privacy promises that even this stays hidden:
+# At $z = 1$ the picture is gone. Does that make the update private? Not yet: *whether this person took part at all* can
+# still be guessed better than with a coin, as the audit below shows, and better still after many rounds. Differential privacy
+# bounds even this guess:
 #
 # > A mechanism is **(ε, δ)-private** if for every set $S$ of outcomes, with any one client in or out,
 # > $P[\text{in} \in S] \le e^{\varepsilon} P[\text{out} \in S] + \delta$, and the same the other way round.
@@ -77,7 +78,7 @@ assert quality[0.0] > 60 and quality[0.01] > quality[0.1] > quality[1.0] and qua
 # ## Clip, add up, noise, divide
 #
 # Noise can only hide a client whose influence is bounded. So: clip each update to norm $C$; add up; add $N(0, (zC)^2)$ to the
-# **sum**; divide by $m$, the number of clients *planned*. That number is public; how many came is not.
+# **sum**; divide by $m$, the number of clients *planned*. That number is public; how many came is not. (DP-FedAvg, McMahan et al. 2018.)
 
 # %%
 C, z, m = 1.0, 1.0, 140
@@ -95,7 +96,7 @@ print(f"{len(updates)} clients came, {m} were planned; largest difference {np.ab
 assert np.allclose(by_hand, after.server.params, atol=1e-6)
 
 # %% [markdown]
-# The record says what this cost and what it does *not* cover. Read that; most libraries do not print it.
+# The record says what this cost and what it does *not* cover. Read that, too.
 
 # %%
 print({name: float(f"{record.metrics[name]:.3g}") for name in ("epsilon", "delta", "clip", "noise_std")})
@@ -103,8 +104,8 @@ for event in record.events:
     print("·", event)
 
 # %% [markdown]
-# **What if we add the noise first, and clip then?** Nothing crashes and the accuracy looks fine. But the clip cuts the noise off with the
-# rest. Measure the noise itself: feed zeros, and look at what comes out.
+# **What if we add the noise first, and clip then?** Nothing crashes. But the clip cuts the noise off with the rest. Measure the noise
+# itself: feed zeros, and look at what comes out.
 
 # %%
 from fl_course.mechanisms import clip
@@ -120,8 +121,9 @@ assert check_noise(right, z * C).problems == () and check_noise(wrong, z * C).ra
 # %% [markdown]
 # ## How much noise for one release?
 #
-# The textbook formula $\sigma = \sqrt{2 \ln(1.25/\delta)}\, S / \varepsilon$ is *proved* for ε ≤ 1 and is used everywhere. The exact condition
-# (Balle & Wang 2018) can be solved for every ε. Compare them, and ask what δ the textbook's σ really delivers.
+# The textbook formula $\sigma = \sqrt{2 \ln(1.25/\delta)}\, S / \varepsilon$ ($S$: how far one client can move the sum) is *proved*
+# for ε ≤ 1. The exact condition (Balle & Wang 2018) can be solved for every ε. Compare them for $S = 1$, and ask what δ the textbook's σ
+# really delivers.
 
 # %% tags=["nbval-check-output"]
 rows = []
@@ -132,13 +134,14 @@ for eps, delta in ((0.2, 1e-5), (1.0, 1e-5), (2.0, 1e-5), (5.0, 1e-5), (10.0, 1e
 print(pd.DataFrame(rows, columns=["epsilon", "exact sigma", "textbook", "delta it delivers", "promise 1e-5"]).round(3).to_string(index=False))
 
 # %% [markdown]
-# Up to ε = 1 the textbook wastes noise. Its proof ends there; the *formula* breaks later, at this δ somewhere between 5 and 10. It
-# is a widespread error to say that it fails at ε = 2. The library refuses it above 1 all the same: use the exact one.
+# Wherever the textbook keeps its promise it wastes noise. Its proof ends at ε = 1; the *formula* breaks later, at this δ somewhere
+# between 5 and 10, and not at ε = 2. The library refuses it above 1 all the same: use the exact one.
 #
 # ## Why is "ε = 1 a round" not 1?
 #
-# The same people are asked again and again, and leaks add up. How much they add up to depends on who does the sums. *What happened*
-# (events) is one thing, *what it costs* (accountants) another:
+# The sketch that this course grew out of prints the ε of one round at the end of the whole run. But the same people are asked again and
+# again, and leaks add up. How much they add up to depends on who does the sums. *What happened* (events) is one thing, *what it costs*
+# (accountants) another:
 
 # %%
 delta, T = 1e-5, np.array([1, 2, 5, 10, 20, 50, 100])
@@ -149,14 +152,15 @@ for name, judge in judges.items():
     ax.plot(T, [judge.epsilon(Repeated(one_round, int(t)), delta) for t in T], marker=".", label=name)
 ax.plot(T, np.ones(len(T)), label="what the sketch prints", color="black", linewidth=1)
 ax.set(xscale="log", yscale="log", xlabel="rounds", ylabel="ε of all rounds together, δ = 1e-5")
-show(figure, "Epsilon against rounds on logarithmic axes for five accountants: all grow; basic composition fastest, the exact figure slowest, "
-     "about with the square root of the rounds. A flat line at 1 is what the design document's sketch prints.")
+show(figure, "Epsilon against rounds on logarithmic axes for five accountants: all grow; basic and advanced composition, on one line, "
+     "fastest, to above 100 after 100 rounds; the two Rényi lines and the exact one, lowest, stay below 20. A flat line at 1: the sketch.")
 last = {name: judge.epsilon(Repeated(one_round, 100), delta) for name, judge in judges.items()}
 assert last["exact (PLD)"] < last["Rényi, improved"] < last["Rényi, classic"] < last["added up (basic)"] and last["exact (PLD)"] > 5
 
 # %% [markdown]
-# All of these are *valid*: at most so much. A tighter one does not make the run more private, it only knows better. (Advanced
-# composition lies on top of the plain sum here: it pays for small ε only, and 1 a round is not small.)
+# All five are *valid*: at most so much. A tighter one does not make the run more private, it only knows better. (The plain sum of 100
+# rounds is above 100, for the deltas add up as well: each round gets a hundredth of δ, and its ε is more than 1 there. Advanced
+# composition lies on top of it: it pays for small ε only, and 1 a round is not small.)
 #
 # ## What does sampling buy, and when?
 #
@@ -171,9 +175,10 @@ for name, cohort in (("every client by its own coin, q = 0.1", PoissonSampled(0.
     print(f"{name:40} 50 rounds cost ε = {PLD().epsilon(Repeated(cohort, 50), 1e-5):6.2f}")
 
 # %% [markdown]
-# For exactly 20 of 200 the truth is *at least* 3.85 (an explicit worst case; see Lebeda et al. 2024), twice the Poisson figure, and nobody
-# has a good upper bound. So the library prices it as if all took part. Choose `PoissonSelection()` and the coins are real:
-# cohorts differ in size, and an empty one still releases noise and is charged.
+# For exactly 20 of 200 the truth is *at least* 3.8, twice the Poisson figure. (A bad case as in Lebeda et al. 2024: all others send −1, this
+# client +1 or 0; computed outside this notebook.) No good upper bound is known when a client is in or out, as here. (When one client is
+# *replaced* by another, there are theorems.) So the library prices it as if all took part. Choose `PoissonSelection()` and the coins are
+# real: cohorts differ in size, and an empty one still releases noise and is charged.
 #
 # ## A budget that ends the training
 #
@@ -208,8 +213,8 @@ print(f"resumed: {len(again)} more rounds")
 assert 0 < len(history) < 1000 and history.last("epsilon") <= 3.0 and len(again) == 0
 
 # %% [markdown]
-# **Try it.** Halve the clip bound. ε stays as it was (the noise shrinks with the bound); the accuracy does not. `CentralDP(…,
-# adaptive=Adaptive())` searches the bound while training, and pays for it out of the same z.
+# **Try it.** Halve the clip bound. ε stays as it was (the noise shrinks with the bound); what does the accuracy do? `CentralDP(…,
+# adaptive=Adaptive())` searches the bound while training, and pays for it out of the same z (Andrew et al. 2021).
 #
 # ## Can we trust the mechanism?
 #
@@ -245,8 +250,9 @@ for kind in (CentralDP, HalfTheNoise):
     assert found.contradicts(claimed) == (kind is HalfTheNoise)
 
 # %% [markdown]
-# An audit that finds nothing proves little; one that finds something proves a bug. Such bugs are real: Tramèr et al. (2022) caught published
-# code whose noise was too small by the batch size.
+# An audit that finds nothing proves little; one that contradicts the claim shows a bug, up to its margin of error (here about 1 in 2,000,
+# if the noise is Gaussian). Such bugs are real: Tramèr et al. (2022) caught published code whose noise was too small by a factor of the
+# batch size.
 #
 # ## Whom must we trust?
 #
@@ -261,7 +267,7 @@ print(pd.DataFrame(rows).T.round(2))
 assert rows["central"]["accuracy"] > rows["local"]["accuracy"] and rows["local"]["epsilon"] > rows["central"]["epsilon"]
 
 # %% [markdown]
-# With the same z the local run is both less accurate and less private: noise √140 times as large on the sum, two clip bounds
+# With the same z the local run is both less accurate and less private: noise about √140 times as large on the sum, two clip bounds
 # between any two data sets, and no amplification, since the server sees who speaks. Secure aggregation (chapter 4) is the way between.
 #
 # The *unit* matters, too. Everything above hides a client. `DPSGD` hides one example of a client, inside its local training:
@@ -280,8 +286,8 @@ assert history.last("accuracy") > 0.7
 # ## What if nobody can be sampled?
 #
 # Phones answer when they are idle and on a charger, not when a coin says so. Without amplification, fresh noise in every round is
-# expensive: after T rounds the model carries T noises. DP-FTRL adds noise that mostly cancels from round to round: one noise for each node
-# of a binary tree, so that after T rounds the model carries at most log₂ T + 1 of them.
+# expensive: after T rounds the model carries T noises. DP-FTRL (Kairouz et al. 2021) adds noise that mostly cancels from round to round:
+# one noise for each node of a binary tree, so that after T rounds the model carries at most log₂ T + 1 of them.
 
 # %%
 from fl_course.noise import tree_variance
@@ -293,8 +299,8 @@ figure, (ax,) = canvas(1, width=6.2)
 ax.plot(steps, fresh * np.sqrt(steps), label=f"a client may come every round, fresh noise z = {fresh:.1f}")
 ax.plot(steps, [np.sqrt(tree_variance(int(t), tree)) for t in steps], label=f"a client comes twice, a tree with z = {tree:.1f} a node")
 ax.set(xlabel="round", ylabel="noise on the model, in clip bounds", title=f"ε = {eps:g} for 256 rounds, no sampling claimed")
-show(figure, "Deviation of the noise on the model by round. Fresh noise grows like the square root of the rounds, to several hundred; the tree "
-     "zigzags far below it.")
+show(figure, "Deviation of the noise on the model by round. Fresh noise grows like the square root of the rounds, to more than 250; the "
+     "tree zigzags below 20.")
 assert fresh * 16 > 5 * max(np.sqrt(tree_variance(int(t), tree)) for t in steps)
 for q in (0.01, 0.1):
     sampled = noise_for_budget(eps, 1e-5, 256, rate=q) * np.sqrt(256)
@@ -335,7 +341,7 @@ privacy_sandwich_explorer()
 # |---|---|---|
 # | Abadi et al. 2016: q = 0.01, z = 4, T = 10,000, δ = 1e-5 | 1.26 | Rényi, classic conversion |
 # | TensorFlow Privacy, MNIST tutorial: q = 256/60,000, z = 1.1, 60 epochs, δ = 1e-5 | 3.01 | Rényi, classic conversion |
-# | what differs | | nothing: it is arithmetic. Later theorems make the *same* runs cheaper: the other columns |
+# | what differs | | nothing: arithmetic for Poisson coins. Later theorems prove a smaller ε for the *same* runs: the other columns |
 
 # %% tags=["nbval-check-output"]
 plans = {"Abadi et al.": (0.01, 4.0, 10_000), "TensorFlow Privacy": (256 / 60_000, 1.1, 14_063)}
@@ -348,7 +354,7 @@ assert abs(card["Abadi et al."]["Rényi, classic"] - 1.26) < 0.01 and abs(card["
 # %% [markdown]
 # ## What goes wrong
 #
-# Each of these runs without an error in most libraries, and prints an ε that is not true.
+# Each of these is quickly written, and would print an ε that is not true, or that nobody has proved.
 
 # %% tags=["nbval-check-output"]
 def build(**parts):

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 4 · Secure aggregation
 #
-# The server of chapter 1 sees every client's update, and an update tells a lot about the data behind it (chapter 9 turns one
+# The server of chapter 1 sees every client's update, and an update tells a lot about the data behind it (chapter 3 turned one
 # back into a picture). But all that averaging needs is the *sum*. Can the server learn the sum and nothing else?
 #
 # **You will be able to**
@@ -48,7 +48,7 @@ print("their sum:", sent.sum(axis=0, dtype=np.uint16), " the true sum:", x.sum(a
 assert np.array_equal(sent.sum(axis=0, dtype=np.uint16), x.sum(axis=0, dtype=np.uint16))
 
 # %% [markdown]
-# What one client sends is uniformly random, whatever it hides. The sum is exact, to the bit.
+# What one client sends is uniformly random, whatever it hides. The sum is exact, to the bit, as long as it is below $R$.
 #
 # ## Why not simply floats?
 #
@@ -140,9 +140,10 @@ with refusal():
 #
 # Now put together what Bonawitz et al. (2017) did. Everything passes through the server, as bytes.
 #
-# 1. **Advertise**: each client sends two fresh public keys. Any two clients compute the same secret from their own private
-#    and the other's public key (Diffie–Hellman): the seed of their mask. The server, who saw only public keys, cannot.
-# 2. **Share**: each client cuts its mask key, and the seed of a *self mask*, into shares, encrypted for each other client.
+# 1. **Advertise**: each client sends two fresh public keys, one for masks and one for letters to other clients. Any two clients
+#    compute the same secret from their own private and the other's public key (Diffie–Hellman): of the first kind, the seed of their
+#    mask; of the second, a key to encrypt with. The server, who saw only public keys, cannot.
+# 2. **Share**: each client cuts its private mask key, and the seed of a *self mask*, into shares, encrypted for each other client.
 # 3. **Upload**: numbers + self mask ± pair masks.
 # 4. **Consistency**: survivors sign the list of survivors. 5. **Unmask**: for each client in the sum the others hand in shares of
 #    its *self-mask seed*; for each that vanished, shares of its *mask key*. Never both of the same client.
@@ -230,8 +231,8 @@ print(f"saturated coordinates in the last round: {secure.last('saturated'):.0f} 
 report(accuracy_secure=accuracy["secure"], accuracy_plain=accuracy["plain floats"])     # for `fl-course sweep`
 
 # %% [markdown]
-# Masks cost no accuracy: they cancel exactly. The grid costs a rounding error of half a step. What it does cost is bytes; here they are by
-# purpose, of one round of everybody, as encoded:
+# Masks cost no accuracy: they cancel exactly. The grid costs each number a rounding error of at most half a step. What else it costs is
+# bytes; here they are by purpose, of one round of everybody, as encoded:
 
 # %%
 record, before = secure.records[-1], plain.records[-1]
@@ -239,8 +240,10 @@ table = pd.DataFrame({"up": record.bytes_up, "down": record.bytes_down, "up, pla
 print(table.fillna(0).astype(int).to_string())
 
 # %% [markdown]
-# Now a fifth of the answers gets lost, and training goes on with the sum of the others. Where too many are lost, the round is aborted
-# and the model stays.
+# For so small a model that is a fifth more up and two fifths more down: keys and shares do not shrink with it.
+#
+# Now each answer is lost with probability 1/5, and training goes on with the sum of the others. Where fewer than the threshold are left
+# (two thirds and one more: nine of twelve), the round is aborted and the model stays.
 
 # %%
 shaky = federation(SecureSum(clip=0.5, max_weight=bound), fleet=Equal(drop=0.2)).train(rounds)
@@ -252,7 +255,7 @@ for record in shaky.records:
 # ## What does it cost when there are many?
 #
 # On the complete graph every client shares secrets with all others: its bytes grow with $n$. Bell et al. (2020) connect each client to
-# only $k \approx \log n$ others (SecAgg+).
+# only $k = O(\log n)$ others (SecAgg+). Six, in the picture, are too few to be safe; the cell after it says how many are needed.
 
 # %%
 def extra(n, degree=None, d=8):
@@ -295,7 +298,7 @@ assert 1.7 < ours / (2 * d) < 2.0
 # %% [markdown]
 # | | the paper (Bonawitz et al. 2017, abstract) | here (the cell above) |
 # |---|---|---|
-# | claim | 1.73× the bytes of sending in the clear, n = 2¹⁰ clients, d = 2²⁰ numbers of 16 bits | some more, 1.8–1.9×; *extrapolated*, not run |
+# | claim | 1.73× the bytes of sending in the clear, n = 2¹⁰ clients, d = 2²⁰ numbers of 16 bits | some more, 1.85×; *extrapolated*, not run |
 # | what differs | semi-honest count without signatures | signed keys and survivors, names and checksums in every message |
 #
 # ## What goes wrong
@@ -339,12 +342,12 @@ deviation = noise.share(SecureSum(clip=0.5).grid(clients), 2410, "nearest", 2 * 
 print(f"a client's share: {deviation:,.0f} steps of the grid; accuracy {noisy.last('accuracy'):.2f}, epsilon {noisy.last('epsilon'):.0f}")
 
 # %% [markdown]
-# Twelve clients are far too few: to hide one of them with a small ε takes noise that drowns the other eleven. With ten thousand the same noise is
-# spread over ten thousand, which is why the large systems ask so many.
+# Twelve clients are far too few: to hide one of them with a small ε takes noise that drowns the other eleven. Among ten thousand the same
+# noise on the sum is divided by ten thousand: privacy wants large cohorts.
 #
 # ## What remains
 #
-# Nobody can see whether a hidden update is poisoned, either (chapter 9). And the server could invent clients: identity keys must come from somebody
+# Nobody can see whether a hidden update is poisoned, either. And the server could invent clients: identity keys must come from somebody
 # who is trusted, which a notebook cannot provide.
 #
 # ## Summary
@@ -352,7 +355,8 @@ print(f"a client's share: {deviation:,.0f} steps of the grid; accuracy {noisy.la
 # - Pair masks cancel in the sum; modulo R, a masked vector is uniform. Floats leak and lose.
 # - Shamir shares let the others mend the sum when somebody vanishes; below the threshold nothing is opened.
 # - Self masks protect late uploads; signatures stop a server that tells different stories.
-# - The model is the same bit for bit; the price is bytes, linear in n, or in the degree k of the graph.
+# - On one grid the model with masks is the one without, bit for bit; the price is bytes: a client's grow with n, or with the degree k
+#   of the graph.
 # - The sum itself still leaks. Differential privacy bounds that, and each client can bring its share of the noise.
 #
 # **Next**: exercises 04 (share, mask, recover, and break it with two answers), then chapter 5 on compression.

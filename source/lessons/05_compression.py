@@ -5,7 +5,7 @@
 # the rest.
 #
 # **You will be able to**
-# - make an update 10 to 100 times smaller by sending fewer numbers, or fewer bits of each, and count the true bytes;
+# - make an update 10 to 90 times smaller by sending fewer numbers, or fewer bits of each, and count the true bytes;
 # - say when compression is unbiased, when it is a contraction, and why the second kind needs a memory;
 # - choose a compressor for a given uplink, and name the combinations that are unsound.
 #
@@ -48,8 +48,8 @@ share = np.arange(1, d + 1) / d
 right.plot(share, energy, label="largest first")
 right.plot(share, share, label="if all were equal")
 right.set(xlabel="share of the numbers", ylabel="share of the energy", xscale="log", xlim=(1e-3, 1))
-show(figure, "Left: histogram of the changes of one client, nearly all close to zero with long tails. Right: share of the energy "
-     "held by the largest numbers, far above the line of equal shares.")
+show(figure, "Left: histogram of the changes of one client, nearly all close to zero, a few far out, most of these positive. Right: "
+     "share of the energy held by the largest numbers, far above the line of equal shares.")
 
 # %%
 for part in (0.01, 0.1, 0.5):
@@ -118,7 +118,7 @@ for k in (10, 100, 1000, 3000, 5000):
 print(pd.DataFrame(rows, columns=["k of 10,000", "4 bytes each", "bitmap", "library", "code", "entropy bound"]).to_string(index=False))
 
 # %% [markdown]
-# Within a few per cent of the bound: nobody can do much better for the positions. The *values*, four bytes each, are now the
+# From 100 positions on, within 2 % of the bound: nobody can do much better for the positions. The *values*, four bytes each, are now the
 # larger part, and we shall come back to them.
 #
 # **Random-k** sends random coordinates. Then the receiver can draw the positions itself: a key of eight bytes says them all.
@@ -215,8 +215,9 @@ print(f"largest error of the mean: nearest {np.abs(nearest - true).max():.3f}, b
 assert np.abs(dice - true).max() < 0.15 < np.abs(nearest - true).max()
 
 # %% [markdown]
-# Unbiased: the more clients, the less error, no memory needed. This is **QSGD** (Alistarh et al. 2017): $2^b - 1$ levels between
-# $-\max|x|$ and $\max|x|$, so `bits=2` has three, $-m, 0, m$, known as *TernGrad*. Compare the library's rounding with the formula:
+# Unbiased: the more clients, the less error, no memory needed. This is **QSGD** (Alistarh et al. 2017; their theorems scale by $\|x\|_2$,
+# their experiments by the maximum): here $2^b - 1$ levels between $-\max|x|$ and $\max|x|$, so `bits=2` has three, $-m, 0, m$, known as
+# *TernGrad* (Wen et al. 2017). Compare the library's rounding with the formula:
 
 # %%
 grid = QSGD(4)
@@ -243,8 +244,11 @@ print(f"{len(codes)} codes of 3 bits: {number:024b} = {len(by_hand)} bytes")
 
 # %% [markdown]
 # At one bit nothing but the sign is left. **signSGD** with one magnitude, mean |x|, for all is biased but a contraction: with error
-# feedback it is sound (Karimireddy et al. 2019). A **rotation** before the quantiser spreads a few large numbers over all, so that
-# $\max|x|$ and with it the step shrinks; the server turns the *sum* back. It costs no byte.
+# feedback it is sound (Karimireddy et al. 2019). A **rotation** before the quantiser (Suresh et al. 2017) spreads a few large numbers over
+# all, so that $\max|x|$ and with it the step shrinks; the server turns the *sum* back. It costs no byte.
+#
+# **PowerSGD** (Vogels et al. 2019) looks at each weight matrix as a whole: instead of $m \times n$ numbers it sends two thin factors,
+# $m \times r$ and $n \times r$, whose product comes close. That is biased, too: the rest waits in the residual.
 #
 # ## Formula, bound, wire
 #
@@ -264,8 +268,8 @@ assert (table["payload"] >= table["bound"] - 1).all()
 
 # %% [markdown]
 # Two lessons. The *bound* of 4 bits and of ternary lies far below what is sent: nearly all codes are zero, and an entropy coder
-# behind the quantiser could use that (Alistarh et al. use Elias codes). And small payloads are dwarfed by what every message
-# carries: client, version, weight, four metrics with their names, a checksum. Some 110 bytes, whatever you compress.
+# behind the quantiser could use that (Alistarh et al. use Elias codes). And the smallest payload is hardly larger than what every message
+# carries: client, version, weight, four metrics with their names, a checksum. Some 100 bytes, whatever you compress.
 #
 # ## Who gets furthest with a megabyte?
 #
@@ -288,7 +292,8 @@ for name, history in runs.items():
 left.set(xlabel="round", ylabel="accuracy")
 right.set(xlabel="MB sent up", ylabel="accuracy", xscale="log")
 show(figure, "Left: accuracy by round; 8 bits and ternary follow the uncompressed run, top 1 percent, PowerSGD and signs lag, random "
-     "1 percent is slow. Right: accuracy by megabytes on a logarithmic axis; top 1 percent is ahead by more than a factor of ten.")
+     "1 percent is slow. Right: accuracy by megabytes on a logarithmic axis; top 1 percent is more than ten times ahead of the "
+     "uncompressed run, and ahead of ternary by less.")
 
 # %%
 last = {name: np.mean(history.series("accuracy")[-5:]) for name, history in runs.items()}
@@ -296,15 +301,16 @@ print(pd.DataFrame({"accuracy, last 5 rounds": last, "MB up": {n: uplink(h)[-1] 
 assert (last["ternary"] > last["float32"] - 0.05 and last["random 1 %"] < last["top 1 %"]) or rounds < 40
 
 # %% [markdown]
-# Per round, compression never helps; per megabyte it decides. Random-k is unbiased and yet far behind top-k: scaled by d/k = 100,
+# Per round, compression does not help here; per megabyte it decides. Random-k is unbiased and yet far behind top-k: scaled by d/k = 100,
 # its variance is 99 times $\|x\|^2$. Unbiased is not enough, the variance counts.
 #
 # ## The other direction
 #
 # So far only the way up. The model on its way *down* can be rounded, too (`Downlink`): clients report how they changed the rounded
 # model, so no error piles up. **Federated dropout** (Caldas et al. 2018) goes further: each client gets a *sub-model*, a random
-# part of the hidden units, trains it and returns it. Smaller both ways, and less to compute. Why does the ordinary trainer not
-# touch the units that are missing? Because a ReLU unit whose weights are all zero gets no gradient:
+# part of the hidden units, trains it and returns it. Smaller both ways, and on a real device less to compute. Our trainer computes with
+# zeros in the place of the missing units. Why does it not touch them? Because a ReLU unit whose weights, in and out, and bias are all
+# zero gets no gradient:
 
 # %%
 half = FederatedDropout(model, rate=0.5)
@@ -316,9 +322,9 @@ print(f"{sub.values.size:,} of {d:,} numbers are sent; {np.count_nonzero(change[
 assert not change[sub.dense() == 0].any()
 
 # %% [markdown]
-# The server divides each coordinate of the *sum* by the probability p that a client holds it. On average over the draws that is what
-# whole updates would have given: $\mathbb{E}\,[\text{mask}/p] = 1$. Setting random entries of an update to zero, as is sometimes
-# called federated dropout, is neither unbiased nor any shorter.
+# The library's server divides each coordinate of the *sum* by the probability p that a client holds it, so that on average over the draws
+# nothing shrinks: $\mathbb{E}\,[\text{mask}/p] = 1$. (What a sub-model learns is still not quite what the whole model would have learned.)
+# Setting random entries of an update to zero, as is sometimes called federated dropout, is neither unbiased nor any shorter.
 
 # %%
 both = {"whole model": [], "sub-models": [half], "rounded down, 8 bits": [Downlink(8)],
@@ -348,10 +354,10 @@ compression_explorer()
 #
 # | | the papers | here (the cells below) |
 # |---|---|---|
-# | claim | with error feedback a hundredth of the numbers suffices, and trains as well as all of them | 85 % accuracy with a small part of the bytes, and a better end than without memory |
-# | traffic | Aji and Heafield 2017: 99 % dropped, no loss in translation quality; Lin et al. 2018: 270 to 600 times smaller | first figure: at least 25 times fewer bytes up |
-# | memory | Stich et al. 2018, figure 2: with memory top-k converges like plain SGD, without it stalls | second figure: at least 3 points |
-# | what differs | translation, ImageNet, logistic regression; gradients every step | digits, two shards, 100 clients, 10 a round, E = 5; whole updates, which are less sparse, and bytes of whole messages |
+# | claim | with error feedback a hundredth of the numbers suffices, and trains as well as all of them | 85 % accuracy with a small part of the bytes, and a better end than without memory; two points below all of them |
+# | traffic | Aji and Heafield 2017: 99 % dropped, no loss in translation quality; Lin et al. 2018: 270 to 600 times smaller | first number of the last line: at least 25 times fewer bytes up |
+# | memory | Stich et al. 2018, figure 2: with memory top-k converges like plain SGD, without it stalls | second number: at least 3 points |
+# | what differs | translation, ImageNet, logistic regression; gradients every step | digits, two shards, 100 clients, 10 a round, E = 5; whole updates, and bytes of whole messages |
 
 # %%
 card = {"float32": [], "top 1 %": [TopK(0.01)], "top 1 %, no memory": [TopK(0.01, feedback=False)]}
@@ -390,9 +396,9 @@ for name in ("float32", "8 bits", "ternary", "top 1 %"):
 print(pd.DataFrame(seconds).T.to_string())
 
 # %% [markdown]
-# A toy model of 19 kB crosses 1 Mbit/s in 0.15 s, so computing and the downlink soon matter as much as the uplink, and top-1 %,
-# which sends least and needs more rounds, is not the fastest. With ten million parameters a plain message takes 320 s, and the
-# order changes. Compression is worth what the network makes of it: compute before you compress.
+# A toy model of 19 kB crosses 1 Mbit/s in 0.15 s, so once the uplink is compressed, computing and the downlink matter more, and top-1 %,
+# which sends least and needs more rounds, is not the fastest. With ten million parameters a plain message takes 320 s up and 32 s down;
+# after ternary or top-k the way *down* is the longer one. Compression is worth what the network makes of it: compute before you compress.
 #
 # ## What goes wrong
 #
@@ -439,7 +445,7 @@ for after in (None, QSGD(16), QSGD(8, block=64), QSGD(8), Ternary()):
 # - Sparsify first, then quantise what is left; one residual serves both.
 # - Shrink the way down as well: rounding, or sub-models.
 #
-# **Next**: exercises 05 (top-k, residuals, dice, packed bits, and a choice for a slow uplink), then chapter 6 on whom to ask.
+# **Next**: exercises 05 (top-k, residuals, dice, packed bits, and a choice for a slow uplink).
 #
 # **References**: F. Seide et al., *1-bit stochastic gradient descent*, Interspeech 2014. · D. Alistarh et al., *QSGD*, NeurIPS 2017. ·
 # W. Wen et al., *TernGrad*, NeurIPS 2017. · A. Aji, K. Heafield, *Sparse communication for distributed gradient descent*, EMNLP 2017. ·

@@ -264,7 +264,7 @@ print(pd.DataFrame({"mean over clients": mean, "worst tenth": worst, "worst tent
 # Report both, and be careful: a client has *three* test examples. The last column is the worst tenth of a model that serves all
 # clients equally well; it looks bad too, for somebody always has bad luck. Only what lies well below it is unfairness, and here
 # little does. In the field a model that is right on average can be useless for whole groups of clients: measure it with enough
-# examples, and see chapter 8, which gives each client its own model.
+# examples. A later chapter gives each client a model of its own.
 #
 # ## Move the sliders
 #

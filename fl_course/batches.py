@@ -24,7 +24,9 @@ class Plan:
     """
 
     order: np.ndarray           # (n,) positions of the clients in the list that was planned
-    rows: np.ndarray            # (S, n, B) int64, which example
+    examples: np.ndarray        # (n, M) int64: the examples of each client, M the largest number; 0 beyond a client's own
+    place: np.ndarray           # (S, n, B) int64: which of them
+    rows: np.ndarray            # (S, n, B) int64: the same, as examples of the pool
     weight: np.ndarray          # (S, n, B) float64: 1 / (examples in the batch), or 0 where padded
     count: np.ndarray           # (S, n) int64: examples in the batch, 0 after a client's last step
     active: tuple[int, ...]     # (S,) how many clients have a step t
@@ -37,7 +39,8 @@ class Plan:
         some = slice(start, stop)
         t = slice(0, int(self.steps[start]))
         return Plan(
-            order=self.order[some], rows=self.rows[t, some], weight=self.weight[t, some], count=self.count[t, some],
+            order=self.order[some], examples=self.examples[some], place=self.place[t, some], rows=self.rows[t, some],
+            weight=self.weight[t, some], count=self.count[t, some],
             active=tuple(min(max(a - start, 0), stop - start) for a in self.active[t]), steps=self.steps[some],
             first=self.first[t, some], last=self.last[t, some],
         )  # fmt: skip
@@ -97,27 +100,23 @@ def plan_batches(examples: Sequence[np.ndarray], keys: np.ndarray, epochs: np.nd
     order = np.argsort(-steps, kind="stable")
     sizes, per_epoch, steps, epochs = sizes[order], per_epoch[order], steps[order], epochs[order]
 
-    shuffled = _shuffled_examples([examples[k] for k in order], keys[order], sizes, int(epochs.max()))
+    table = np.zeros((len(sizes), int(sizes.max())), dtype=np.int64)
+    for row, k in zip(table, order, strict=True):
+        row[: len(examples[k])] = examples[k]
+    shuffled = shuffles(keys[order], sizes, int(epochs.max()))            # (n, epochs, longest): places in the table
 
     t = np.arange(int(steps[0]))[:, None]                                 # (S, 1)
-    epoch, place = t // per_epoch, (t % per_epoch) * batch                # (S, n): which epoch, where the batch begins
-    count = np.where(t < steps, np.minimum(sizes - place, batch), 0)      # (S, n)
+    epoch, begin = t // per_epoch, (t % per_epoch) * batch                # (S, n): which epoch, where the batch begins
+    count = np.where(t < steps, np.minimum(sizes - begin, batch), 0)      # (S, n)
     slot = np.arange(batch)
     valid = slot < count[..., None]                                       # (S, n, B)
-    column = np.where(valid, place[..., None] + slot, 0)
+    column = np.where(valid, begin[..., None] + slot, 0)
     epoch_or_last = np.minimum(epoch, epochs - 1)
-    rows = shuffled[np.arange(len(sizes))[None, :, None], epoch_or_last[..., None], column]
+    client = np.arange(len(sizes))[None, :, None]
+    place = shuffled[client, epoch_or_last[..., None], column]
     return Plan(
-        order=order, rows=np.ascontiguousarray(rows), weight=valid / np.maximum(count, 1)[..., None], count=count,
+        order=order, examples=table, place=place, rows=table[client, place],
+        weight=valid / np.maximum(count, 1)[..., None], count=count,
         active=tuple((t < steps).sum(axis=1).tolist()), steps=steps,
         first=(epoch == 0) & (t < steps), last=(epoch == epochs - 1) & (t < steps),
     )  # fmt: skip
-
-
-def _shuffled_examples(examples: list[np.ndarray], keys: np.ndarray, sizes: np.ndarray, epochs: int) -> np.ndarray:
-    """(n, epochs, longest) int64: every client's example indices, shuffled anew for each epoch."""
-    longest = int(sizes.max())
-    table = np.zeros((len(examples), longest), dtype=np.int64)
-    for row, part in zip(table, examples, strict=True):
-        row[: len(part)] = part
-    return np.take_along_axis(table[:, None, :], shuffles(keys, sizes, epochs), axis=-1)

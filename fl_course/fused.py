@@ -1,107 +1,204 @@
 """The fast engine for dense networks: a cohort's forward and backward pass written out as batched matrix products.
 
-It computes what `training.train_rows` computes for a `Dense` model without momentum, with three tricks:
+It computes what `sgd.train_rows` computes for a `Dense` model, with four tricks:
 the bias is one more column of the weights, which meets a column of ones in the input; the gradient of softmax and
-cross-entropy is softmax - onehot; and a layer's gradient is added to its weights by the very product that computes it,
-W ← W - lr·dᵀh, so it never exists on its own. Buffers live as long as the engine, for fresh memory costs page faults.
+cross-entropy is softmax - onehot; a layer's gradient is added to its weights by the very product that computes it,
+W ← W - lr·dᵀh, so it never exists on its own; and a large first layer need not exist either, see `implicit_room`.
 """
 
 from __future__ import annotations
 
+import math
+import threading
+from itertools import accumulate, pairwise
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from .batches import Plan
 
+LARGE = 50_000            # weights of a first layer below which keeping it implicit is not worth its own group of clients
+
 
 def padded(columns: int) -> int:
-    """Inputs plus the bias column, rounded up to a multiple of 8 numbers: whole vector registers."""
-    return -(-(columns + 1) // 8) * 8
+    """Rounded up to a multiple of 16: rows of whole cache lines.
+
+    A matrix product's last digits depend on where its matrices begin in a line. So every matrix of a cohort begins with
+    one, and a client's bits do not depend on its place among the others.
+    """
+    return -(-columns // 16) * 16
+
+
+def implicit_room(sizes: tuple[int, ...], examples: int, epochs: int) -> int:
+    """For a client with so many examples: rows of its table if its first layer is kept implicit, else 0.
+
+    SGD moves the first layer only along its inputs: after any number of steps W = W₀ - lr·DᵀX, where X are the client's
+    m examples and D (m, units) sums the errors d that each of them has caused. So a step needs only X·W₀ᵀ and the inner
+    products X·Xᵀ, both computed once, and it changes D, which is m / inputs as large as W. Both ways are counted in
+    products an example; the new ones are fewer and larger, so the old ones are charged a quarter more.
+    (The same fact, seen from the server: an update gives away the space that the client's examples span.)
+    """
+    inputs, units = sizes[:2]
+    once, every_epoch = inputs * (2 * units + examples), units * examples
+    if len(sizes) < 3 or inputs * units < LARGE or once + every_epoch * epochs > 1.25 * 2 * inputs * units * epochs:
+        return 0
+    step = max(4, 1 << max(0, examples.bit_length() - 3))                          # at most a quarter is padding
+    return -(-examples // step) * step
 
 
 class DenseEngine:
-    """Trains dense networks of the given sizes on examples x (N, *features), labels y (N,)."""
+    """Trains dense networks of the given sizes on examples x (N, *features), labels y (N,).
+
+    Its buffers live as long as it does, for fresh memory costs page faults.
+    """
 
     def __init__(self, sizes: tuple[int, ...], x: Tensor, y: Tensor) -> None:
         if x[0].numel() != sizes[0]:
             raise ValueError(f"examples of {x[0].numel()} numbers; this model takes {sizes[0]}")
         self.sizes, self.y = sizes, y
-        self.x = x.new_zeros(len(x), padded(sizes[0]))                             # (N, inputs + 1, padded)
+        self.starts = [0, *accumulate(o * (i + 1) for i, o in pairwise(sizes))]    # of each layer in the flat vector
+        self.x = x.new_zeros(len(x), padded(sizes[0] + 1))                         # (N, inputs + 1, padded)
         self.x[:, : sizes[0]] = x.flatten(1)
         self.x[:, sizes[0]] = 1
-        self.W: list[Tensor] = []
-        self.rooms: dict[int, tuple[list[Tensor], list[Tensor]]] = {}              # by batch width
+        self.mine = threading.local()                                              # buffers by name, of each thread
 
-    def _weights(self, n: int) -> list[Tensor]:
-        """For each layer (n, outputs, padded inputs): weights, the bias, zeros."""
-        if not self.W or n > len(self.W[0]):
-            pairs = zip(self.sizes, self.sizes[1:], strict=False)
-            self.W = [self.x.new_zeros(n, outputs, padded(inputs)) for inputs, outputs in pairs]
-        return [W[:n] for W in self.W]
+    def numbers(self, room: int) -> int:
+        """Numbers that one client with an implicit first layer needs in memory."""
+        inputs, units, *_ = self.sizes
+        kept = sum(i * o for i, o in zip(self.sizes[1:], self.sizes[2:], strict=False))
+        return room * (inputs + 2 * units + room) + kept
 
-    def _room(self, n: int, b: int) -> tuple[list[Tensor], list[Tensor]]:
-        """For n clients and batches of b: inputs h (n, b, padded inputs) and errors d (n, b, outputs) of each layer."""
-        if b not in self.rooms or n > len(self.rooms[b][0][0]):
-            h = [self.x.new_zeros(n, b, padded(inputs)) for inputs in self.sizes[:-1]]
-            for inputs, layer in zip(self.sizes, h, strict=False):
-                layer[:, :, inputs] = 1
-            self.rooms[b] = h, [self.x.new_empty(n, b, outputs) for outputs in self.sizes[1:]]
-        return self.rooms[b]
+    def _buffer(self, name: str, *shape: int) -> Tensor:
+        """Memory of this shape with its rows padded, the same again for the same name as long as it is large enough."""
+        shape = (*shape[:-1], padded(shape[-1]))
+        numbers = math.prod(shape)
+        buffers = self.mine.__dict__
+        if name not in buffers or buffers[name].numel() < numbers:
+            buffers[name] = self.x.new_zeros(numbers)
+        return buffers[name][:numbers].view(shape)
 
-    def _copy(self, theta: Tensor, W: list[Tensor], back: bool = False) -> None:
-        """From the flat rows theta (n, d) to the padded layers, or back."""
-        start, n = 0, len(theta)
-        for layer, inputs, outputs in zip(W, self.sizes, self.sizes[1:], strict=False):
-            middle, end = start + outputs * inputs, start + outputs * (inputs + 1)
-            weight, bias = theta[:, start:middle].view(n, outputs, inputs), theta[:, middle:end]
-            if back:
-                weight.copy_(layer[:, :, :inputs])
-                bias.copy_(layer[:, :, inputs])
-            else:
-                layer[:, :, :inputs] = weight
-                layer[:, :, inputs] = bias
-                layer[:, :, inputs + 1 :] = 0                                      # NaN, if a client diverged here before
-            start = end
+    def _layer(self, theta: Tensor, l: int) -> tuple[Tensor, Tensor]:
+        """Views of layer l of the flat rows theta (n, d): weight (n, outputs, inputs) and bias (n, outputs, 1)."""
+        inputs, outputs = self.sizes[l : l + 2]
+        start, middle, end = self.starts[l], self.starts[l] + outputs * inputs, self.starts[l + 1]
+        return theta[:, start:middle].unflatten(1, (outputs, inputs)), theta[:, middle:end].unsqueeze(2)
+
+    def _padded(self, name: str, theta: Tensor, l: int) -> Tensor:
+        """(n, outputs, padded inputs + 1): layer l of the rows theta, its bias, and zeros."""
+        n = len(theta)
+        W = self._buffer(f"{name}{l}", n, self.sizes[l + 1], self.sizes[l] + 1)
+        if theta.stride(0) == 0 and n > 1:                                         # one model for all: pad it once
+            return W.copy_(self._padded("one", theta[:1], l))
+        (weight, bias), inputs = self._layer(theta, l), self.sizes[l]
+        W[:, :, :inputs], W[:, :, inputs : inputs + 1], W[:, :, inputs + 1 :] = weight, bias, 0
+        return W
 
     @torch.no_grad()
-    def train(self, theta: Tensor, plan: Plan, lr: float, decay: float = 0.0, push: Tensor | None = None) -> Tensor:
-        """SGD in place on theta (n, d). Returns the mean loss of each batch (S, n), in nats.
+    def train(self, anchor: Tensor, plan: Plan, lr: float, out: Tensor, momentum: float = 0.0, decay: float = 0.0,
+              constant: Tensor | None = None, room: int = 0) -> Tensor:
+        """SGD from anchor (n, d); writes the changes to out (n, d). Returns the mean loss of each batch (S, n), in nats.
 
-        Every step is theta ← (1 - lr·decay)·theta - lr·gradient + push; push: (n, d), or None for nothing.
+        Every step adds decay·theta + constant to the gradient; constant: (n, d), or None for nothing.
+        room: rows for the examples of a client whose first layer is implicit (plain SGD only), or 0.
+        Elementwise sums are never fused with a factor (`alpha=`): torch rounds those once in whole vector registers and
+        twice in the rest, and where the rest begins depends on the company.
         The loss is read off the softmax, so that of a single example is at most 87, where its probability is 1e-38.
         """
-        steps, n, b = plan.rows.shape
-        all_W, (all_h, all_d) = self._weights(n), self._room(n, b)
-        self._copy(theta, all_W)
-        all_push = [] if push is None else [torch.zeros_like(W) for W in all_W]
-        if push is not None:
-            self._copy(push, all_push)
-        top = len(all_W) - 1
-        rows = torch.from_numpy(plan.rows).reshape(steps, n * b)
-        labels = self.y[rows].view(steps, n, b, 1)
-        weight = torch.from_numpy(plan.weight).to(theta.dtype).unsqueeze(-1)       # (S, n, B, 1)
-        likelihood = theta.new_ones(steps, n, b, 1)
-        minus_one = theta.new_full((1,), -1.0).expand(n, b, 1)
+        (steps, n, b), top, sizes = plan.rows.shape, len(self.sizes) - 2, self.sizes
+        first = _Implicit(self, anchor, plan, lr, room) if room else None
+        layers = range(1 if room else 0, top + 1)                                  # those that exist as weights
+        all_W = {l: self._padded("W", anchor, l) for l in layers}
+        all_V = {l: self._buffer(f"V{l}", *W.shape).zero_() for l, W in all_W.items() if momentum}     # lr·velocity
+        all_c = {} if constant is None else {l: self._padded("c", constant * lr, l) for l in layers}
+        all_h = {l: self._buffer(f"h{l}", n, b, sizes[l] + 1) for l in layers}          # inputs of each layer
+        for l in range(1, top + 1):
+            all_h[l][:, :, sizes[l]], all_h[l][:, :, sizes[l] + 1 :] = 1, 0
+        all_d = {l: self._buffer(f"d{l}", n, b, sizes[l + 1]) for l in range(top)}      # errors of the hidden layers
+        all_e = self._buffer("e", n, sizes[-1], b).zero_()                         # … of the last: classes, then examples
+        rows = torch.from_numpy(plan.rows).view(steps, n * b)
+        labels = self.y[rows].view(steps, n, 1, b)
+        weight = torch.from_numpy(plan.weight).to(anchor.dtype).view(steps, n, 1, b)
+        likelihood = anchor.new_ones(steps, n, 1, b)
+        minus_one = anchor.new_full((1,), -1.0).expand(n, 1, b)
         alive = -1
         for t, a in enumerate(plan.active):
             if a != alive:                                                         # views of the clients still at work
-                alive = a
-                W, h, d = ([buffer[:a] for buffer in buffers] for buffers in (all_W, all_h, all_d))
-                W_in = [w[:, :, :inputs] for w, inputs in zip(W, self.sizes, strict=False)]
-                units = [x[:, :, :inputs] for x, inputs in zip(h, self.sizes, strict=False)]
-                WT, dT, x = [w.transpose(1, 2) for w in W], [e.transpose(1, 2) for e in d], h[0].flatten(0, 1)
-            torch.index_select(self.x, 0, rows[t, : a * b], out=x)
-            for l in range(top):                                                   # forward
-                torch.bmm(h[l], WT[l], out=units[l + 1]).clamp_min_(0)
-            error = torch.softmax(torch.bmm(h[top], WT[top], out=d[top]), -1, out=d[top])
-            torch.gather(error, 2, labels[t, :a], out=likelihood[t, :a])
-            error.scatter_add_(2, labels[t, :a], minus_one[:a]).mul_(weight[t, :a])    # (softmax - onehot) / batch
-            for l in range(top, -1, -1):                                           # backward, and the step
+                alive, e_padded, e = a, all_e[:a], all_e[:a, :, :b]
+                W, V, c, h = ({l: x[:a] for l, x in some.items()} for some in (all_W, all_V, all_c, all_h))
+                d = {**{l: x[:a, :, : sizes[l + 1]] for l, x in all_d.items()}, top: e.transpose(1, 2)}
+                W_in = {l: w[:, :, : sizes[l]] for l, w in W.items()}
+                units = {l: x[:, :, : sizes[l]] for l, x in h.items()}
+                dT = {l: x.transpose(1, 2) for l, x in d.items()}
+            # forward
+            if first is not None:
+                torch.clamp_min(first.forward(t, a), 0, out=units[1])
+            else:
+                torch.index_select(self.x, 0, rows[t, : a * b], out=h[0].view(a * b, -1))
+            for l in range(layers.start, top):
+                torch.bmm(h[l], W[l].transpose(1, 2), out=units[l + 1]).clamp_min_(0)
+            torch.bmm(W[top], h[top].transpose(1, 2), out=e)
+            torch.softmax(e_padded, 1, out=e_padded)
+            torch.gather(e, 1, labels[t, :a], out=likelihood[t, :a])
+            e.scatter_add_(1, labels[t, :a], minus_one[:a]).mul_(weight[t, :a])    # (softmax - onehot) / batch
+            # backward, and the step
+            for l in reversed(layers):
                 if l > 0:
                     torch.bmm(d[l], W_in[l], out=d[l - 1])
                     torch.ops.aten.threshold_backward.grad_input(d[l - 1], units[l], 0, grad_input=d[l - 1])   # ReLU's
-                W[l].baddbmm_(dT[l], h[l], beta=1 - lr * decay, alpha=-lr)
-            for w, step in zip(W, all_push, strict=False):
-                w.add_(step[:a])
-        self._copy(theta, all_W, back=True)
-        return -(likelihood.clamp_min(torch.finfo(theta.dtype).tiny).log() * weight).sum((2, 3))
+                if momentum:
+                    V[l].baddbmm_(dT[l], h[l], beta=momentum, alpha=lr)
+                    if decay:
+                        V[l].add_(torch.mul(W[l], lr * decay, out=self._buffer("decay", *W[l].shape)))
+                    W[l].sub_(V[l].add_(c[l]) if c else V[l])
+                else:
+                    W[l].baddbmm_(dT[l], h[l], beta=1 - lr * decay, alpha=-lr)
+                    if c:
+                        W[l].sub_(c[l])
+            if first is not None:
+                first.step(t, a, d[0])
+        for l, w in all_W.items():
+            (weight_out, bias_out), (weight_0, bias_0) = self._layer(out, l), self._layer(anchor, l)
+            torch.sub(w[:, :, : sizes[l]], weight_0, out=weight_out)
+            torch.sub(w[:, :, sizes[l], None], bias_0, out=bias_out)
+        if first is not None:
+            first.change(*self._layer(out, 0))
+        return -(likelihood.clamp_min(torch.finfo(anchor.dtype).tiny).log() * weight).sum((2, 3))
+
+
+class _Implicit:
+    """The first layer of a cohort as W₀ - lr·DᵀX, see `implicit_room`."""
+
+    def __init__(self, engine: DenseEngine, anchor: Tensor, plan: Plan, lr: float, room: int) -> None:
+        (steps, n, b), units, columns = plan.place.shape, engine.sizes[1], engine.x.shape[1]
+        table = np.zeros((n, room), dtype=np.int64)
+        longest = min(room, plan.examples.shape[1])
+        table[:, :longest] = plan.examples[:, :longest]
+        self.lr, self.place = lr, torch.from_numpy(plan.place + (np.arange(n) * room)[:, None]).view(steps, n * b)
+        self.units, self.room, self.b = units, room, b
+        self.X = engine._buffer("X", n, room, columns)
+        torch.index_select(engine.x, 0, torch.from_numpy(table.reshape(-1)), out=self.X.view(n * room, columns))
+        (weight, bias), inputs = engine._layer(anchor, 0), engine.sizes[0]
+        Z, G = engine._buffer("Z", n, room, units), engine._buffer("G", n, room, room)
+        torch.baddbmm(bias.transpose(1, 2), self.X[:, :, :inputs], weight.transpose(1, 2), out=Z[:, :, :units])
+        torch.bmm(self.X, self.X.transpose(1, 2), out=G[:, :, :room])
+        self.Z, self.G, self.D = Z.flatten(0, 1), G.flatten(0, 1), engine._buffer("D", n, room, units).zero_()
+        self.g, self.z = engine._buffer("g", n, b, room), engine._buffer("z", n, b, units)
+
+    def forward(self, t: int, a: int) -> Tensor:
+        """(a, b, units) of step t: X·W₀ᵀ - lr·(X·Xᵀ)·D, for the rows of the batch."""
+        mine, g, z = self.place[t, : a * self.b], self.g[:a], self.z[:a]
+        torch.index_select(self.Z, 0, mine, out=z.flatten(0, 1))
+        torch.index_select(self.G, 0, mine, out=g.flatten(0, 1))
+        z = z[:, :, : self.units]
+        return z.baddbmm_(g[:, :, : self.room], self.D[:a, :, : self.units], alpha=-self.lr)
+
+    def step(self, t: int, a: int, d: Tensor) -> None:
+        """d: (a, b, units), the errors of the batch."""
+        self.D.flatten(0, 1)[:, : self.units].index_add_(0, self.place[t, : a * self.b], d.flatten(0, 1))
+
+    def change(self, weight: Tensor, bias: Tensor) -> None:
+        """Writes - lr·DᵀX into views of the change, (n, units, inputs) and (n, units, 1)."""
+        D, inputs = self.D[:, :, : self.units], weight.shape[2]
+        weight.baddbmm_(D.transpose(1, 2), self.X[:, :, :inputs], beta=0, alpha=-self.lr)
+        torch.mul(D.sum(1).unsqueeze(2), -self.lr, out=bias)

@@ -9,6 +9,7 @@ An example must not meet the others of its batch either: a batch that is not ful
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field
 
@@ -51,6 +52,11 @@ class Model:
                 bound = 1 / math.sqrt(math.prod(shapes[f"{layer}.weight"][1:]))
                 parts.append(rng.uniform(-bound, bound, math.prod(shape)))
         return np.concatenate(parts).astype(np.float32)
+
+    def single(self) -> torch.nn.Module | None:
+        """For a model that trains alone: a module of its own for one client, (b, *features) -> (b, classes), whose
+        parameters come in the order of `shapes`. None: there is no such module."""
+        return None
 
     def losses(self, layers: Layers, x: Tensor, y: Tensor) -> Tensor:
         """(n, b): the cross-entropy of each example, in nats. x: (n, b, *features), y: (n, b) int64."""
@@ -158,6 +164,15 @@ class ConvNet(Model):
         out["head.weight"], out["head.bias"] = (self.classes, inputs * side * side), (self.classes,)
         return out
 
+    def single(self) -> torch.nn.Module:
+        with torch.random.fork_rng(devices=[]):                                                  # first values are not ours
+            parts: list[torch.nn.Module] = [torch.nn.Flatten(), torch.nn.Unflatten(1, (self.channels, self.side, self.side))]
+            for inputs, width in zip((self.channels, *self.widths), self.widths, strict=False):
+                convolution, norm = torch.nn.Conv2d(inputs, width, 3, padding=1), torch.nn.GroupNorm(self.groups, width)
+                parts += [convolution, norm, torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
+            head = torch.nn.Linear(math.prod(self.shapes()["head.weight"][1:]), self.classes)
+        return torch.nn.Sequential(*parts, torch.nn.Flatten(), head)
+
     def logits(self, layers: Layers, x: Tensor) -> Tensor:
         n, b = x.shape[:2]
         if math.prod(x.shape[2:]) != self.channels * self.side**2:
@@ -200,7 +215,11 @@ class Wrapped(Model):
         if not parameters:
             raise ValueError(f"{self.module} has no parameters to train")
         object.__setattr__(self, "name", self.name or type(self.module).__name__)
-        object.__setattr__(self, "alone", any(p.dim() > 2 for p in parameters))       # kernels of convolutions
+        kernels, numbers = any(p.dim() > 2 for p in parameters), sum(p.numel() for p in parameters)
+        object.__setattr__(self, "alone", kernels or numbers > 50_000)                # convolutions; little to share
+
+    def single(self) -> torch.nn.Module:
+        return copy.deepcopy(self.module).requires_grad_()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(p.shape) for name, p in self.module.named_parameters()}

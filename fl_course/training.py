@@ -1,19 +1,21 @@
 """Local training of a whole cohort at once.
 
 `LocalSGD` says what a client does: E epochs of mini-batch SGD from the broadcast model (McMahan et al. 2017,
-ClientUpdate). The models of n clients are the rows of theta (n, d); rows do not interact, so one backward pass through
-the sum of the clients' losses gives every client its own gradient. `train_rows` below is the text of the method, for
-every model. `fused.DenseEngine` does the same for dense networks, with the backward pass written out, several times
-faster. `train_alone` is a plain loop over torch.optim.SGD, against which the tests hold both.
+ClientUpdate). `Trainer` puts the clients that can share a tensor together and picks who computes: `sgd.train_rows`, the
+text of the method, for every model; `fused.DenseEngine` for dense networks, several times faster; `sgd.train_single` for
+models that gain nothing from company.
 
-On one thread the same seed gives the same bytes, whoever trains together with whom. With another number of threads, or
-on another kind of processor, torch adds in another order: the last digits differ, and grow where a ReLU flips.
+The same seed gives the same bytes, whoever trains together with whom and on however many `threads`, each of which trains
+other clients. torch's own threads (torch.set_num_threads, 1 here by default) share one product among them and add in
+another order, as does another kind of processor: the last digits differ, and grow where a ReLU flips.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,8 +28,9 @@ from .batches import Plan, client_keys, plan_batches, round_key, splitmix, width
 from .core import ClientId, Task, Update, Vector
 from .correction import Affine, Correction
 from .data import FederatedData
-from .fused import DenseEngine
+from .fused import DenseEngine, implicit_room
 from .models import Dense, Model
+from .sgd import stack, train_rows, train_single
 
 if TYPE_CHECKING:
     from .dpsgd import DPSGD
@@ -54,6 +57,7 @@ class LocalSGD:
     weight_decay: float = 0.0
     correction: Correction | None = None
     together: int | None = None
+    threads: int = field(default=1, repr=False)
     engine: str = "auto"
     private: DPSGD | None = None
 
@@ -78,6 +82,8 @@ class LocalSGD:
             raise ValueError(f"weight_decay must be at least 0 and finite, not {self.weight_decay}")
         if self.together is not None and (not isinstance(self.together, int) or self.together < 1):
             raise ValueError(f"together must be a whole number of clients from 1, or None, not {self.together!r}")
+        if not isinstance(self.threads, int) or self.threads < 1:
+            raise ValueError(f"threads must be a whole number from 1, not {self.threads!r}")
         if self.engine not in ("auto", "rows"):
             raise ValueError(f"engine must be 'auto' or 'rows', not {self.engine!r}")
 
@@ -118,6 +124,8 @@ class Trainer:
     keys: np.ndarray = field(init=False, repr=False)        # (K,) uint64
     place: dict[ClientId, int] = field(init=False, repr=False)
     fused: DenseEngine | None = field(init=False, repr=False)
+    pool: ThreadPoolExecutor | None = field(init=False, repr=False)
+    mine: threading.local = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         x, y = (np.require(part, requirements=["C", "W"]) for part in (self.data.x, self.data.y))   # as torch needs it
@@ -125,69 +133,102 @@ class Trainer:
         self.keys = client_keys(self.data.ids)
         self.place = {client: k for k, client in enumerate(self.data.ids)}
         self.fused = None
-        plain = self.how.momentum == 0 and isinstance(self.how.correction, Affine | None)
-        if type(self.model) is Dense and plain and self.how.engine == "auto":
+        self.mine = threading.local()
+        self.pool = None
+        if self.how.threads > 1:                               # a new thread would use as many of torch's as there are cores
+            self.pool = ThreadPoolExecutor(self.how.threads, "train", torch.set_num_threads, (torch.get_num_threads(),))
+        affine = isinstance(self.how.correction, Affine | None)
+        if type(self.model) is Dense and affine and self.how.engine == "auto":
             self.fused = DenseEngine(self.model.sizes, self.x, self.y)
 
     def train(self, tasks: Sequence[Task]) -> list[Update]:
         """Train every task from the model that it was handed. Returns the updates in the order of the tasks."""
         if self.how.private is not None:
             return self.how.private.train(tasks, self)
+        anchors = {id(task.server.params): task.server.params for task in tasks}                    # usually one
+        tensors = {key: torch.tensor(params) for key, params in anchors.items()}
+        changes = torch.from_numpy(np.empty((len(tasks), self.model.dim), dtype=np.float32))        # at once: huge pages
+        parts, done = [], 0
+        for (batch, room, _), group in self._groups(tasks).items():
+            plan = self._plan([tasks[i] for i in group], batch)
+            for part in self._cut(plan, batch, room):
+                who = [group[k] for k in part.order]
+                parts.append((who, part, room, changes[done : done + len(who)]))
+                done += len(who)
+
+        def train_part(part: tuple[list[int], Plan, int, Tensor]) -> list[Update]:
+            who, plan, room, out = part
+            return self._train_part([tasks[i] for i in who], plan, room, tensors, out)
+
         updates: dict[int, Update] = {}
-        for positions in self._groups(tasks):
-            group = [tasks[i] for i in positions]
-            clients = [self.place[task.client] for task in group]
-            examples = [self.data.train[k] for k in clients]
-            batch = width(len(examples[0]), self.how.batch_size)
-            versions = {(task.seed, task.server.version) for task in group}
-            start_from = {version: round_key(*version) for version in versions}
-            keys = splitmix(self.keys[clients] ^ [start_from[task.seed, task.server.version] for task in group])
-            plan = plan_batches(examples, keys, np.array([self.how.epochs_of(task) for task in group]), batch)
-            together = self._together(batch)
-            for start in range(0, len(group), together):
-                part = plan.part(start, min(start + together, len(group)))
-                for i, update in zip(part.order, self._train_part([group[i] for i in part.order], part), strict=True):
-                    updates[positions[i]] = update
+        for (who, *_), some in zip(parts, (self.pool.map if self.pool else map)(train_part, parts), strict=True):
+            updates.update(zip(who, some, strict=True))
         return [updates[i] for i in range(len(tasks))]
 
-    def _groups(self, tasks: Sequence[Task]) -> list[list[int]]:
-        """Positions of tasks that can share a tensor: the same batch width and learning rate."""
-        groups: dict[tuple[int, float], list[int]] = {}
+    def _groups(self, tasks: Sequence[Task]) -> dict[tuple[int, int, float], list[int]]:
+        """Positions of tasks that can share a tensor: the same batch width, room (see fused.py) and learning rate."""
+        groups: dict[tuple[int, int, float], list[int]] = {}
         for i, task in enumerate(tasks):
             if task.client not in self.place:
                 self.data.position(task.client)                                        # raises, naming the client
             examples = len(self.data.train[self.place[task.client]])
             if examples == 0:
                 raise ValueError(f"client {task.client!r} has no training examples, so it cannot be asked to train")
-            key = (width(examples, self.how.batch_size), self.how.lr_at(task.server.version))
+            room = self._room(task, examples)
+            key = (width(examples, self.how.batch_size), room, self.how.lr_at(task.server.version))
             groups.setdefault(key, []).append(i)
-        return list(groups.values())
+        return groups
 
-    def _together(self, batch: int) -> int:
-        """Clients in one tensor: about a million numbers fit the processor's cache; more only cost memory."""
-        if self.model.alone:
-            return 1
-        numbers = max(self.model.dim, batch * math.prod(self.data.shape))              # of one client: model, inputs
-        return self.how.together or max(1, 1_000_000 // numbers)
+    def _plan(self, tasks: list[Task], batch: int) -> Plan:
+        """The batches of these clients, in batches of so many slots."""
+        clients = [self.place[task.client] for task in tasks]
+        versions = {(task.seed, task.server.version) for task in tasks}
+        start_from = {version: round_key(*version) for version in versions}
+        keys = splitmix(self.keys[clients] ^ [start_from[task.seed, task.server.version] for task in tasks])
+        epochs = np.array([self.how.epochs_of(task) for task in tasks])
+        return plan_batches([self.data.train[k] for k in clients], keys, epochs, batch)
 
-    def _train_part(self, tasks: list[Task], plan: Plan) -> list[Update]:
-        first = tasks[0].server.params
-        if all(task.server.params is first for task in tasks):
-            anchor = torch.tensor(first).expand(len(tasks), -1)
+    def _cut(self, plan: Plan, batch: int, room: int) -> list[Plan]:
+        """The plan in parts that are trained in one tensor each: about a million numbers fit the processor's cache, and
+        every thread gets a part unless that would be too small to be worth its while."""
+        if self.fused is not None and room:
+            numbers = self.fused.numbers(room)                                         # of one client
         else:
-            anchor = torch.tensor(np.stack([task.server.params for task in tasks]))
-        theta = anchor.clone()
+            numbers = max(self.model.dim, batch * math.prod(self.data.shape))
+        clients = len(plan.steps)
+        together = 1 if self.model.alone else self.how.together or max(1, 1_000_000 // numbers)
+        if self.how.threads > 1:
+            together = min(together, max(-(-clients // self.how.threads), -(-100_000 // numbers)))
+        return [plan.part(start, min(start + together, clients)) for start in range(0, clients, together)]
+
+    def _room(self, task: Task, examples: int) -> int:
+        """Rows that the fused engine keeps for the examples of this client, 0 for none. It depends on this client alone."""
+        how = self.how
+        if self.fused is None or how.momentum or how.weight_decay or how.correction is not None:
+            return 0
+        return implicit_room(self.fused.sizes, examples, how.epochs_of(task))
+
+    def _train_part(self, tasks: list[Task], plan: Plan, room: int, models: dict[int, Tensor], out: Tensor) -> list[Update]:
+        """Train these clients in one tensor. models: id(params) -> (d,); out (n, d): where the changes go."""
+        rows = [models[id(task.server.params)] for task in tasks]
+        anchor = rows[0].expand(len(rows), -1) if all(row is rows[0] for row in rows) else torch.stack(rows)     # (n, d)
         lr = self.how.lr_at(tasks[0].server.version)
         if self.fused is not None:
-            pull, push = self._affine(tasks, anchor, lr)
-            losses = self.fused.train(theta, plan, lr, self.how.weight_decay + pull, push)
+            pull, constant = self._affine(tasks, anchor)
+            decay = self.how.weight_decay + pull
+            losses = self.fused.train(anchor, plan, lr, out, self.how.momentum, decay, constant, room)
         else:
-            losses = train_rows(self.model, theta, anchor, self.x, self.y, plan, lr, self.how, tasks)
-        delta = (theta - anchor).numpy()
+            theta = anchor.clone()
+            if (single := self._single()) is not None:
+                losses = train_single(single, theta, self.x, self.y, plan, lr)
+            else:
+                losses = train_rows(self.model, theta, anchor, self.x, self.y, plan, lr, self.how, tasks)
+            torch.sub(theta, anchor, out=out)
+        delta = out.numpy()
         seen = losses.numpy() * plan.count.astype(np.float64)                      # (S, n) summed over the batch
         sizes = (plan.count * plan.first).sum(0)
         loss_first, loss_last = (np.where(epoch, seen, 0).sum(0) / sizes for epoch in (plan.first, plan.last))
-        out = []
+        updates = []
         for i, task in enumerate(tasks):
             steps = int(plan.steps[i])
             gradient = partial(self._full_gradient, task)
@@ -198,20 +239,30 @@ class Trainer:
                 "loss_first": float(loss_first[i]),
                 "loss_last": float(loss_last[i]),
             }
-            out.append(Update(task.client, task.server.version, delta[i], 1.0, extras, metrics))
-        return out
+            updates.append(Update(task.client, task.server.version, delta[i], 1.0, extras, metrics))
+        return updates
 
-    def _affine(self, tasks: list[Task], anchor: Tensor, lr: float) -> tuple[float, Tensor | None]:
-        """An affine correction as the fused engine takes it: pull, and lr·(pull·anchor - shift) (n, d) or None."""
+    def _single(self) -> torch.nn.Module | None:
+        """This thread's module for training clients one by one, if that is how it is done: plain SGD of a model `alone`."""
+        how = self.how
+        if not self.model.alone or how.engine == "rows" or how.momentum or how.weight_decay or how.correction is not None:
+            return None
+        if not hasattr(self.mine, "single"):
+            self.mine.single = self.model.single()
+        return self.mine.single
+
+    def _affine(self, tasks: list[Task], anchor: Tensor) -> tuple[float, Tensor | None]:
+        """An affine correction as the fused engine takes it: pull, and shift - pull·anchor (n, d) or None."""
         correction = self.how.correction
         if not isinstance(correction, Affine):
             return 0.0, None
         pull = correction.pull()
-        push = anchor * (lr * pull) if pull else None
+        constant = anchor * -pull if pull else None
         shifts = [correction.shift(task) for task in tasks]
         if any(shift is not None for shift in shifts):
-            push = (torch.zeros_like(anchor) if push is None else push) - lr * torch.from_numpy(_stack(tasks, shifts))
-        return pull, push
+            shift = torch.from_numpy(stack(tasks, shifts))
+            constant = shift if constant is None else constant + shift
+        return pull, constant
 
     def _full_gradient(self, task: Task) -> Vector:
         """(d,) of the client's mean loss over all its training examples, at the model that it was handed."""
@@ -219,65 +270,3 @@ class Trainer:
         theta = torch.tensor(task.server.params)[None].requires_grad_()                # (1, d)
         loss = self.model.losses(self.model.layers(theta), self.x[rows][None], self.y[rows][None]).mean()
         return torch.autograd.grad(loss, theta)[0][0].numpy()
-
-
-def _stack(tasks: Sequence[Task], vectors: Sequence[Vector | None]) -> np.ndarray:
-    """(n, d) from one vector a client."""
-    for task, vector in zip(tasks, vectors, strict=True):
-        if vector is None:
-            raise ValueError(f"the correction has no vector for client {task.client!r}, but it has one for others")
-    return np.stack([vector for vector in vectors if vector is not None])
-
-
-def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor, plan: Plan, lr: float, how: LocalSGD,
-               tasks: Sequence[Task]) -> Tensor:
-    """SGD for n clients, in place on theta (n, d). Returns the mean loss of each batch (S, n), in nats.
-
-    x: (N, *features), y: (N,): the examples that plan.rows counts; anchor: (n, d), where the clients began.
-    Step t moves the first plan.active[t] rows; the rows of clients that have finished stay untouched, bit for bit.
-    """
-    correction = how.correction or Correction()
-    named = [correction.rows(task) for task in tasks]
-    names = {name: None for vectors in named for name in vectors}
-    rows = {name: torch.from_numpy(_stack(tasks, [vectors.get(name) for vectors in named])) for name in names}
-    velocity = torch.zeros_like(theta)
-    weight = torch.from_numpy(plan.weight).to(theta.dtype)
-    index = torch.from_numpy(plan.rows)
-    losses = torch.zeros(plan.count.shape, dtype=theta.dtype)
-    for t, a in enumerate(plan.active):
-        layers = {name: view.requires_grad_() for name, view in model.layers(theta[:a].detach()).items()}
-        each = model.losses(layers, x[index[t, :a]], y[index[t, :a]])              # (a, B)
-        batch = (each * weight[t, :a]).sum(1)                                      # (a,) the mean over real examples
-        gradients = torch.autograd.grad(batch.sum(), list(layers.values()))
-        with torch.no_grad():
-            grad = torch.cat([g.flatten(1) for g in gradients], dim=1)             # (a, d)
-            grad = correction.correct(grad, theta[:a], anchor[:a], {name: r[:a] for name, r in rows.items()})
-            if how.weight_decay:
-                grad = grad + how.weight_decay * theta[:a]
-            if how.momentum:
-                grad = velocity[:a].mul_(how.momentum).add_(grad)
-            theta[:a].sub_(lr * grad)
-        losses[t, :a] = batch.detach()
-    return losses
-
-
-def train_alone(model: Model, task: Task, data: FederatedData, how: LocalSGD,
-                dtype: torch.dtype = torch.float32) -> np.ndarray:
-    """One client, as in a textbook, with torch.optim.SGD: the slow reference that the engines are tested against.
-
-    Returns the delta (d,), computed in dtype. It follows the same batch plan, one batch after the other, nothing padded.
-    """
-    mine = data.train[data.position(task.client)]
-    keys = splitmix(client_keys([task.client]) ^ round_key(task.seed, task.server.version))
-    plan = plan_batches([mine], keys, np.array([how.epochs_of(task)]), width(len(mine), how.batch_size))
-    anchor = torch.tensor(task.server.params, dtype=dtype)[None]                   # (1, d)
-    theta, correction = anchor.clone().requires_grad_(), how.correction or Correction()
-    rows = {name: torch.tensor(vector, dtype=dtype)[None] for name, vector in correction.rows(task).items()}
-    optimizer = torch.optim.SGD([theta], how.lr_at(task.server.version), how.momentum, weight_decay=how.weight_decay)
-    for t in range(int(plan.steps[0])):
-        batch = plan.rows[t, 0, : plan.count[t, 0]]
-        x, y = torch.tensor(data.x[batch], dtype=dtype)[None], torch.tensor(data.y[batch])[None]
-        loss = model.losses(model.layers(theta), x, y).mean()
-        theta.grad = correction.correct(torch.autograd.grad(loss, theta)[0], theta.detach(), anchor, rows)
-        optimizer.step()
-    return (theta.detach() - anchor)[0].numpy()

@@ -35,8 +35,8 @@ from fl_course import (
     stream,
 )
 from fl_course.core import Task
+from fl_course.sgd import train_alone
 from fl_course.stages import dense, find, server_half
-from fl_course.training import train_alone
 from fl_course.wire import encode_model, encode_update
 
 # --- the arithmetic of a round -------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from fl_course import (
     logistic,
 )
 from fl_course.core import Server, Task, stream
-from fl_course.training import train_alone
+from fl_course.sgd import train_alone
 
 
 def steps(it: Coordinator, rounds: int):

@@ -1,0 +1,236 @@
+"""What the machine allows, and how the engine's cost grows: limits, stages, memory, clients, parameters, a busy neighbour.
+
+Each function returns rows for a table of docs/performance.md. What needs a process of its own is run as
+`python -m benchmarks.machine NAME …`, which prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from fl_course import Coordinator, LocalSGD, Synchronous, Task, WeightedMean, logistic, mlp
+from fl_course.core import Server, stream
+from fl_course.data import FederatedData
+from fl_course.models import Dense
+from fl_course.wire import decode_update, encode_update
+
+from .quiet import block, median, turns
+from .work import LR, Work, course, idiomatic, optimised, small_cnn, vmapped, whole_loop
+
+Rows = list[dict[str, Any]]
+SECONDS = 0.25
+
+
+def compare(players: dict[str, Callable[[], object]], wanted: int = 5) -> list[dict[str, float]]:
+    return turns({name: partial(block, play, SECONDS) for name, play in players.items()}, wanted)
+
+
+# --- against the machine ---------------------------------------------------------------------------------------------
+
+
+def products(work: Work) -> Callable[[], None]:
+    """The matrix products of the textbook's algorithm alone: per step and layer forward, backward and weight gradient."""
+    assert isinstance(work.model, Dense)
+    n, b, layers = work.clients, work.batch, list(pairwise(work.model.sizes))
+    n = min(n, max(1, 10**6 // work.model.dim))                                     # clients at a time, as the engine does
+    W = [torch.randn(n, outputs, inputs) for inputs, outputs in layers]
+    h = [torch.randn(n, b, inputs) for inputs, _ in layers]
+    d = [torch.randn(n, b, outputs) for _, outputs in layers]
+    out, back = [torch.empty_like(part) for part in d], [torch.empty_like(part) for part in h]
+
+    def play() -> None:
+        for _ in range(work.clients // n * work.epochs * 40 // b):
+            for l in range(len(layers)):
+                torch.bmm(h[l], W[l].transpose(1, 2), out=out[l])
+            for l in reversed(range(len(layers))):
+                if l > 0:
+                    torch.bmm(d[l], W[l], out=back[l])
+                W[l].baddbmm_(d[l].transpose(1, 2), h[l], alpha=-1e-9)
+
+    return play
+
+
+def operations(work: Work) -> tuple[float, float]:
+    """(floating-point operations, bytes of weights read or written) of a round by the textbook's algorithm."""
+    assert isinstance(work.model, Dense)
+    pairs = list(pairwise(work.model.sizes))
+    examples, steps = work.clients * work.epochs * 40, work.clients * work.epochs * 40 // work.batch
+    passes = [2 if l == 0 else 3 for l in range(len(pairs))]                        # no error is sent to the inputs
+    flops = sum(2 * k * i * o for k, (i, o) in zip(passes, pairs, strict=True)) * examples
+    moved = sum(4 * (k + 1) * i * o for k, (i, o) in zip(passes, pairs, strict=True)) * steps    # the step reads and writes
+    return float(flops), float(moved)
+
+
+def limits(works: list[Work]) -> Rows:
+    """The course's round as a multiple of the products alone, of the operations at the GEMM rate, of the copied bytes."""
+    A, B, C = (torch.randn(1024, 1024) for _ in range(3))
+    big, copy = torch.randn(2**25), torch.empty(2**25)                              # 128 MB: far beyond the caches
+    rows = []
+    for work in works:
+        assert work.batch == 10
+        mine, alone, first = course(work, work.federation()), products(work), work.first()
+        quiet = compare({"course": lambda: mine(first), "products": alone, "gemm": lambda: torch.mm(A, B, out=C),
+                         "copy": lambda: copy.copy_(big)})
+        rate, speed = 2 * 1024**3 / median(quiet, "gemm"), 2 * 4 * 2**25 / median(quiet, "copy")    # flop/s, bytes/s
+        flops, moved = operations(work)
+        ms = 1e3 * median(quiet, "course")
+        rows.append({"work": work.name, "clients": work.clients, "epochs": work.epochs, "ms": ms,
+                     "products alone ms": 1e3 * median(quiet, "products"),
+                     "course / products": median(quiet, "course", over="products"),
+                     "operations at GEMM rate ms": 1e3 * flops / rate, "bytes at copy rate ms": 1e3 * moved / speed,
+                     "GEMM Gflop/s": rate / 1e9, "copy GB/s": speed / 1e9, "turns": len(quiet)})  # fmt: skip
+    return rows
+
+
+def stages(work: Work) -> Rows:
+    """Where the time of a round goes: each part timed by itself."""
+    data, first = work.federation(), work.first()
+    trainer, server = LocalSGD(lr=LR, epochs=work.epochs, batch_size=work.batch).prepare(work.model, data), Server(first)
+    tasks = [Task(client, server) for client in data.ids[: work.clients]]
+    updates = trainer.train(tasks)
+    messages, whole = [encode_update(update) for update in updates], whole_loop(work, data)
+    quiet = compare({
+        "plan the batches": lambda: trainer._plan(tasks, work.batch),
+        "local training, planning included": lambda: trainer.train(tasks),
+        "encode the updates": lambda: [encode_update(update) for update in updates],
+        "decode the updates": lambda: [decode_update(message) for message in messages],
+        "average": lambda: WeightedMean().combine(updates, [0] * len(updates)),
+        "the whole round of the Coordinator": lambda: whole(first),
+    })  # fmt: skip
+    parts = list(quiet[0]) if quiet else []
+    return [{"work": work.name, "clients": work.clients, "stage": part, "ms": 1e3 * median(quiet, part)} for part in parts]
+
+
+def neighbour(work: Work) -> Rows:
+    """One and two threads, with the other core idle and busy. torch's own threads wait for each other by spinning."""
+    data, first, rows = work.federation(), work.first(), []
+    ways = {"one thread": ({}, 1), "LocalSGD(threads=2)": ({"threads": 2}, 1), "torch.set_num_threads(2)": ({}, 2)}
+    rounds = {name: (course(work, data, **settings), threads) for name, (settings, threads) in ways.items()}
+    kept = torch.get_num_threads()
+    for busy in (False, True):
+        other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+        time.sleep(0.5)
+        try:
+            for name, (one_round, threads) in rounds.items():
+                torch.set_num_threads(threads)
+                one_round(first)
+                took = sorted(block(lambda one_round=one_round: one_round(first), SECONDS)[0] for _ in range(5))
+                rows.append({"work": work.name, "clients": work.clients, "way": name,
+                             "other core": "busy" if busy else "idle", "ms": 1e3 * took[2]})  # fmt: skip
+        finally:
+            torch.set_num_threads(kept)
+            if other is not None:
+                other.kill()
+                other.wait()
+    return rows
+
+
+# --- how it grows ----------------------------------------------------------------------------------------------------
+
+
+def tiny_clients(clients: int) -> FederatedData:
+    """Clients of 14 examples with 20 numbers each, in 5 classes."""
+    rng = stream(0, "benchmark-tiny")
+    x, y = rng.standard_normal((14 * clients, 20), dtype=np.float32), rng.integers(0, 5, 14 * clients)
+    rows, nobody = np.split(np.arange(len(x)), clients), (np.arange(0),) * clients
+    return FederatedData("tiny", x, y, 5, tuple(range(clients)), tuple(rows), nobody, x[:50], y[:50])
+
+
+def growth() -> Rows:
+    """Milliseconds a round against the number of (tiny) clients, and against the number of parameters."""
+    rows: Rows = []
+    for clients in (10, 100, 1000, 10_000):
+        data = tiny_clients(clients)
+        trainer = LocalSGD(lr=LR).prepare(logistic(20, 5), data)
+        server = Server(np.zeros(105, np.float32))
+        tasks = [Task(client, server) for client in data.ids]
+        ms = 1e3 * median(compare({"course": lambda trainer=trainer, tasks=tasks: trainer.train(tasks)}), "course")
+        rows.append({"against": "clients", "clients": clients, "d": 105, "ms": ms, "ms a client": ms / clients})
+    for hidden in (1, 10, 100, 1000):
+        work = Work("mlp", mlp(784, hidden, 10), 10)
+        data, first = work.federation(), work.first()
+        play, loop = course(work, data), optimised(work, data)
+        quiet = compare({"course": lambda play=play, first=first: play(first), "loop": lambda loop=loop, first=first: loop(first)})
+        ms = 1e3 * median(quiet, "course")
+        rows.append({"against": "d", "clients": 10, "d": work.model.dim, "ms": ms, "ms a client": ms / 10,
+                     "optimised loop / course": median(quiet, "loop", over="course")})  # fmt: skip
+    return rows
+
+
+# --- in a process of its own -----------------------------------------------------------------------------------------
+
+PLACES = {"2NN": mlp(784, 200, 200, 10), "logistic": logistic(784, 10), "small CNN": small_cnn()}
+WAYS = {"course": course, "idiomatic loop": idiomatic, "vmap": partial(vmapped, together=100), "vmap in tens": vmapped}
+
+
+def resident_mb(peak: bool) -> float:
+    """This process' memory in MB, now or at its peak; NaN without /proc."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+    except OSError:
+        return float("nan")
+    return int(lines["VmHWM" if peak else "VmRSS"].split()[0]) / 1024
+
+
+def alone_memory(name: str, way: str) -> dict[str, float]:
+    """Peak memory of five rounds with 100 clients, and what the process took before."""
+    from .work import mcmahan_cnn
+
+    work = Work(name, PLACES.get(name) or mcmahan_cnn(), 100)
+    one_round, first, before = WAYS[way](work, work.federation()), work.first(), resident_mb(peak=True)
+    for _ in range(5 if name in PLACES else 1):
+        one_round(first)
+    return {"before MB": before, "peak MB": resident_mb(peak=True)}
+
+
+def alone_first(name: str) -> dict[str, float]:
+    """Seconds from the data to the end of the first round, everything but `import torch` and the images included."""
+    work = Work(name, PLACES[name], 10)
+    data, first, began = work.federation(), work.first(), time.perf_counter()
+    course(work, data)(first)
+    return {"first round s": time.perf_counter() - began}
+
+
+def alone_many(rounds: str) -> dict[str, float]:
+    """10,000 clients of 14 examples, 100 of them a round, in the Coordinator: memory early and late, seconds."""
+    experiment = Coordinator(tiny_clients(10_000), logistic(20, 5), LocalSGD(lr=LR), Synchronous(0.01))
+    began, early = time.perf_counter(), float("nan")
+    for _, record in experiment.run(int(rounds)):
+        early = resident_mb(peak=False) if record.version == int(rounds) // 10 else early
+    return {"early MB": early, "late MB": resident_mb(peak=False), "seconds": time.perf_counter() - began}
+
+
+ALONE = {"memory": alone_memory, "first": alone_first, "many": alone_many}
+
+
+def alone(*words: str) -> dict[str, float]:
+    """The answer of `python -m benchmarks.machine words…`."""
+    done = subprocess.run([sys.executable, "-m", "benchmarks.machine", *words], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"benchmarks.machine {' '.join(words)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def memory() -> Rows:
+    asked = [(name, way) for name in ("logistic", "2NN", "small CNN") for way in ("course", "idiomatic loop")]
+    asked += [("2NN", "vmap"), ("McMahan's CNN", "course"), ("McMahan's CNN", "vmap in tens"), ("McMahan's CNN", "vmap")]
+    return [{"work": name, "clients": 100, "way": way, **alone("memory", name, way)} for name, way in asked]
+
+
+def first_round() -> Rows:
+    return [{"work": name, "clients": 10, **alone("first", name)} for name in PLACES]
+
+
+if __name__ == "__main__":
+    print(json.dumps(ALONE[sys.argv[1]](*sys.argv[2:])))

@@ -31,9 +31,11 @@ SAME_ROUNDING = 1e-3   # … for convolutions of another library: torch's own fl
 class Peer:
     """A library in an environment and a process of its own."""
 
-    def __init__(self, name: str, work: Path, threads: int = 1, *extra: str) -> None:
-        command = [str(python_of(name)), str(FOLDER / f"{name}_peer.py"), str(work), str(threads), *extra]
-        self.name, self.log = name, tempfile.TemporaryFile("w+")
+    def __init__(self, name: str, work: Path) -> None:
+        """name: "flower", "pfl", "fedjax", or "flower noop", whose clients send the model back untrained."""
+        which, *extra = name.split()
+        command = [str(python_of(which)), str(FOLDER / f"{which}_peer.py"), str(work), "1", *extra]
+        self.name, self.log = name, tempfile.TemporaryFile("w+")            # noqa: SIM115, closed with the peer
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.hello = self.answer()
 
@@ -66,6 +68,7 @@ class Peer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.log.close()
 
 
 @contextmanager
@@ -91,6 +94,8 @@ def check(work: Work, rounds: dict[str, Any], peers: dict[str, Peer]) -> None:
     reached, _ = score(work.model, params, data.x_test, data.y_test)
     with tempfile.TemporaryDirectory() as folder:
         for name, peer in peers.items():
+            if "noop" in name:
+                continue
             peer.ask(f"train 1 {Path(folder) / 'one.npy'}")
             peer.ask(f"train 5 {Path(folder) / 'five.npy'}")
             if work.epochs == 1:                                   # else the peers' later epochs have another order
@@ -113,7 +118,7 @@ def measure(work: Work, names: tuple[str, ...] = (), seconds: float = 0.3, wante
         for name, one_round in rounds.items():
             players[name] = lambda one_round=one_round: block(lambda: one_round(first), seconds)
         for name, peer in peers.items():
-            players[name] = lambda peer=peer, name=name: peer.block(2.0 if name == "flower" else seconds)
+            players[name] = lambda peer=peer, name=name: peer.block(2.0 if "flower" in name else seconds)
         quiet = turns(players, wanted)
         rows = []
         for name in players:

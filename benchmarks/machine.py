@@ -78,9 +78,8 @@ def limits(works: list[Work]) -> Rows:
     rows = []
     for work in works:
         assert work.batch == 10
-        mine, alone, first = course(work, work.federation()), products(work), work.first()
-        quiet = compare({"course": lambda: mine(first), "products": alone, "gemm": lambda: torch.mm(A, B, out=C),
-                         "copy": lambda: copy.copy_(big)})
+        quiet = compare({"course": partial(course(work, work.federation()), work.first()), "products": products(work),
+                         "gemm": partial(torch.mm, A, B, out=C), "copy": partial(copy.copy_, big)})  # fmt: skip
         rate, speed = 2 * 1024**3 / median(quiet, "gemm"), 2 * 4 * 2**25 / median(quiet, "copy")    # flop/s, bytes/s
         flops, moved = operations(work)
         ms = 1e3 * median(quiet, "course")
@@ -124,7 +123,7 @@ def neighbour(work: Work) -> Rows:
             for name, (one_round, threads) in rounds.items():
                 torch.set_num_threads(threads)
                 one_round(first)
-                took = sorted(block(lambda one_round=one_round: one_round(first), SECONDS)[0] for _ in range(5))
+                took = sorted(block(partial(one_round, first), SECONDS)[0] for _ in range(5))
                 rows.append({"work": work.name, "clients": work.clients, "way": name,
                              "other core": "busy" if busy else "idle", "ms": 1e3 * took[2]})  # fmt: skip
         finally:
@@ -154,13 +153,12 @@ def growth() -> Rows:
         trainer = LocalSGD(lr=LR).prepare(logistic(20, 5), data)
         server = Server(np.zeros(105, np.float32))
         tasks = [Task(client, server) for client in data.ids]
-        ms = 1e3 * median(compare({"course": lambda trainer=trainer, tasks=tasks: trainer.train(tasks)}), "course")
+        ms = 1e3 * median(compare({"course": partial(trainer.train, tasks)}), "course")
         rows.append({"against": "clients", "clients": clients, "d": 105, "ms": ms, "ms a client": ms / clients})
     for hidden in (1, 10, 100, 1000):
         work = Work("mlp", mlp(784, hidden, 10), 10)
         data, first = work.federation(), work.first()
-        play, loop = course(work, data), optimised(work, data)
-        quiet = compare({"course": lambda play=play, first=first: play(first), "loop": lambda loop=loop, first=first: loop(first)})
+        quiet = compare({"course": partial(course(work, data), first), "loop": partial(optimised(work, data), first)})
         ms = 1e3 * median(quiet, "course")
         rows.append({"against": "d", "clients": 10, "d": work.model.dim, "ms": ms, "ms a client": ms / 10,
                      "optimised loop / course": median(quiet, "loop", over="course")})  # fmt: skip

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor
 from .core import Vector
 
 Layers = dict[str, Tensor]
+LENT = threading.Lock()            # functional_call puts other parameters into the module meanwhile: one thread at a time
 
 
 class Model:
@@ -219,7 +221,8 @@ class Wrapped(Model):
         object.__setattr__(self, "alone", kernels or numbers > 50_000)                # convolutions; little to share
 
     def single(self) -> torch.nn.Module:
-        return copy.deepcopy(self.module).requires_grad_()
+        with LENT:
+            return copy.deepcopy(self.module).requires_grad_()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(p.shape) for name, p in self.module.named_parameters()}
@@ -232,4 +235,5 @@ class Wrapped(Model):
         def one_client(parameters: Layers, batch: Tensor) -> Tensor:
             return torch.func.functional_call(self.module, parameters, (batch,))
 
-        return torch.func.vmap(one_client)(layers, x)
+        with LENT:
+            return torch.func.vmap(one_client)(layers, x)

@@ -1,0 +1,64 @@
+"""The benchmarks. Everything that the course says about speed was measured by one of them.
+
+    python -m benchmarks performance             the engine against everybody and the machine; writes docs/performance.*
+    python -m benchmarks performance --quick     one small work, seconds; nothing written: shows that the programs agree
+    python -m benchmarks.accounting              privacy accounting        python -m benchmarks.compression
+    python -m benchmarks.dpsgd                   private SGD               python -m benchmarks.secure_aggregation
+    python -m benchmarks.widget_latency          from a slider's move to the first new point
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from . import engine, machine, report
+from .work import works
+
+
+def performance(out: Path, peers: tuple[str, ...]) -> int:
+    """Measure everything, in about a quarter of an hour, and write the page."""
+    rows = []
+    everything = works()
+    for i, work in enumerate(everything):
+        names = peers if i < 6 else ()
+        if work.name == "2NN" and "flower" in names:
+            names = (*names, "flower noop")
+        measured = engine.measure(work, names, wanted=5 if work.model.dim < 10**6 else 3)
+        engine.tell(work, measured)
+        rows += measured
+    dense = everything[:4]
+    tables = {
+        "limits": machine.limits([*dense, replace(dense[2], epochs=5)]),
+        "stages": [row for work in (dense[0], dense[1], dense[3]) for row in machine.stages(work)],
+        "neighbour": [row for work in (dense[0], dense[3]) for row in machine.neighbour(work)],
+        "growth": machine.growth(),
+        "memory": machine.memory(),
+        "many": [{"rounds": rounds, **machine.alone("many", str(rounds))} for rounds in (1000,)],
+        "first": machine.first_round(),
+    }
+    report.write(out, rows, tables, os.cpu_count() or 1)
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("what", choices=["performance"])
+    parser.add_argument("--quick", action="store_true", help="one small work, a second or two; writes nothing")
+    parser.add_argument("--peers", nargs="*", default=list(engine.PEERS), metavar="NAME", help="libraries to ask; default: all")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs")
+    args = parser.parse_args()
+    if args.quick:
+        work = works()[0]
+        engine.tell(work, engine.measure(work, seconds=0.05, wanted=3))
+        print("the programs agree")
+        return 0
+    return performance(args.out, tuple(args.peers))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

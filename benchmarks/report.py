@@ -1,0 +1,177 @@
+"""docs/performance.md, its tables as CSV and its figure, from the rows that were measured."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from fl_course.workbook.plots import draw_bars
+
+SHOWN = {                # columns of the first table, and what they are called
+    "idiomatic loop": "idiomatic loop", "optimised loop": "optimised loop", "vmap": "vmap", "pfl": "pfl", "fedjax": "FedJAX",
+    "flower": "Flower", "course, plain text": "our plain text", "course, whole loop": "our whole loop",
+    "course, threads=2": "ours, threads=2", "course, torch's 2 threads": "ours, torch's 2 threads",
+}  # fmt: skip
+PAGE = """# Performance
+
+One round of federated averaging on MNIST: by this course, by what one would write instead, and by three libraries.
+Everything on this page was written by
+
+    python -m benchmarks performance
+
+which makes the libraries' environments in `.bench/` first. Measured on {machine}, Python {python}, torch {torch}.
+
+**How.** Everybody does the same work: the same images (40 a client), first model, number of SGD steps, and batches in
+the same order, and must end in the same model (1e-4 in every parameter; 1e-3 for convolutions, where torch's own
+float32 is that far from its float64); libraries with E = 1, and after five rounds with an accuracy within two points,
+in all works. The competitors take turns in short blocks. A turn counts only if nobody else kept more than 0.15 cores
+busy (`/proc/stat`); what is quoted is the median over turns of the ratio within a turn. Without three quiet turns
+nothing is quoted (–). One thread, unless a column says otherwise.
+
+`idiomatic loop`: deepcopy, Subset, DataLoader, `torch.optim.SGD`, an average of state dicts. `optimised loop`: one
+module, tensors sliced by hand, foreach updates. `vmap`: `torch.func` over stacked parameters. *Our plain text* is
+`LocalSGD(engine="rows")`, the loop that is read in class; *our whole loop* is a round of the `Coordinator`, which
+also encodes, decodes and checks every message.
+
+## Times as long as this course takes
+
+The first number is ours in milliseconds; every other is a multiple of it, so more than 1 is slower than the course.
+
+{ratios}
+
+![Time of a round as a multiple of the course's, by work and competitor](performance.png)
+
+The same, read from the other side: how many times faster than the idiomatic loop the course is.
+
+{speedups}
+
+A round of Flower in which no client trains, its own cost: {noop}. Its runtime polls every 0.1 s.
+
+Small convolutions gain nothing from company: a step of one client already keeps torch's kernels busy, and they are
+the same for everybody. The course trains such models one client after the other (`sgd.train_single`).
+
+## Against the machine
+
+*products alone*: the matrix products of the textbook's algorithm and nothing else, in the same shapes. *GEMM rate*:
+its operations at the speed of a 1024 × 1024 product. *copy rate*: the weights it reads and writes at the speed of a
+large copy. An implicit first layer (`fused.implicit_room`) does not do all of these operations, so it can stay below
+them.
+
+{limits}
+
+## Where a round's time goes
+
+{stages}
+
+## Two threads, and a busy neighbour
+
+`LocalSGD(threads=2)` gives each thread clients of its own and changes no bit. torch's own threads share one product
+among them and change the last bits (tests show both). Those wait for each other by spinning, which can cost them
+dearly beside other work.
+
+{neighbour}
+
+## How it grows
+
+Clients of 14 examples with 20 numbers (105 parameters), all in the round; then ten clients on MNIST and more hidden units.
+
+{growth}
+
+## Memory and the first round
+
+Peak resident memory of a process with 100 clients in the round; *before* is Python with torch and the images.
+
+{memory}
+
+10,000 clients of 14 examples, 100 a round, in the `Coordinator`: memory after a tenth of the rounds, and at the end.
+
+{many}
+
+Seconds from the data in memory to the end of the first round, engine and buffers made on the way.
+
+{first}
+
+Of the libraries: their first round, with compilation and the start of their workers, and the sum of their processes' peaks.
+
+{starts}
+"""
+
+
+def markdown(rows: list[dict[str, Any]], digits: int = 2) -> str:
+    table = pd.DataFrame(rows)
+    cells = table.map(lambda value: "–" if pd.isna(value) else f"{value:,.{digits}f}" if isinstance(value, float) else str(value))
+    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells.itertuples(index=False))])
+
+
+def name_of(row: pd.Series) -> str:
+    return f"{row['work']}, {row['clients']} clients, E={row['epochs']}, B={row['batch']}{', ragged' if row['ragged'] else ''}"
+
+
+def ratios(engine: pd.DataFrame) -> list[dict[str, Any]]:
+    """One line a work: our milliseconds, and how many times as long each of the others takes."""
+    lines = []
+    for title, rows in engine.groupby("title", sort=False):
+        by_name = rows.set_index("competitor")
+        line: dict[str, Any] = {"work": title, "ours, ms": by_name["ms"].get("course", float("nan"))}
+        lines.append(line | {label: by_name["times the course"].get(name, float("nan")) for name, label in SHOWN.items()})
+    return lines
+
+
+def against_idiomatic(engine: pd.DataFrame) -> list[dict[str, Any]]:
+    lines = []
+    for title, rows in engine.groupby("title", sort=False):
+        times = rows.set_index("competitor")["times the course"]
+        loop = times.get("idiomatic loop", float("nan"))
+        ways = {"1 thread": 1.0, "threads=2": times["course, threads=2"], "torch's 2 threads": times["course, torch's 2 threads"]}
+        lines.append({"work": title} | {way: loop / own for way, own in ways.items()})
+    return lines
+
+
+def draw(engine: pd.DataFrame, file: Path) -> None:
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    ax = figure.subplots()
+    shown = engine[(engine["epochs"] == 1) & (engine["batch"] == 10) & ~engine["ragged"]].dropna(subset="times the course")
+    others = [name for name in SHOWN if not name.startswith("course")]
+    groups = {SHOWN[name]: [(row["title"].split(", E=")[0].replace(", ", "\n"), row["times the course"]) for _, row in
+                            shown[shown["competitor"] == name].iterrows()] for name in others}  # fmt: skip
+    draw_bars(ax, {name: bars for name, bars in groups.items() if bars}, x="work of a round (E = 1, B = 10)",
+              y="time / the course's, one thread")  # fmt: skip
+    ax.axhline(1, color="black", linewidth=0.8)
+    ax.set_yscale("log")
+    ax.tick_params(axis="x", labelsize=7)
+    figure.savefig(file, dpi=100, metadata={"Software": None})
+
+
+def processor() -> str:
+    """The processor's name, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def write(folder: Path, rows: list[dict[str, Any]], machine: dict[str, list[dict[str, Any]]], cores: int) -> None:
+    engine = pd.DataFrame(rows)
+    engine.insert(0, "title", engine.apply(name_of, axis=1))
+    engine.to_csv(folder / "performance.csv", index=False, float_format="%.5g")
+    pd.concat([pd.DataFrame(part).assign(table=name) for name, part in machine.items()]).to_csv(
+        folder / "performance_machine.csv", index=False, float_format="%.5g")
+    draw(engine, folder / "performance.png")
+    noop = engine[engine["competitor"] == "flower noop"]
+    starts = engine.dropna(subset="first round s")[["title", "competitor", "first round s", "peak MB"]].to_dict("records")
+    page = PAGE.format(
+        machine=f"{cores} cores of {processor()}", python=platform.python_version(), torch=torch.__version__,
+        ratios=markdown(ratios(engine)), speedups=markdown(against_idiomatic(engine), 1),
+        noop=", ".join(f"{row['ms']:.0f} ms ({row['title']})" for _, row in noop.iterrows()) or "not measured",
+        limits=markdown(machine["limits"]), stages=markdown(machine["stages"]), neighbour=markdown(machine["neighbour"]),
+        growth=markdown(machine["growth"], 3), memory=markdown(machine["memory"], 0), many=markdown(machine["many"], 0),
+        first=markdown(machine["first"], 3), starts=markdown(starts, 1) if starts else "Not measured.",
+    )  # fmt: skip
+    (folder / "performance.md").write_text(page, encoding="utf-8")

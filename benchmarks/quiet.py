@@ -26,7 +26,11 @@ def busy_seconds() -> float:
 
 
 def block(work: Callable[[], object], seconds: float) -> tuple[float, float]:
-    """(seconds a call, cores that others kept busy) over a block of about so many seconds."""
+    """(seconds a call, cores that others kept busy) over a block of about so many seconds.
+
+    A call before it does not count: it takes back from the system the memory that the one before had returned.
+    """
+    work()
     before, mine, began, calls = busy_seconds(), time.process_time(), time.perf_counter(), 0
     while time.perf_counter() - began < seconds or not calls:
         work()

@@ -29,9 +29,9 @@ which makes the libraries' environments in `.bench/` first. Measured on {machine
 **How.** Everybody does the same work: the same images (40 a client), first model, number of SGD steps, and batches in
 the same order, and must end in the same model (1e-4 in every parameter; 1e-3 for convolutions, where torch's own
 float32 is that far from its float64); libraries with E = 1, and after five rounds with an accuracy within two points,
-in all works. The competitors take turns in short blocks. A turn counts only if nobody else kept more than 0.15 cores
-busy (`/proc/stat`); what is quoted is the median over turns of the ratio within a turn. Without three quiet turns
-nothing is quoted (–). One thread, unless a column says otherwise.
+in all works. The competitors take turns in short blocks, each after a round that does not count. A turn counts only
+if nobody else kept more than 0.15 cores busy (`/proc/stat`); what is quoted is the median over turns of the ratio
+within a turn. Without three quiet turns nothing is quoted (–). One thread, unless a column says otherwise.
 
 `idiomatic loop`: deepcopy, Subset, DataLoader, `torch.optim.SGD`, an average of state dicts. `optimised loop`: one
 module, tensors sliced by hand, foreach updates. `vmap`: `torch.func` over stacked parameters. *Our plain text* is

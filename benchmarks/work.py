@@ -103,16 +103,15 @@ def batches(work: Work, data: FederatedData) -> list[list[torch.Tensor]]:
 def course(work: Work, data: FederatedData, **settings: Any) -> Round:
     """This course: a cohort at once; settings of LocalSGD such as threads or engine. The average is part of the work."""
     trainer = LocalSGD(lr=LR, epochs=work.epochs, batch_size=work.batch, **settings).prepare(work.model, data)
-    weights = np.array([len(part) for part in data.train[: work.clients]], dtype=np.float32)
-    weights /= weights.sum()
+    sizes = [len(part) for part in data.train[: work.clients]]
 
     def one_round(params: np.ndarray) -> np.ndarray:
         server = Server(params)
         updates = trainer.train([Task(client, server) for client in data.ids[: work.clients]])
-        total = np.zeros_like(params)
-        for weight, update in zip(weights, updates, strict=True):
-            total += weight * update.delta
-        return params + total
+        total = torch.from_numpy(params.copy())
+        for size, update in zip(sizes, updates, strict=True):
+            total.add_(torch.from_numpy(update.delta), alpha=size / sum(sizes))
+        return total.numpy()
 
     return one_round
 

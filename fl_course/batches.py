@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -94,29 +95,52 @@ def plan_batches(examples: Sequence[np.ndarray], keys: np.ndarray, epochs: np.nd
     examples: for each client the indices of its examples (at least one each); keys: (n,) uint64, one a client and
     version; epochs: (n,) passes over the data, at least one each; batch: slots in a batch, see `width`.
     """
-    sizes = np.array([len(part) for part in examples])
-    per_epoch = -(-sizes // batch)
-    steps = per_epoch * epochs
-    order = np.argsort(-steps, kind="stable")
-    sizes, per_epoch, steps, epochs = sizes[order], per_epoch[order], steps[order], epochs[order]
-
-    table = np.zeros((len(sizes), int(sizes.max())), dtype=np.int64)
-    for row, k in zip(table, order, strict=True):
+    shape = layout(tuple(len(part) for part in examples), tuple(epochs.tolist()), batch)
+    table = np.zeros((len(examples), int(shape.sizes.max())), dtype=np.int64)
+    for row, k in zip(table, shape.order, strict=True):
         row[: len(examples[k])] = examples[k]
-    shuffled = shuffles(keys[order], sizes, int(epochs.max()))            # (n, epochs, longest): places in the table
+    shuffled = shuffles(keys[shape.order], shape.sizes, int(epochs.max()))       # (n, epochs, longest): places in the table
+    client = np.arange(len(examples))[None, :, None]
+    place = shuffled[client, shape.epoch[..., None], shape.column]
+    return Plan(
+        order=shape.order, examples=table, place=place, rows=table[client, place], weight=shape.weight, count=shape.count,
+        active=shape.active, steps=shape.steps, first=shape.first, last=shape.last,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a plan knows without its shuffles. Fields as in Plan, and:"""
+
+    order: np.ndarray
+    sizes: np.ndarray           # (n,) examples of each client
+    epoch: np.ndarray           # (S, n) which of its epochs a client is in
+    column: np.ndarray          # (S, n, B) which place of the epoch's shuffle; 0 where padded
+    weight: np.ndarray
+    count: np.ndarray
+    active: tuple[int, ...]
+    steps: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+
+@lru_cache(maxsize=4)                       # it costs as much as the shuffles, and equal clients have the same in every round
+def layout(examples: tuple[int, ...], epochs: tuple[int, ...], batch: int) -> Layout:
+    """examples, epochs: of each client. Nobody writes to what this returns."""
+    sizes, passes = np.array(examples), np.array(epochs)
+    per_epoch = -(-sizes // batch)
+    steps = per_epoch * passes
+    order = np.argsort(-steps, kind="stable")
+    sizes, per_epoch, steps, passes = sizes[order], per_epoch[order], steps[order], passes[order]
 
     t = np.arange(int(steps[0]))[:, None]                                 # (S, 1)
     epoch, begin = t // per_epoch, (t % per_epoch) * batch                # (S, n): which epoch, where the batch begins
     count = np.where(t < steps, np.minimum(sizes - begin, batch), 0)      # (S, n)
     slot = np.arange(batch)
     valid = slot < count[..., None]                                       # (S, n, B)
-    column = np.where(valid, begin[..., None] + slot, 0)
-    epoch_or_last = np.minimum(epoch, epochs - 1)
-    client = np.arange(len(sizes))[None, :, None]
-    place = shuffled[client, epoch_or_last[..., None], column]
-    return Plan(
-        order=order, examples=table, place=place, rows=table[client, place],
+    return Layout(
+        order=order, sizes=sizes, epoch=np.minimum(epoch, passes - 1), column=np.where(valid, begin[..., None] + slot, 0),
         weight=valid / np.maximum(count, 1)[..., None], count=count,
         active=tuple((t < steps).sum(axis=1).tolist()), steps=steps,
-        first=(epoch == 0) & (t < steps), last=(epoch == epochs - 1) & (t < steps),
+        first=(epoch == 0) & (t < steps), last=(epoch == passes - 1) & (t < steps),
     )  # fmt: skip

@@ -21,13 +21,14 @@ from .batches import Plan
 LARGE = 50_000            # weights of a first layer below which keeping it implicit is not worth its own group of clients
 
 
-def padded(columns: int) -> int:
-    """Rounded up to a multiple of 16: rows of whole cache lines.
+def padded(columns: int, rows: int = 1) -> int:
+    """So many columns or a few more, until a matrix of so many rows fills whole cache lines of 16 numbers.
 
-    A matrix product's last digits depend on where its matrices begin in a line. So every matrix of a cohort begins with
+    A matrix product's last digits depend on where its result begins in a line. So every matrix of a cohort begins with
     one, and a client's bits do not depend on its place among the others.
     """
-    return -(-columns // 16) * 16
+    lines = 16 // math.gcd(rows, 16)
+    return -(-columns // lines) * lines
 
 
 def implicit_room(sizes: tuple[int, ...], examples: int, epochs: int) -> int:
@@ -70,13 +71,16 @@ class DenseEngine:
         return room * (inputs + 2 * units + room) + kept
 
     def _buffer(self, name: str, *shape: int) -> Tensor:
-        """Memory of this shape with its rows padded, the same again for the same name as long as it is large enough."""
-        shape = (*shape[:-1], padded(shape[-1]))
+        """(shape) of memory that is filled with what was there, the same for the same name as long as it is large enough."""
         numbers = math.prod(shape)
         buffers = self.mine.__dict__
         if name not in buffers or buffers[name].numel() < numbers:
             buffers[name] = self.x.new_zeros(numbers)
         return buffers[name][:numbers].view(shape)
+
+    def _matrices(self, name: str, n: int, rows: int, columns: int) -> Tensor:
+        """(n, rows, columns), each of which begins with a cache line."""
+        return self._buffer(name, n, rows, padded(columns, rows))[:, :, :columns]
 
     def _layer(self, theta: Tensor, l: int) -> tuple[Tensor, Tensor]:
         """Views of layer l of the flat rows theta (n, d): weight (n, outputs, inputs) and bias (n, outputs, 1)."""
@@ -87,7 +91,7 @@ class DenseEngine:
     def _padded(self, name: str, theta: Tensor, l: int) -> Tensor:
         """(n, outputs, padded inputs + 1): layer l of the rows theta, its bias, and zeros."""
         n = len(theta)
-        W = self._buffer(f"{name}{l}", n, self.sizes[l + 1], self.sizes[l] + 1)
+        W = self._buffer(f"{name}{l}", n, self.sizes[l + 1], padded(self.sizes[l] + 1))
         if theta.stride(0) == 0 and n > 1:                                         # one model for all: pad it once
             return W.copy_(self._padded("one", theta[:1], l))
         (weight, bias), inputs = self._layer(theta, l), self.sizes[l]
@@ -111,36 +115,40 @@ class DenseEngine:
         all_W = {l: self._padded("W", anchor, l) for l in layers}
         all_V = {l: self._buffer(f"V{l}", *W.shape).zero_() for l, W in all_W.items() if momentum}     # lr·velocity
         all_c = {} if constant is None else {l: self._padded("c", constant * lr, l) for l in layers}
-        all_h = {l: self._buffer(f"h{l}", n, b, sizes[l] + 1) for l in layers}          # inputs of each layer
+        all_h = {l: self._buffer(f"h{l}", n, b, padded(sizes[l] + 1)) for l in layers}  # inputs of each layer
         for l in range(1, top + 1):
             all_h[l][:, :, sizes[l]], all_h[l][:, :, sizes[l] + 1 :] = 1, 0
-        all_d = {l: self._buffer(f"d{l}", n, b, sizes[l + 1]) for l in range(top)}      # errors of the hidden layers
-        all_e = self._buffer("e", n, sizes[-1], b).zero_()                         # … of the last: classes, then examples
+        all_z = {l: self._matrices(f"z{l}", n, b, sizes[l + 1]) for l in range(top)}    # results of the hidden layers
+        all_d = {l: self._matrices(f"d{l}", n, b, sizes[l + 1]) for l in range(top)}    # … their errors
+        all_e = self._buffer("e", n, sizes[-1], b) if b > 1 else self._matrices("e", n, sizes[-1], b)   # … the last layer's
         rows = torch.from_numpy(plan.rows).view(steps, n * b)
-        labels = self.y[rows].view(steps, n, 1, b)
         weight = torch.from_numpy(plan.weight).to(anchor.dtype).view(steps, n, 1, b)
         likelihood = anchor.new_ones(steps, n, 1, b)
         minus_one = anchor.new_full((1,), -1.0).expand(n, 1, b)
+        by_step = [x.unbind() for x in (rows, self.y[rows].view(steps, n, 1, b), weight, likelihood)]
         alive = -1
         for t, a in enumerate(plan.active):
             if a != alive:                                                         # views of the clients still at work
-                alive, e_padded, e = a, all_e[:a], all_e[:a, :, :b]
-                W, V, c, h = ({l: x[:a] for l, x in some.items()} for some in (all_W, all_V, all_c, all_h))
-                d = {**{l: x[:a, :, : sizes[l + 1]] for l, x in all_d.items()}, top: e.transpose(1, 2)}
+                W, V, c, h, z, d = ({l: x[:a] for l, x in some.items()} for some in (all_W, all_V, all_c, all_h, all_z, all_d))
+                alive, e = a, all_e[:a]                                            # (a, classes, b)
+                d[top] = e.transpose(1, 2)
+                inputs = h[0].view(a * b, -1) if first is None else e
                 W_in = {l: w[:, :, : sizes[l]] for l, w in W.items()}
                 units = {l: x[:, :, : sizes[l]] for l, x in h.items()}
                 dT = {l: x.transpose(1, 2) for l, x in d.items()}
+            batch, label, share, likely = [x[t] for x in by_step]
+            if a < n:
+                batch, label, share, likely = batch[: a * b], label[:a], share[:a], likely[:a]
             # forward
             if first is not None:
-                torch.clamp_min(first.forward(t, a), 0, out=units[1])
+                torch.clamp_min(first.forward(t, a, z[0]), 0, out=units[1])
             else:
-                torch.index_select(self.x, 0, rows[t, : a * b], out=h[0].view(a * b, -1))
+                torch.index_select(self.x, 0, batch, out=inputs)
             for l in range(layers.start, top):
-                torch.bmm(h[l], W[l].transpose(1, 2), out=units[l + 1]).clamp_min_(0)
-            torch.bmm(W[top], h[top].transpose(1, 2), out=e)
-            torch.softmax(e_padded, 1, out=e_padded)
-            torch.gather(e, 1, labels[t, :a], out=likelihood[t, :a])
-            e.scatter_add_(1, labels[t, :a], minus_one[:a]).mul_(weight[t, :a])    # (softmax - onehot) / batch
+                torch.clamp_min(torch.bmm(h[l], W[l].transpose(1, 2), out=z[l]), 0, out=units[l + 1])
+            torch.softmax(torch.bmm(W[top], h[top].transpose(1, 2), out=e), 1, out=e)
+            torch.gather(e, 1, label, out=likely)
+            e.scatter_add_(1, label, minus_one[:a]).mul_(share)                    # (softmax - onehot) / batch
             # backward, and the step
             for l in reversed(layers):
                 if l > 0:
@@ -175,30 +183,29 @@ class _Implicit:
         longest = min(room, plan.examples.shape[1])
         table[:, :longest] = plan.examples[:, :longest]
         self.lr, self.place = lr, torch.from_numpy(plan.place + (np.arange(n) * room)[:, None]).view(steps, n * b)
-        self.units, self.room, self.b = units, room, b
         self.X = engine._buffer("X", n, room, columns)
         torch.index_select(engine.x, 0, torch.from_numpy(table.reshape(-1)), out=self.X.view(n * room, columns))
         (weight, bias), inputs = engine._layer(anchor, 0), engine.sizes[0]
-        Z, G = engine._buffer("Z", n, room, units), engine._buffer("G", n, room, room)
-        torch.baddbmm(bias.transpose(1, 2), self.X[:, :, :inputs], weight.transpose(1, 2), out=Z[:, :, :units])
-        torch.bmm(self.X, self.X.transpose(1, 2), out=G[:, :, :room])
-        self.Z, self.G, self.D = Z.flatten(0, 1), G.flatten(0, 1), engine._buffer("D", n, room, units).zero_()
+        self.Z, self.G = engine._matrices("Z", n, room, units), engine._matrices("G", n, room, room)
+        torch.bmm(self.X[:, :, :inputs], weight.transpose(1, 2), out=self.Z).add_(bias.transpose(1, 2))
+        torch.bmm(self.X, self.X.transpose(1, 2), out=self.G)
+        self.D = engine._matrices("D", n, room, units).zero_()
         self.g, self.z = engine._buffer("g", n, b, room), engine._buffer("z", n, b, units)
 
-    def forward(self, t: int, a: int) -> Tensor:
+    def forward(self, t: int, a: int, out: Tensor) -> Tensor:
         """(a, b, units) of step t: X·W₀ᵀ - lr·(X·Xᵀ)·D, for the rows of the batch."""
-        mine, g, z = self.place[t, : a * self.b], self.g[:a], self.z[:a]
-        torch.index_select(self.Z, 0, mine, out=z.flatten(0, 1))
-        torch.index_select(self.G, 0, mine, out=g.flatten(0, 1))
-        z = z[:, :, : self.units]
-        return z.baddbmm_(g[:, :, : self.room], self.D[:a, :, : self.units], alpha=-self.lr)
+        g, z = self.g[:a], self.z[:a]
+        mine = self.place[t, : a * g.shape[1]]
+        torch.index_select(self.Z.flatten(0, 1), 0, mine, out=z.view(len(mine), -1))
+        torch.index_select(self.G.flatten(0, 1), 0, mine, out=g.view(len(mine), -1))
+        return torch.bmm(g, self.D[:a], out=out).add_(z)
 
     def step(self, t: int, a: int, d: Tensor) -> None:
-        """d: (a, b, units), the errors of the batch."""
-        self.D.flatten(0, 1)[:, : self.units].index_add_(0, self.place[t, : a * self.b], d.flatten(0, 1))
+        """d: (a, b, units), the errors of the batch. D is kept with its factor - lr."""
+        mine = self.place[t, : a * d.shape[1]]
+        self.D.flatten(0, 1).index_add_(0, mine, (d * -self.lr).flatten(0, 1))
 
     def change(self, weight: Tensor, bias: Tensor) -> None:
         """Writes - lr·DᵀX into views of the change, (n, units, inputs) and (n, units, 1)."""
-        D, inputs = self.D[:, :, : self.units], weight.shape[2]
-        weight.baddbmm_(D.transpose(1, 2), self.X[:, :, :inputs], beta=0, alpha=-self.lr)
-        torch.mul(D.sum(1).unsqueeze(2), -self.lr, out=bias)
+        torch.bmm(self.D.transpose(1, 2), self.X[:, :, : weight.shape[2]], out=weight)
+        torch.sum(self.D, 1, out=bias.squeeze(2))

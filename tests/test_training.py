@@ -426,14 +426,37 @@ def test_seeds_and_versions_change_the_batches():
 def test_networks_of_any_width_keep_their_bits_in_any_company(draw):
     """torch's products round by where a matrix begins in a cache line; the fused engine begins each with a line."""
     hidden = draw.draw(st.lists(st.integers(1, 90), max_size=2), "hidden")
-    model, data = mlp(FEATURES, *hidden, CLASSES), federation()
+    features = draw.draw(st.integers(1, 40), "features")
+    implicit = draw.draw(st.booleans(), "implicit where it can be")
+    model, plain = mlp(features, *hidden, CLASSES), federation()
+    cut = [np.resize(x, (len(x), features)) for x in (plain.x, plain.x_test)]
+    data = replace(plain, x=cut[0], x_test=cut[1])
     how = LocalSGD(lr=0.1, epochs=EPOCHS, batch_size=draw.draw(st.integers(1, 20), "batch"),
                    momentum=draw.draw(st.sampled_from([0, 0.5]), "momentum"),
                    weight_decay=draw.draw(st.sampled_from([0, 0.1]), "decay"))
     tasks = handed(model, data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "LARGE", 0 if implicit else 10**9)
+        _same_bits(model, data, how, tasks)
+
+
+def _same_bits(model, data, how, tasks):
     expected = digest(trained(model, data, how, tasks))
-    for together in (1, 3):
-        assert digest(trained(model, data, replace(how, together=together), tasks)) == expected
+    for together, others in ((1, tasks), (3, tasks), (None, tasks[::-1]), (None, tasks[2:5])):
+        got = digest(trained(model, data, replace(how, together=together), others))
+        assert got == {key: expected[key] for key in got}
+
+
+def test_every_matrix_of_a_cohort_begins_with_a_cache_line():
+    data = federation()
+    engine = DenseEngine((FEATURES, 33, CLASSES), torch.tensor(data.x), torch.tensor(data.y))
+    for rows, columns in ((10, 33), (7, 5), (1, 1), (16, 3), (12, 20)):
+        matrices = engine._matrices("test", 6, rows, columns)
+        assert matrices.shape == (6, rows, columns)
+        assert {matrix.data_ptr() % 64 for matrix in matrices} == {matrices.data_ptr() % 64}
+        assert matrices.is_contiguous() == (rows * columns % 16 == 0)  # no more padding than that takes
+    deltas = [update.delta for update in trained(mlp(FEATURES, 33, CLASSES), data, LocalSGD())]
+    assert {delta.ctypes.data % 64 for delta in deltas} == {0}
 
 
 def test_every_thread_gets_a_part_of_a_large_cohort_and_small_ones_stay_whole():

@@ -13,19 +13,20 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from fl_course import Coordinator, LocalSGD, Synchronous, Task, WeightedMean, logistic, mlp
+from fl_course import Coordinator, LocalSGD, Synchronous, Task, WeightedMean, fused, logistic, mlp
 from fl_course.core import Server, stream
 from fl_course.data import FederatedData
 from fl_course.models import Dense
 from fl_course.wire import decode_update, encode_update
 
 from .quiet import block, median, turns
-from .work import LR, Work, course, idiomatic, optimised, small_cnn, vmapped, whole_loop
+from .work import LR, Round, Work, course, idiomatic, optimised, small_cnn, vmapped, whole_loop
 
 Rows = list[dict[str, Any]]
 SECONDS = 0.25
@@ -39,10 +40,15 @@ def compare(players: dict[str, Callable[[], object]], wanted: int = 5) -> list[d
 
 
 def products(work: Work) -> Callable[[], None]:
-    """The matrix products of the textbook's algorithm alone: per step and layer forward, backward and weight gradient."""
+    """The matrix products of the textbook's algorithm alone: per step and layer forward, backward and weight gradient.
+
+    About a million weights at a time; without the bias. Equal clients of 40 images in whole batches.
+    """
     assert isinstance(work.model, Dense)
+    assert 40 % work.batch == 0
+    assert not work.ragged
     n, b, layers = work.clients, work.batch, list(pairwise(work.model.sizes))
-    n = min(n, max(1, 10**6 // work.model.dim))                                     # clients at a time, as the engine does
+    n = min(n, max(1, 10**6 // work.model.dim))
     W = [torch.randn(n, outputs, inputs) for inputs, outputs in layers]
     h = [torch.randn(n, b, inputs) for inputs, _ in layers]
     d = [torch.randn(n, b, outputs) for _, outputs in layers]
@@ -63,6 +69,8 @@ def products(work: Work) -> Callable[[], None]:
 def operations(work: Work) -> tuple[float, float]:
     """(floating-point operations, bytes of weights read or written) of a round by the textbook's algorithm."""
     assert isinstance(work.model, Dense)
+    assert 40 % work.batch == 0
+    assert not work.ragged
     pairs = list(pairwise(work.model.sizes))
     examples, steps = work.clients * work.epochs * 40, work.clients * work.epochs * 40 // work.batch
     passes = [2 if l == 0 else 3 for l in range(len(pairs))]                        # no error is sent to the inputs
@@ -77,7 +85,6 @@ def limits(works: list[Work]) -> Rows:
     big, copy = torch.randn(2**25), torch.empty(2**25)                              # 128 MB: far beyond the caches
     rows = []
     for work in works:
-        assert work.batch == 10
         quiet = compare({"course": partial(course(work, work.federation()), work.first()), "products": products(work),
                          "gemm": partial(torch.mm, A, B, out=C), "copy": partial(copy.copy_, big)})  # fmt: skip
         rate, speed = 2 * 1024**3 / median(quiet, "gemm"), 2 * 4 * 2**25 / median(quiet, "copy")    # flop/s, bytes/s
@@ -111,7 +118,7 @@ def stages(work: Work) -> Rows:
 
 
 def neighbour(work: Work) -> Rows:
-    """One and two threads, with the other core idle and busy. torch's own threads wait for each other by spinning."""
+    """One and two threads, with the other core idle and busy: medians of five blocks each, quiet or not."""
     data, first, rows = work.federation(), work.first(), []
     ways = {"one thread": ({}, 1), "LocalSGD(threads=2)": ({"threads": 2}, 1), "torch.set_num_threads(2)": ({}, 2)}
     rounds = {name: (course(work, data, **settings), threads) for name, (settings, threads) in ways.items()}
@@ -132,6 +139,37 @@ def neighbour(work: Work) -> Rows:
                 other.kill()
                 other.wait()
     return rows
+
+
+def choices() -> Rows:
+    """What the engine's own choices are worth: an implicit first layer, and clients in one tensor (`together`)."""
+    rows: Rows = []
+    for inputs_units, hidden in ((784 * 32, (32,)), (784 * 64, (64,)), (784 * 200, (200, 200))):
+        for epochs in (1, 5):
+            work = Work("mlp", mlp(784, *hidden, 10), 10, epochs=epochs)
+            data, first, players = work.federation(), work.first(), {}
+            for name, large in (("implicit", 0), ("kept", 10**12)):
+                players[name] = partial(with_large, large, course(work, data), first)
+            quiet = compare(players)
+            rows.append({"choice": "implicit first layer", "of": f"{inputs_units:,} weights, E={epochs}",
+                         "instead of": "weights that are kept", "takes × as long": median(quiet, "implicit", over="kept")})
+    for work in (Work("logistic", logistic(784, 10), 100), Work("2NN", mlp(784, 200, 200, 10), 100)):
+        data, first = work.federation(), work.first()
+        players = {str(together): partial(course(work, data, together=together), first) for together in (None, 1, 5, 20, 100)}
+        quiet = compare(players)
+        for name in list(players)[1:]:
+            rows.append({"choice": f"together={name}", "of": f"{work.name}, 100 clients", "instead of": "chosen by size",
+                         "takes × as long": median(quiet, name, over="None")})
+    return rows
+
+
+def with_large(large: int, one_round: Round, params: np.ndarray) -> None:
+    """A round with another threshold fused.LARGE."""
+    kept, fused.LARGE = fused.LARGE, large
+    try:
+        one_round(params)
+    finally:
+        fused.LARGE = kept
 
 
 # --- how it grows ----------------------------------------------------------------------------------------------------
@@ -167,7 +205,7 @@ def growth() -> Rows:
 
 # --- in a process of its own -----------------------------------------------------------------------------------------
 
-PLACES = {"2NN": mlp(784, 200, 200, 10), "logistic": logistic(784, 10), "small CNN": small_cnn()}
+MODELS = {"2NN": mlp(784, 200, 200, 10), "logistic": logistic(784, 10), "small CNN": small_cnn()}
 WAYS = {"course": course, "idiomatic loop": idiomatic, "vmap": partial(vmapped, together=100), "vmap in tens": vmapped}
 
 
@@ -182,19 +220,21 @@ def resident_mb(peak: bool) -> float:
 
 
 def alone_memory(name: str, way: str) -> dict[str, float]:
-    """Peak memory of five rounds with 100 clients, and what the process took before."""
+    """Peak memory of five rounds with 100 clients (McMahan's CNN: of one), and what the process took before."""
     from .work import mcmahan_cnn
 
-    work = Work(name, PLACES.get(name) or mcmahan_cnn(), 100)
-    one_round, first, before = WAYS[way](work, work.federation()), work.first(), resident_mb(peak=True)
-    for _ in range(5 if name in PLACES else 1):
+    work = Work(name, MODELS.get(name) or mcmahan_cnn(), 100)
+    data, first = work.federation(), work.first()
+    before = resident_mb(peak=True)
+    one_round = WAYS[way](work, data)
+    for _ in range(5 if name in MODELS else 1):
         one_round(first)
     return {"before MB": before, "peak MB": resident_mb(peak=True)}
 
 
 def alone_first(name: str) -> dict[str, float]:
     """Seconds from the data to the end of the first round, everything but `import torch` and the images included."""
-    work = Work(name, PLACES[name], 10)
+    work = Work(name, MODELS[name], 10)
     data, first, began = work.federation(), work.first(), time.perf_counter()
     course(work, data)(first)
     return {"first round s": time.perf_counter() - began}
@@ -214,7 +254,8 @@ ALONE = {"memory": alone_memory, "first": alone_first, "many": alone_many}
 
 def alone(*words: str) -> dict[str, float]:
     """The answer of `python -m benchmarks.machine words…`."""
-    done = subprocess.run([sys.executable, "-m", "benchmarks.machine", *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.machine", *words], capture_output=True, text=True,
+                          cwd=Path(__file__).parent.parent)  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"benchmarks.machine {' '.join(words)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout)
@@ -227,7 +268,7 @@ def memory() -> Rows:
 
 
 def first_round() -> Rows:
-    return [{"work": name, "clients": 10, **alone("first", name)} for name in PLACES]
+    return [{"work": name, "clients": 10, **alone("first", name)} for name in MODELS]
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ def busy_seconds() -> float:
     return (sum(ticks) - ticks[3] - ticks[4]) / 100
 
 
+def others(busy: float, mine: float, wall: float) -> float:
+    """Cores that others kept busy; NaN if the machine does not tell (max() would make a number of it)."""
+    return float(np.maximum(0.0, busy - mine)) / wall
+
+
 def block(work: Callable[[], object], seconds: float) -> tuple[float, float]:
     """(seconds a call, cores that others kept busy) over a block of about so many seconds.
 
@@ -36,7 +41,7 @@ def block(work: Callable[[], object], seconds: float) -> tuple[float, float]:
         work()
         calls += 1
     wall = time.perf_counter() - began
-    return wall / calls, max(0.0, busy_seconds() - before - (time.process_time() - mine)) / wall
+    return wall / calls, others(busy_seconds() - before, time.process_time() - mine, wall)
 
 
 def turns(players: Mapping[str, Block], wanted: int = 5, limit: int = 15) -> list[dict[str, float]]:
@@ -47,7 +52,7 @@ def turns(players: Mapping[str, Block], wanted: int = 5, limit: int = 15) -> lis
     quiet: list[dict[str, float]] = []
     for _ in range(limit):
         taken = {name: play() for name, play in players.items()}
-        if max(others for _, others in taken.values()) < QUIET:
+        if all(company < QUIET for _, company in taken.values()):                  # never true of NaN
             quiet.append({name: wall for name, (wall, _) in taken.items()})
         if len(quiet) == wanted:
             break

@@ -25,7 +25,7 @@ class Plan:
     """
 
     order: np.ndarray           # (n,) positions of the clients in the list that was planned
-    examples: np.ndarray        # (n, M) int64: the examples of each client, M the largest number; 0 beyond a client's own
+    examples: np.ndarray        # (n, M) int64: the examples of each client, M the largest number; then its first again
     place: np.ndarray           # (S, n, B) int64: which of them
     rows: np.ndarray            # (S, n, B) int64: the same, as examples of the pool
     weight: np.ndarray          # (S, n, B) float64: 1 / (examples in the batch), or 0 where padded
@@ -96,9 +96,9 @@ def plan_batches(examples: Sequence[np.ndarray], keys: np.ndarray, epochs: np.nd
     version; epochs: (n,) passes over the data, at least one each; batch: slots in a batch, see `width`.
     """
     shape = layout(tuple(len(part) for part in examples), tuple(epochs.tolist()), batch)
-    table = np.zeros((len(examples), int(shape.sizes.max())), dtype=np.int64)
+    table = np.empty((len(examples), int(shape.sizes.max())), dtype=np.int64)
     for row, k in zip(table, shape.order, strict=True):
-        row[: len(examples[k])] = examples[k]
+        row[: len(examples[k])], row[len(examples[k]) :] = examples[k], examples[k][0]
     shuffled = shuffles(keys[shape.order], shape.sizes, int(epochs.max()))       # (n, epochs, longest): places in the table
     client = np.arange(len(examples))[None, :, None]
     place = shuffled[client, shape.epoch[..., None], shape.column]
@@ -124,7 +124,7 @@ class Layout:
     last: np.ndarray
 
 
-@lru_cache(maxsize=4)                       # it costs as much as the shuffles, and equal clients have the same in every round
+@lru_cache(maxsize=8)                       # it costs as much as the shuffles, and equal clients have the same in every round
 def layout(examples: tuple[int, ...], epochs: tuple[int, ...], batch: int) -> Layout:
     """examples, epochs: of each client. Nobody writes to what this returns."""
     sizes, passes = np.array(examples), np.array(epochs)

@@ -24,11 +24,17 @@ LARGE = 50_000            # weights of a first layer below which keeping it impl
 def padded(columns: int, rows: int = 1) -> int:
     """So many columns or a few more, until a matrix of so many rows fills whole cache lines of 16 numbers.
 
-    A matrix product's last digits depend on where its result begins in a line. So every matrix of a cohort begins with
-    one, and a client's bits do not depend on its place among the others.
+    A matrix product's last digits depend on where its result begins in a line. So every result of a cohort begins with
+    one, and a client's bits do not depend on its place among the others. (Products of the form A·Bᵀ were seen to need it
+    for results of one column only, so the last layer's, `e`, is padded for batches of one.)
     """
     lines = 16 // math.gcd(rows, 16)
     return -(-columns // lines) * lines
+
+
+def large_first_layer(sizes: tuple[int, ...]) -> bool:
+    """Whether there is a hidden layer, and enough weights before it that keeping them implicit can pay."""
+    return len(sizes) > 2 and sizes[0] * sizes[1] >= LARGE
 
 
 def implicit_room(sizes: tuple[int, ...], examples: int, epochs: int) -> int:
@@ -42,9 +48,9 @@ def implicit_room(sizes: tuple[int, ...], examples: int, epochs: int) -> int:
     """
     inputs, units = sizes[:2]
     once, every_epoch = inputs * (2 * units + examples), units * examples
-    if len(sizes) < 3 or inputs * units < LARGE or once + every_epoch * epochs > 1.25 * 2 * inputs * units * epochs:
+    if not large_first_layer(sizes) or once + every_epoch * epochs > 1.25 * 2 * inputs * units * epochs:
         return 0
-    step = max(4, 1 << max(0, examples.bit_length() - 3))                          # at most a quarter is padding
+    step = max(4, 1 << max(0, examples.bit_length() - 3))                          # from 9 on at most a quarter is padding
     return -(-examples // step) * step
 
 
@@ -98,7 +104,7 @@ class DenseEngine:
         W[:, :, :inputs], W[:, :, inputs : inputs + 1], W[:, :, inputs + 1 :] = weight, bias, 0
         return W
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def train(self, anchor: Tensor, plan: Plan, lr: float, out: Tensor, momentum: float = 0.0, decay: float = 0.0,
               constant: Tensor | None = None, room: int = 0) -> Tensor:
         """SGD from anchor (n, d); writes the changes to out (n, d). Returns the mean loss of each batch (S, n), in nats.
@@ -109,6 +115,8 @@ class DenseEngine:
         twice in the rest, and where the rest begins depends on the company.
         The loss is read off the softmax, so that of a single example is at most 87, where its probability is 1e-38.
         """
+        if room and (momentum or decay or constant is not None):
+            raise ValueError("an implicit first layer follows plain SGD only: no momentum, decay or constant")
         (steps, n, b), top, sizes = plan.rows.shape, len(self.sizes) - 2, self.sizes
         first = _Implicit(self, anchor, plan, lr, room) if room else None
         layers = range(1 if room else 0, top + 1)                                  # those that exist as weights
@@ -124,15 +132,15 @@ class DenseEngine:
         rows = torch.from_numpy(plan.rows).view(steps, n * b)
         weight = torch.from_numpy(plan.weight).to(anchor.dtype).view(steps, n, 1, b)
         likelihood = anchor.new_ones(steps, n, 1, b)
-        minus_one = anchor.new_full((1,), -1.0).expand(n, 1, b)
+        all_minus_one = anchor.new_full((1,), -1.0).expand(n, 1, b)
         by_step = [x.unbind() for x in (rows, self.y[rows].view(steps, n, 1, b), weight, likelihood)]
         alive = -1
         for t, a in enumerate(plan.active):
             if a != alive:                                                         # views of the clients still at work
-                W, V, c, h, z, d = ({l: x[:a] for l, x in some.items()} for some in (all_W, all_V, all_c, all_h, all_z, all_d))
-                alive, e = a, all_e[:a]                                            # (a, classes, b)
+                W, V, c = first_clients(all_W, a), first_clients(all_V, a), first_clients(all_c, a)
+                h, z, d = first_clients(all_h, a), first_clients(all_z, a), first_clients(all_d, a)
+                alive, e, minus_one = a, all_e[:a], all_minus_one[:a]              # e: (a, classes, b)
                 d[top] = e.transpose(1, 2)
-                inputs = h[0].view(a * b, -1) if first is None else e
                 W_in = {l: w[:, :, : sizes[l]] for l, w in W.items()}
                 units = {l: x[:, :, : sizes[l]] for l, x in h.items()}
                 dT = {l: x.transpose(1, 2) for l, x in d.items()}
@@ -143,12 +151,12 @@ class DenseEngine:
             if first is not None:
                 torch.clamp_min(first.forward(t, a, z[0]), 0, out=units[1])
             else:
-                torch.index_select(self.x, 0, batch, out=inputs)
+                torch.index_select(self.x, 0, batch, out=h[0].view(a * b, -1))
             for l in range(layers.start, top):
                 torch.clamp_min(torch.bmm(h[l], W[l].transpose(1, 2), out=z[l]), 0, out=units[l + 1])
             torch.softmax(torch.bmm(W[top], h[top].transpose(1, 2), out=e), 1, out=e)
             torch.gather(e, 1, label, out=likely)
-            e.scatter_add_(1, label, minus_one[:a]).mul_(share)                    # (softmax - onehot) / batch
+            e.scatter_add_(1, label, minus_one).mul_(share)                        # (softmax - onehot) / batch
             # backward, and the step
             for l in reversed(layers):
                 if l > 0:
@@ -174,14 +182,18 @@ class DenseEngine:
         return -(likelihood.clamp_min(torch.finfo(anchor.dtype).tiny).log() * weight).sum((2, 3))
 
 
+def first_clients(tensors: dict[int, Tensor], a: int) -> dict[int, Tensor]:
+    """The first a clients of each layer's tensor."""
+    return {l: tensor[:a] for l, tensor in tensors.items()}
+
+
 class _Implicit:
     """The first layer of a cohort as W₀ - lr·DᵀX, see `implicit_room`."""
 
     def __init__(self, engine: DenseEngine, anchor: Tensor, plan: Plan, lr: float, room: int) -> None:
         (steps, n, b), units, columns = plan.place.shape, engine.sizes[1], engine.x.shape[1]
-        table = np.zeros((n, room), dtype=np.int64)
-        longest = min(room, plan.examples.shape[1])
-        table[:, :longest] = plan.examples[:, :longest]
+        table = np.repeat(plan.examples[:, :1], room, axis=1)                      # padded with a client's own first example
+        table[:, : plan.examples.shape[1]] = plan.examples
         self.lr, self.place = lr, torch.from_numpy(plan.place + (np.arange(n) * room)[:, None]).view(steps, n * b)
         self.X = engine._buffer("X", n, room, columns)
         torch.index_select(engine.x, 0, torch.from_numpy(table.reshape(-1)), out=self.X.view(n * room, columns))

@@ -28,9 +28,8 @@ LENT = threading.Lock()            # functional_call puts other parameters into 
 class Model:
     """Abstract. A model says its parameter shapes, its first values, and its forward pass for a whole cohort.
 
-    alone: training takes its clients one by one, n = 1, because the last digits of a forward pass change with n. Batched
-    matrix products give each row the same bits in any company. Convolutions do not: torch's kernels choose another
-    algorithm for another number of groups, and on one processor core grouping gains next to nothing.
+    alone: training always takes its clients one by one, n = 1. The kernels of convolutions choose another algorithm for
+    another number of groups, which moves more than last digits, and grouping gains next to nothing.
     """
 
     alone = False
@@ -56,8 +55,8 @@ class Model:
         return np.concatenate(parts).astype(np.float32)
 
     def single(self) -> torch.nn.Module | None:
-        """For a model that trains alone: a module of its own for one client, (b, *features) -> (b, classes), whose
-        parameters come in the order of `shapes`. None: there is no such module."""
+        """A module of its own that is this model for one client, (b, *features) -> (b, classes), its parameters in the
+        order of `shapes` and not filled. None: there is none, so the model trains by its `logits`."""
         return None
 
     def losses(self, layers: Layers, x: Tensor, y: Tensor) -> Tensor:
@@ -166,14 +165,16 @@ class ConvNet(Model):
         out["head.weight"], out["head.bias"] = (self.classes, inputs * side * side), (self.classes,)
         return out
 
-    def single(self) -> torch.nn.Module:
-        with torch.random.fork_rng(devices=[]):                                                  # first values are not ours
+    def single(self) -> torch.nn.Module | None:
+        if type(self) is not ConvNet:                                                            # its logits may be others
+            return None
+        with torch.device("meta"):                                                               # draws no first values
             parts: list[torch.nn.Module] = [torch.nn.Flatten(), torch.nn.Unflatten(1, (self.channels, self.side, self.side))]
             for inputs, width in zip((self.channels, *self.widths), self.widths, strict=False):
                 convolution, norm = torch.nn.Conv2d(inputs, width, 3, padding=1), torch.nn.GroupNorm(self.groups, width)
                 parts += [convolution, norm, torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
             head = torch.nn.Linear(math.prod(self.shapes()["head.weight"][1:]), self.classes)
-        return torch.nn.Sequential(*parts, torch.nn.Flatten(), head)
+        return torch.nn.Sequential(*parts, torch.nn.Flatten(), head).to_empty(device="cpu")
 
     def logits(self, layers: Layers, x: Tensor) -> Tensor:
         n, b = x.shape[:2]
@@ -217,10 +218,11 @@ class Wrapped(Model):
         if not parameters:
             raise ValueError(f"{self.module} has no parameters to train")
         object.__setattr__(self, "name", self.name or type(self.module).__name__)
-        kernels, numbers = any(p.dim() > 2 for p in parameters), sum(p.numel() for p in parameters)
-        object.__setattr__(self, "alone", kernels or numbers > 50_000)                # convolutions; little to share
+        object.__setattr__(self, "alone", any(p.dim() > 2 for p in parameters))       # kernels of convolutions
 
-    def single(self) -> torch.nn.Module:
+    def single(self) -> torch.nn.Module | None:
+        if type(self) is not Wrapped:
+            return None
         with LENT:
             return copy.deepcopy(self.module).requires_grad_()
 

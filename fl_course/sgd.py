@@ -5,8 +5,9 @@
 gradient. `train_single` is plain SGD for a model whose clients gain nothing from sharing a tensor. `train_alone` is a
 loop over torch.optim.SGD that shares nothing with the others but the batches; the tests hold them all against it.
 
-The last digit of `train_rows` can depend on who else is in the cohort, where a layer's width is no multiple of 16: torch's
-products round by where a matrix begins in memory. `fused` sees to that; `LocalSGD(together=1)` does, too.
+The last digits of `train_rows` can depend on who else is in the cohort, where a layer's width is no multiple of 16: torch's
+products round by where a result begins in memory. `fused` sees to that. `LocalSGD` gives other models to `train_rows` one
+client at a time, unless it is asked for engine="rows" or `together`.
 """
 
 from __future__ import annotations

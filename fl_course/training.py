@@ -6,8 +6,9 @@ text of the method, for every model; `fused.DenseEngine` for dense networks, sev
 models that gain nothing from company.
 
 The same seed gives the same bytes, whoever trains together with whom and on however many `threads`, each of which trains
-other clients. torch's own threads (torch.set_num_threads, 1 here by default) share one product among them and add in
-another order, as does another kind of processor: the last digits differ, and grow where a ReLU flips.
+other clients; but not the same as another engine, and `train_rows` keeps it only for a client by itself (see sgd.py).
+torch's own threads (torch.set_num_threads, 1 here by default) share one product among them and add in another order, as
+does another kind of processor: last digits differ, and a ReLU that flips can make that visible.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .batches import Plan, client_keys, plan_batches, round_key, splitmix, width
 from .core import ClientId, Task, Update, Vector
 from .correction import Affine, Correction
 from .data import FederatedData
-from .fused import DenseEngine, implicit_room, padded
+from .fused import DenseEngine, implicit_room, large_first_layer, padded
 from .models import Dense, Model
 from .sgd import stack, train_rows, train_single
 
@@ -44,7 +45,9 @@ class LocalSGD:
 
     epochs: one number for all, a mapping client -> number, or a function (client, rng) -> number (devices that manage
     less than others). batch_size None means all of a client's examples at once (B = ∞). `together` bounds how many
-    clients train in one tensor (None: chosen by size); it changes speed and memory, never the result.
+    clients train in one tensor (None: as many as pay, which is one for models that are not dense networks); `threads`
+    share the tensors out. Both change speed and memory, not the result: see training.py for the last digits. Two threads
+    pay for large cohorts on an idle machine, see docs/performance.md.
     engine "auto" takes the fused engine where it applies, "rows" always the plain one; they agree but for rounding.
     private: DPSGD(…) clips and noises the gradient of every example (chapter 3).
     """
@@ -113,7 +116,8 @@ def _check_epochs(client: ClientId, epochs: object) -> int:
 
 
 def _rows(n: int, d: int) -> Tensor:
-    """(n, d) float32, not filled. Each row begins with a cache line (see fused.padded); at once, as huge pages cost less."""
+    """(n, d) float32, not filled. Each row begins with a cache line (see fused.padded). NumPy asks the system for huge
+    pages where an array is large, and those cost much less to get than many small ones."""
     width = padded(d)
     raw = np.empty(n * width + 16, dtype=np.float32)
     begin = -raw.ctypes.data % 64 // 4
@@ -131,6 +135,7 @@ class Trainer:
     y: Tensor = field(init=False, repr=False)               # (N,)
     keys: np.ndarray = field(init=False, repr=False)        # (K,) uint64
     place: dict[ClientId, int] = field(init=False, repr=False)
+    plain: bool = field(init=False, repr=False)             # SGD and nothing else
     fused: DenseEngine | None = field(init=False, repr=False)
     pool: ThreadPoolExecutor | None = field(init=False, repr=False)
     mine: threading.local = field(init=False, repr=False)
@@ -140,6 +145,7 @@ class Trainer:
         self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
         self.keys = client_keys(self.data.ids)
         self.place = {client: k for k, client in enumerate(self.data.ids)}
+        self.plain = not self.how.momentum and not self.how.weight_decay and self.how.correction is None
         self.fused = None
         self.mine = threading.local()
         self.pool = None
@@ -203,18 +209,19 @@ class Trainer:
             numbers = self.fused.numbers(room)                                         # of one client
         else:
             numbers = max(self.model.dim, batch * math.prod(self.data.shape))
-        clients = len(plan.steps)
-        together = 1 if self.model.alone else self.how.together or max(1, 1_000_000 // numbers)
-        if self.how.threads > 1:
-            together = min(together, max(-(-clients // self.how.threads), -(-100_000 // numbers)))
+        clients, how = len(plan.steps), self.how
+        if self.model.alone or (self.fused is None and how.engine == "auto" and how.together is None):
+            return [plan.part(k, k + 1) for k in range(clients)]
+        together = how.together or max(1, 1_000_000 // numbers)
+        if how.threads > 1:
+            together = min(together, max(-(-clients // how.threads), -(-100_000 // numbers)))
         return [plan.part(start, min(start + together, clients)) for start in range(0, clients, together)]
 
     def _room(self, task: Task, examples: int) -> int:
         """Rows that the fused engine keeps for the examples of this client, 0 for none. It depends on this client alone."""
-        how = self.how
-        if self.fused is None or how.momentum or how.weight_decay or how.correction is not None:
+        if self.fused is None or not self.plain or not large_first_layer(self.fused.sizes):
             return 0
-        return implicit_room(self.fused.sizes, examples, how.epochs_of(task))
+        return implicit_room(self.fused.sizes, examples, self.how.epochs_of(task))
 
     def _train_part(self, tasks: list[Task], plan: Plan, room: int, models: dict[int, Tensor], out: Tensor) -> list[Update]:
         """Train these clients in one tensor. models: id(params) -> (d,); out (n, d): where the changes go."""
@@ -227,7 +234,7 @@ class Trainer:
             losses = self.fused.train(anchor, plan, lr, out, self.how.momentum, decay, constant, room)
         else:
             theta = anchor.clone()
-            if (single := self._single()) is not None:
+            if (single := self._single(len(tasks))) is not None:
                 losses = train_single(single, theta, self.x, self.y, plan, lr)
             else:
                 losses = train_rows(self.model, theta, anchor, self.x, self.y, plan, lr, self.how, tasks)
@@ -247,10 +254,9 @@ class Trainer:
             updates.append(Update(task.client, task.server.version, change, 1.0, extras, metrics))
         return updates
 
-    def _single(self) -> torch.nn.Module | None:
-        """This thread's module for training clients one by one, if that is how it is done: plain SGD of a model `alone`."""
-        how = self.how
-        if not self.model.alone or how.engine == "rows" or how.momentum or how.weight_decay or how.correction is not None:
+    def _single(self, clients: int) -> torch.nn.Module | None:
+        """This thread's module for training one client, if that is how it is done: plain SGD of a model that has one."""
+        if clients > 1 or not self.plain or self.how.engine == "rows":
             return None
         if not hasattr(self.mine, "single"):
             self.mine.single = self.model.single()

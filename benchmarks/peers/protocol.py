@@ -3,7 +3,8 @@
 A peer is started as `python X_peer.py WORK.npz THREADS`. It runs its first round, prints one line of JSON, and obeys
 the lines that it reads:
 
-    time S          rounds for about S seconds, at least one   {"seconds": a round, "rounds": n, "cpu_seconds": a round}
+    time S          one round that does not count, then rounds for about S seconds, at least one
+                                                               {"seconds": a round, "rounds": n, "cpu_seconds": a round}
     train R PATH    R rounds from the first model; the last, (d,) float32, is saved at PATH (.npy)       {"saved": true}
     memory          the peak so far                                                                      {"peak_mb": …}
     quit
@@ -114,6 +115,7 @@ def serve(first: State, one_round: Callable[[State], State], flat: Callable[[Sta
 
 def timed(first: State, one_round: Callable[[State], State], seconds: float) -> dict[str, float]:
     """Rounds, each from the first model, for about so many seconds."""
+    one_round(first)                                    # does not count: caches, and memory that was given back
     worked, began, rounds = cpu_seconds(), time.perf_counter(), 0
     while time.perf_counter() - began < seconds or not rounds:
         one_round(first)

@@ -62,8 +62,7 @@ class Peer:
         """As quiet.block. The peer's own work is not "others"; it is told in hundredths of a second."""
         before = busy_seconds()
         told = self.ask(f"time {seconds}")
-        wall, worked = told["seconds"] * told["rounds"], told["cpu_seconds"] * told["rounds"]
-        return told["seconds"], others(busy_seconds() - before, worked, wall)
+        return told["seconds"], others(busy_seconds() - before, told["all_cpu_seconds"], told["all_seconds"])
 
     def close(self) -> None:
         assert self.process.stdin is not None

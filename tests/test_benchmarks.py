@@ -113,9 +113,9 @@ def test_a_peer_answers_and_its_own_work_is_not_that_of_others(peer, tmp_path, m
     assert fake.ask(f"train 3 {tmp_path / 'out.npy'}") == {"saved": True}
     assert np.load(tmp_path / "out.npy").tolist() == [3.0]
     monkeypatch.setattr(engine, "busy_seconds", iter([7.0, 7.5]).__next__)
-    monkeypatch.setattr(fake, "ask", lambda line: {"seconds": 0.5, "rounds": 4, "cpu_seconds": 0.1})
+    monkeypatch.setattr(fake, "ask", lambda line: {"seconds": 0.5, "all_cpu_seconds": 0.4, "all_seconds": 2.5})
     seconds, others = fake.block(2.0)
-    assert (seconds, others) == (0.5, pytest.approx((0.5 - 0.4) / 2.0))
+    assert (seconds, others) == (0.5, pytest.approx((0.5 - 0.4) / 2.5))
     fake.close()
     assert fake.process.returncode == 0
 

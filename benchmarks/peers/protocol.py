@@ -4,7 +4,7 @@ A peer is started as `python X_peer.py WORK.npz THREADS`. It runs its first roun
 the lines that it reads:
 
     time S          one round that does not count, then rounds for about S seconds, at least one
-                                                               {"seconds": a round, "rounds": n, "cpu_seconds": a round}
+           {"seconds": a round, "rounds": n, "cpu_seconds": a round, "all_seconds": …, "all_cpu_seconds": with that one}
     train R PATH    R rounds from the first model; the last, (d,) float32, is saved at PATH (.npy)       {"saved": true}
     memory          the peak so far                                                                      {"peak_mb": …}
     quit
@@ -115,13 +115,15 @@ def serve(first: State, one_round: Callable[[State], State], flat: Callable[[Sta
 
 def timed(first: State, one_round: Callable[[State], State], seconds: float) -> dict[str, float]:
     """Rounds, each from the first model, for about so many seconds."""
+    asked, idle = time.perf_counter(), cpu_seconds()
     one_round(first)                                    # does not count: caches, and memory that was given back
     worked, began, rounds = cpu_seconds(), time.perf_counter(), 0
     while time.perf_counter() - began < seconds or not rounds:
         one_round(first)
         rounds += 1
-    wall = time.perf_counter() - began
-    return {"seconds": wall / rounds, "rounds": rounds, "cpu_seconds": (cpu_seconds() - worked) / rounds}
+    ended, done = time.perf_counter(), cpu_seconds()
+    return {"seconds": (ended - began) / rounds, "rounds": rounds, "cpu_seconds": (done - worked) / rounds,
+            "all_seconds": ended - asked, "all_cpu_seconds": done - idle}  # fmt: skip
 
 
 # --- the peer and the processes that it started, by /proc; elsewhere the peer alone -----------------------------------

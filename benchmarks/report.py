@@ -56,7 +56,7 @@ The same, read from the other side: how many times faster the course is than the
 A round of Flower in which no client trains, its own cost: {noop}. Its in-memory grid looks for answers every 0.1 s.
 
 Small convolutions: training a cohort at once gains next to nothing (see vmap), and everybody uses the same kernels of
-torch. The course trains such models one client after the other (`sgd.train_single`).
+torch. The course trains such models one client after the other (`sgd.SingleEngine`).
 
 ## Against the machine
 

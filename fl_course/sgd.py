@@ -2,7 +2,7 @@
 
 `train_rows` is the text of the method, for every model and correction: the models of n clients are the rows of theta
 (n, d); rows do not interact, so one backward pass through the sum of the clients' losses gives every client its own
-gradient. `train_single` is plain SGD for a model whose clients gain nothing from sharing a tensor. `train_alone` is a
+gradient. `SingleEngine` is plain SGD for a model whose clients gain nothing from sharing a tensor. `train_alone` is a
 loop over torch.optim.SGD that shares nothing with the others but the batches; the tests hold them all against it.
 
 The last digits of `train_rows` can depend on who else is in the cohort, where a layer's width is no multiple of 16: torch's
@@ -77,23 +77,31 @@ def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor
     return losses
 
 
-def train_single(module: torch.nn.Module, theta: Tensor, x: Tensor, y: Tensor, plan: Plan, lr: float) -> Tensor:
-    """Plain SGD for one client with an ordinary module, in place on theta (1, d). Returns the mean losses (S, 1), in nats.
+class SingleEngine:
+    """Plain SGD for one client after the other with an ordinary module, (b, *features) -> (b, classes).
 
     The cohort's tensors save nothing when a single step keeps the processor busy; this loop has the least around it.
     """
-    parameters = list(module.parameters())
-    torch.nn.utils.vector_to_parameters(theta[0], parameters)                      # views: the module's steps move theta
-    losses = torch.zeros(plan.count.shape, dtype=theta.dtype)
-    for t, count in enumerate(plan.count[:, 0]):
-        rows = torch.from_numpy(plan.rows[t, 0, :count])
-        loss = F.cross_entropy(module(x[rows]), y[rows])
-        gradients = torch.autograd.grad(loss, parameters)
-        with torch.no_grad():
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.sub_(gradient, alpha=lr)
-        losses[t, 0] = loss.detach()
-    return losses
+
+    def __init__(self, module: torch.nn.Module, dtype: torch.dtype = torch.float32) -> None:
+        self.module, self.parameters = module, list(module.parameters())
+        self.flat = torch.empty(sum(p.numel() for p in self.parameters), dtype=dtype)      # (d,)
+        torch.nn.utils.vector_to_parameters(self.flat, self.parameters)            # the parameters are views of flat
+
+    def train(self, theta: Tensor, x: Tensor, y: Tensor, plan: Plan, lr: float) -> Tensor:
+        """In place on theta (1, d). Returns the mean losses (S, 1), in nats. x, y, plan: as in train_rows."""
+        self.flat.copy_(theta[0])
+        losses = []
+        for t, count in enumerate(plan.count[:, 0]):
+            rows = torch.from_numpy(plan.rows[t, 0, :count])
+            loss = F.cross_entropy(self.module(x[rows]), y[rows])
+            gradients = torch.autograd.grad(loss, self.parameters)
+            with torch.no_grad():
+                for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                    parameter.sub_(gradient, alpha=lr)
+            losses.append(loss.detach())
+        theta[0].copy_(self.flat)
+        return torch.stack(losses)[:, None]
 
 
 def train_alone(model: Model, task: Task, data: FederatedData, how: LocalSGD,

@@ -2,8 +2,8 @@
 
 `LocalSGD` says what a client does: E epochs of mini-batch SGD from the broadcast model (McMahan et al. 2017,
 ClientUpdate). `Trainer` puts the clients that can share a tensor together and picks who computes: `sgd.train_rows`, the
-text of the method, for every model; `fused.DenseEngine` for dense networks, several times faster; `sgd.train_single` for
-models that gain nothing from company.
+text of the method, for every model; `fused.DenseEngine` for dense networks, several times faster; `sgd.SingleEngine`
+for models that gain nothing from company.
 
 The same seed gives the same bytes, whoever trains together with whom and on however many `threads`, each of which trains
 other clients; but not the same as another engine, and `train_rows` keeps it only for a client by itself (see sgd.py).
@@ -14,6 +14,7 @@ does another kind of processor: last digits differ, and a ReLU that flips can ma
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ from .correction import Affine, Correction
 from .data import FederatedData
 from .fused import DenseEngine, implicit_room, large_first_layer, padded
 from .models import Dense, Model
-from .sgd import stack, train_rows, train_single
+from .sgd import SingleEngine, stack, train_rows
 
 if TYPE_CHECKING:
     from .dpsgd import DPSGD
@@ -115,15 +116,6 @@ def _check_epochs(client: ClientId, epochs: object) -> int:
     return int(epochs)
 
 
-def _rows(n: int, d: int) -> Tensor:
-    """(n, d) float32, not filled. Each row begins with a cache line (see fused.padded). NumPy asks the system for huge
-    pages where an array is large, and those cost much less to get than many small ones."""
-    width = padded(d)
-    raw = np.empty(n * width + 16, dtype=np.float32)
-    begin = -raw.ctypes.data % 64 // 4
-    return torch.from_numpy(raw[begin : begin + n * width]).view(n, width)[:, :d]
-
-
 @dataclass
 class Trainer:
     """Trains cohorts of one federation. Holds tensors and buffers, but nothing that a result depends on."""
@@ -139,6 +131,7 @@ class Trainer:
     fused: DenseEngine | None = field(init=False, repr=False)
     pool: ThreadPoolExecutor | None = field(init=False, repr=False)
     mine: threading.local = field(init=False, repr=False)
+    spare: np.ndarray | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         x, y = (np.require(part, requirements=["C", "W"]) for part in (self.data.x, self.data.y))   # as torch needs it
@@ -161,7 +154,7 @@ class Trainer:
             return self.how.private.train(tasks, self)
         anchors = {id(task.server.params): task.server.params for task in tasks}                    # usually one
         tensors = {key: torch.tensor(params) for key, params in anchors.items()}
-        changes = _rows(len(tasks), self.model.dim)
+        changes = self._rows(len(tasks))
         parts, done = [], 0
         for (batch, room, _), group in self._groups(tasks).items():
             plan = self._plan([tasks[i] for i in group], batch)
@@ -178,6 +171,18 @@ class Trainer:
         for (who, *_), some in zip(parts, (self.pool.map if self.pool else map)(train_part, parts), strict=True):
             updates.update(zip(who, some, strict=True))
         return [updates[i] for i in range(len(tasks))]
+
+    def _rows(self, n: int) -> Tensor:
+        """(n, d) float32, not filled, each row beginning with a cache line (see fused.padded).
+
+        The same memory as in the last round if nobody refers to the updates of that round any more: to get fresh memory
+        from the system takes a tenth of a round.
+        """
+        width = padded(self.model.dim)
+        if self.spare is None or len(self.spare) < n * width + 16 or sys.getrefcount(self.spare) > 2:
+            self.spare = np.empty(n * width + 16, dtype=np.float32)
+        begin = -self.spare.ctypes.data % 64 // 4
+        return torch.from_numpy(self.spare[begin : begin + n * width]).view(n, width)[:, : self.model.dim]
 
     def _groups(self, tasks: Sequence[Task]) -> dict[tuple[int, int, float], list[int]]:
         """Positions of tasks that can share a tensor: the same batch width, room (see fused.py) and learning rate."""
@@ -235,7 +240,7 @@ class Trainer:
         else:
             theta = anchor.clone()
             if (single := self._single(len(tasks))) is not None:
-                losses = train_single(single, theta, self.x, self.y, plan, lr)
+                losses = single.train(theta, self.x, self.y, plan, lr)
             else:
                 losses = train_rows(self.model, theta, anchor, self.x, self.y, plan, lr, self.how, tasks)
             torch.sub(theta, anchor, out=out)
@@ -254,12 +259,13 @@ class Trainer:
             updates.append(Update(task.client, task.server.version, change, 1.0, extras, metrics))
         return updates
 
-    def _single(self, clients: int) -> torch.nn.Module | None:
-        """This thread's module for training one client, if that is how it is done: plain SGD of a model that has one."""
+    def _single(self, clients: int) -> SingleEngine | None:
+        """This thread's engine for one client, if that is how it is done: plain SGD of a model that has a module."""
         if clients > 1 or not self.plain or self.how.engine == "rows":
             return None
         if not hasattr(self.mine, "single"):
-            self.mine.single = self.model.single()
+            module = self.model.single()
+            self.mine.single = None if module is None else SingleEngine(module)
         return self.mine.single
 
     def _affine(self, tasks: list[Task], anchor: Tensor) -> tuple[float, Tensor | None]:

@@ -28,7 +28,7 @@ from fl_course.evaluation import Evaluation, score
 from fl_course.fused import DenseEngine, implicit_room
 from fl_course.models import ConvNet, Dense, Model, Wrapped, logistic, mlp
 from fl_course.schedule import Synchronous
-from fl_course.sgd import train_alone, train_rows, train_single
+from fl_course.sgd import SingleEngine, train_alone, train_rows
 from fl_course.stages import Stage
 from fl_course.training import LocalSGD
 
@@ -208,7 +208,7 @@ def in_double(model: Model, data: FederatedData, how: LocalSGD, tasks: list[Task
             for lr in (0.5 * how.lr, how.lr):                          # buffers must not remember another run
                 dense.train(anchor, plan, lr, change, how.momentum, how.weight_decay, room=room)
         elif engine == "single":
-            train_single(model.single().double(), theta, x, y, plan, how.lr)
+            SingleEngine(model.single().double(), torch.float64).train(theta, x, y, plan, how.lr)
             change = theta - anchor
         else:
             train_rows(model, theta, anchor, x, y, plan, how.lr, how, group)
@@ -461,6 +461,26 @@ def test_modules_of_any_width_train_one_by_one_and_keep_their_bits(settings):
         for others in (tasks[::-1], tasks[1:2], tasks[2:6]):
             got = digest(trained(some, data, how, others))
             assert got == {key: expected[key] for key in got}
+
+
+@pytest.mark.parametrize("name", ["logistic", "2nn", "conv"])
+def test_updates_that_somebody_keeps_are_never_overwritten(name):
+    """The trainer uses the memory of a round again, but only when nobody refers to its updates."""
+    model, data = MODELS[name], federation()
+    trainer, tasks = REPEATED.prepare(model, data), handed(model, data)
+    first = trainer.train(tasks)
+    one = first[3].delta
+    before = digest(first)
+    others = trainer.train(handed(model, data, version=1))
+    assert digest(first) == before
+    assert not any(np.shares_memory(a.delta, b.delta) for a in first for b in others)
+    kept = one.copy()
+    del first, others
+    again = trainer.train(handed(model, data, version=2))              # one row of the first round is still in use
+    assert np.array_equal(one, kept)
+    place = again[0].delta.ctypes.data
+    del again, one
+    assert trainer.train(tasks)[0].delta.ctypes.data == place          # and now nothing is
 
 
 def test_a_subclass_with_another_forward_pass_trains_what_it_says():

@@ -85,7 +85,9 @@ def limits(works: list[Work]) -> Rows:
     big, copy = torch.randn(2**25), torch.empty(2**25)                              # 128 MB: far beyond the caches
     rows = []
     for work in works:
-        quiet = compare({"course": partial(course(work, work.federation()), work.first()), "products": products(work),
+        data, first = work.federation(), work.first()
+        quiet = compare({"course": partial(course(work, data), first), "products": products(work),
+                         "idiomatic": partial(idiomatic(work, data), first),
                          "gemm": partial(torch.mm, A, B, out=C), "copy": partial(copy.copy_, big)})  # fmt: skip
         rate, speed = 2 * 1024**3 / median(quiet, "gemm"), 2 * 4 * 2**25 / median(quiet, "copy")    # flop/s, bytes/s
         flops, moved = operations(work)
@@ -93,6 +95,7 @@ def limits(works: list[Work]) -> Rows:
         rows.append({"work": work.name, "clients": work.clients, "epochs": work.epochs, "ms": ms,
                      "products alone ms": 1e3 * median(quiet, "products"),
                      "course / products": median(quiet, "course", over="products"),
+                     "idiomatic loop / products": median(quiet, "idiomatic", over="products"),
                      "operations at GEMM rate ms": 1e3 * flops / rate, "bytes at copy rate ms": 1e3 * moved / speed,
                      "GEMM Gflop/s": rate / 1e9, "copy GB/s": speed / 1e9, "turns": len(quiet)})  # fmt: skip
     return rows

@@ -75,6 +75,11 @@ def width(examples: int, batch_size: int | None) -> int:
     return power if batch_size is None else min(power, batch_size)
 
 
+@lru_cache(maxsize=8)
+def _hashes(start: int, stop: int) -> np.ndarray:
+    return splitmix(np.arange(start, stop, dtype=U64))
+
+
 def shuffles(keys: np.ndarray, sizes: np.ndarray, epochs: int) -> np.ndarray:
     """(n, epochs, max size): for each client and epoch a permutation of its examples 0 … size - 1, then the padding.
 
@@ -82,8 +87,8 @@ def shuffles(keys: np.ndarray, sizes: np.ndarray, epochs: int) -> np.ndarray:
     """
     longest = int(sizes.max())
     with np.errstate(over="ignore"):
-        epoch_keys = splitmix(keys[:, None] + splitmix(np.arange(1, epochs + 1, dtype=U64)))             # (n, epochs)
-        draws = splitmix(epoch_keys[:, :, None] + splitmix(np.arange(longest, dtype=U64)))
+        epoch_keys = splitmix(keys[:, None] + _hashes(1, epochs + 1))                                    # (n, epochs)
+        draws = splitmix(epoch_keys[:, :, None] + _hashes(0, longest))
     if (sizes != longest).any():
         draws[np.broadcast_to(np.arange(longest) >= sizes[:, None, None], draws.shape)] = U64(2**64 - 1)  # sorts last
     return np.argsort(draws, axis=-1)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -196,8 +197,8 @@ class Coordinator:
             epochs = self.training.epochs_of(Task(client, base, self.seed))
             examples = len(self.data.train[self.data.position(client)]) * epochs
             seconds = self.fleet.download(client, len(message))
-            seconds += self.fleet.compute(client, examples, stream(self.seed, "compute", server.version, client))
-            gone = self.fleet.drops(client, stream(self.seed, "drop", server.version, client))
+            seconds += self.fleet.compute(client, examples, partial(stream, self.seed, "compute", server.version, client))
+            gone = self.fleet.drops(client, partial(stream, self.seed, "drop", server.version, client))
             lost = f"client {client!r} dropped out" if gone else ""
             yield Job(clock + seconds, ticket + i, client, ctx.cohort, base, drawer, clock, lost)
 

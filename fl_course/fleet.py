@@ -7,17 +7,20 @@ streams, so changing the model or the schedule does not change the devices.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from .core import ClientId, stream
 
+Luck = Callable[[], np.random.Generator]          # makes the job's own random stream, when somebody asks for it
+
 
 class Fleet:
     """Abstract. Times are simulated seconds."""
 
-    def compute(self, client: ClientId, examples: float, rng: np.random.Generator) -> float:
+    def compute(self, client: ClientId, examples: float, luck: Luck) -> float:
         """Seconds to train on so many examples (all epochs counted)."""
         raise NotImplementedError
 
@@ -27,7 +30,7 @@ class Fleet:
     def upload(self, client: ClientId, nbytes: int) -> float:
         return 0.0
 
-    def drops(self, client: ClientId, rng: np.random.Generator) -> bool:
+    def drops(self, client: ClientId, luck: Luck) -> bool:
         """Whether the client vanishes before it answers this job."""
         return False
 
@@ -49,11 +52,11 @@ class Equal(Fleet):
         if not (self.seconds >= 0 and math.isfinite(self.seconds)):
             raise ValueError(f"seconds must be at least 0 and finite, not {self.seconds}")
 
-    def compute(self, client: ClientId, examples: float, rng: np.random.Generator) -> float:
+    def compute(self, client: ClientId, examples: float, luck: Luck) -> float:
         return self.seconds
 
-    def drops(self, client: ClientId, rng: np.random.Generator) -> bool:
-        return bool(rng.random() < self.drop)
+    def drops(self, client: ClientId, luck: Luck) -> bool:
+        return self.drop > 0 and bool(luck().random() < self.drop)
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,9 @@ class LogNormal(Fleet):
     def _factor(self, client: ClientId, what: str, spread: float) -> float:
         return float(np.exp(spread * stream(self.seed, "device", what, client).standard_normal()))
 
-    def compute(self, client: ClientId, examples: float, rng: np.random.Generator) -> float:
+    def compute(self, client: ClientId, examples: float, luck: Luck) -> float:
         speed = self.examples_per_second * self._factor(client, "speed", self.speed_spread)
-        return examples / speed * float(np.exp(self.jitter * rng.standard_normal()))
+        return examples / speed * (float(np.exp(self.jitter * luck().standard_normal())) if self.jitter else 1.0)
 
     def download(self, client: ClientId, nbytes: int) -> float:
         return nbytes * 8e-6 / (self.down_mbit * self._factor(client, "link", self.link_spread))
@@ -96,5 +99,5 @@ class LogNormal(Fleet):
     def upload(self, client: ClientId, nbytes: int) -> float:
         return nbytes * 8e-6 / (self.up_mbit * self._factor(client, "link", self.link_spread))
 
-    def drops(self, client: ClientId, rng: np.random.Generator) -> bool:
-        return bool(rng.random() < self.drop)
+    def drops(self, client: ClientId, luck: Luck) -> bool:
+        return self.drop > 0 and bool(luck().random() < self.drop)

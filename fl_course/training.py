@@ -220,6 +220,8 @@ class Trainer:
         together = how.together or max(1, 1_000_000 // numbers)
         if how.threads > 1:
             together = min(together, max(-(-clients // how.threads), -(-100_000 // numbers)))
+        if together >= clients:
+            return [plan]
         return [plan.part(start, min(start + together, clients)) for start in range(0, clients, together)]
 
     def _room(self, task: Task, examples: int) -> int:
@@ -246,8 +248,8 @@ class Trainer:
             torch.sub(theta, anchor, out=out)
         delta = out.numpy()
         seen = losses.numpy() * plan.count.astype(np.float64)                      # (S, n) summed over the batch
-        sizes = (plan.count * plan.first).sum(0)
-        loss_first, loss_last = (np.where(epoch, seen, 0).sum(0) / sizes for epoch in (plan.first, plan.last))
+        sizes = plan.count.sum(0, where=plan.first)
+        loss_first, loss_last = (seen.sum(0, where=epoch) / sizes for epoch in (plan.first, plan.last))
         names = ("examples", "steps", "loss_first", "loss_last")
         reports = np.stack([sizes, plan.steps, loss_first, loss_last], axis=1).tolist()
         updates = []

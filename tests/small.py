@@ -49,13 +49,13 @@ class Timed(Fleet):
     up: float = 0.0
     gone: tuple[Any, ...] = ()
 
-    def compute(self, client, examples, rng):
+    def compute(self, client, examples, luck):
         return self.seconds[client]
 
     def upload(self, client, nbytes):
         return self.up
 
-    def drops(self, client, rng):
+    def drops(self, client, luck):
         return client in self.gone
 
 

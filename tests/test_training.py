@@ -217,51 +217,21 @@ def in_double(model: Model, data: FederatedData, how: LocalSGD, tasks: list[Task
     return out
 
 
-@each_model
-@pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
-def test_the_plain_engine_equals_a_loop_over_torch_sgd(name, how):
+PLAIN = [name for name, how in HOWS.items() if not how.momentum and not how.weight_decay]
+EXECUTORS = [("rows", name, how) for name in MODELS for how in HOWS]
+EXECUTORS += [("fused", name, how) for name in ("logistic", "mlp", "2nn", "wide") for how in HOWS]
+EXECUTORS += [("implicit", name, how) for name in ("mlp", "2nn", "wide") for how in PLAIN]
+EXECUTORS += [("single", name, how) for name in ("conv", "wrapped", "wrapped conv") for how in PLAIN]
+
+
+@pytest.mark.parametrize(("engine", "name", "how"), EXECUTORS)
+def test_every_executor_equals_a_loop_over_torch_sgd(engine, name, how):
+    """Also the implicit first layer: W = W₀ - lr·DᵀX, never written down, takes the same steps as W."""
     model, data = MODELS[name], federation()
     tasks = handed(model, data)
-    deltas = in_double(model, data, how, tasks, "rows")
+    deltas = in_double(model, data, HOWS[how], tasks, engine)
     for task in tasks:
-        expected = train_alone(model, task, data, how, torch.float64)
-        np.testing.assert_allclose(deltas[task.client], expected, rtol=0, atol=1e-12)
-
-
-PLAIN = {name: how for name, how in HOWS.items() if not how.momentum and not how.weight_decay}
-
-
-@pytest.mark.parametrize("name", ["logistic", "mlp", "2nn", "wide"])
-@pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
-def test_the_fused_engine_equals_a_loop_over_torch_sgd(name, how):
-    model, data = MODELS[name], federation()
-    tasks = handed(model, data)
-    deltas = in_double(model, data, how, tasks, "fused")
-    for task in tasks:
-        expected = train_alone(model, task, data, how, torch.float64)
-        np.testing.assert_allclose(deltas[task.client], expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["mlp", "2nn", "wide"])
-@pytest.mark.parametrize("how", PLAIN.values(), ids=PLAIN)
-def test_an_implicit_first_layer_equals_a_loop_over_torch_sgd(name, how):
-    """W = W₀ - lr·DᵀX, never written down, takes the same steps as W."""
-    model, data = MODELS[name], federation()
-    tasks = handed(model, data)
-    deltas = in_double(model, data, how, tasks, "implicit")
-    for task in tasks:
-        expected = train_alone(model, task, data, how, torch.float64)
-        np.testing.assert_allclose(deltas[task.client], expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["conv", "wrapped conv"])
-@pytest.mark.parametrize("how", PLAIN.values(), ids=PLAIN)
-def test_one_client_at_a_time_with_a_module_equals_a_loop_over_torch_sgd(name, how):
-    model, data = MODELS[name], federation()
-    tasks = handed(model, data)
-    deltas = in_double(model, data, how, tasks, "single")
-    for task in tasks:
-        expected = train_alone(model, task, data, how, torch.float64)
+        expected = train_alone(model, task, data, HOWS[how], torch.float64)
         np.testing.assert_allclose(deltas[task.client], expected, rtol=0, atol=1e-12)
 
 

@@ -175,8 +175,8 @@ class Trainer:
     def _rows(self, n: int) -> Tensor:
         """(n, d) float32, not filled, each row beginning with a cache line (see fused.padded).
 
-        The same memory as in the last round if nobody refers to the updates of that round any more: to get fresh memory
-        from the system takes a tenth of a round.
+        The same memory as in the last round if nobody refers to the updates of that round any more: fresh memory must be
+        got from the system, page by page.
         """
         width = padded(self.model.dim)
         if self.spare is None or len(self.spare) < n * width + 16 or sys.getrefcount(self.spare) > 2:

@@ -25,7 +25,7 @@ from .work import Work, competitors, export
 PEERS = ("flower", "pfl", "fedjax")
 FOLDER = Path(__file__).parent / "peers"
 SAME = 1e-4            # largest difference of a parameter between two who did the same work
-SAME_ROUNDING = 1e-3   # … for convolutions of another library: torch's own float32 is that far from its float64
+SAME_ROUNDING = 1e-3   # … for convolutions: torch's own float32 is that far from its float64
 
 
 class Peer:

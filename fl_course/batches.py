@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +78,7 @@ def width(examples: int, batch_size: int | None) -> int:
 
 @lru_cache(maxsize=8)
 def _hashes(start: int, stop: int) -> np.ndarray:
+    """(stop - start,) uint64: a hash of each number; the same few ranges are asked for in every round."""
     return splitmix(np.arange(start, stop, dtype=U64))
 
 
@@ -100,38 +102,26 @@ def plan_batches(examples: Sequence[np.ndarray], keys: np.ndarray, epochs: np.nd
     examples: for each client the indices of its examples (at least one each); keys: (n,) uint64, one a client and
     version; epochs: (n,) passes over the data, at least one each; batch: slots in a batch, see `width`.
     """
-    shape = layout(tuple(len(part) for part in examples), tuple(epochs.tolist()), batch)
-    table = np.empty((len(examples), int(shape.sizes.max())), dtype=np.int64)
-    for row, k in zip(table, shape.order, strict=True):
+    sizes, epoch, column, rest = layout(tuple(len(part) for part in examples), tuple(epochs.tolist()), batch)
+    order = rest["order"]
+    table = np.empty((len(sizes), int(sizes.max())), dtype=np.int64)
+    for row, k in zip(table, order, strict=True):
         row[: len(examples[k])], row[len(examples[k]) :] = examples[k], examples[k][0]
-    shuffled = shuffles(keys[shape.order], shape.sizes, int(epochs.max()))       # (n, epochs, longest): places in the table
-    client = np.arange(len(examples))[None, :, None]
-    place = shuffled[client, shape.epoch[..., None], shape.column]
-    return Plan(
-        order=shape.order, examples=table, place=place, rows=table[client, place], weight=shape.weight, count=shape.count,
-        active=shape.active, steps=shape.steps, first=shape.first, last=shape.last,
-    )  # fmt: skip
+    shuffled = shuffles(keys[order], sizes, int(epochs.max()))            # (n, epochs, longest): places in the table
+    client = np.arange(len(sizes))[None, :, None]
+    place = shuffled[client, epoch[..., None], column]
+    return Plan(examples=table, place=place, rows=table[client, place], **rest)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What a plan knows without its shuffles. Fields as in Plan, and:"""
+@lru_cache(maxsize=8)                       # equal clients have the same in every round
+def layout(
+    examples: tuple[int, ...], epochs: tuple[int, ...], batch: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    """What a plan of clients with so many examples and epochs knows without its shuffles. Nobody writes to it.
 
-    order: np.ndarray
-    sizes: np.ndarray           # (n,) examples of each client
-    epoch: np.ndarray           # (S, n) which of its epochs a client is in
-    column: np.ndarray          # (S, n, B) which place of the epoch's shuffle; 0 where padded
-    weight: np.ndarray
-    count: np.ndarray
-    active: tuple[int, ...]
-    steps: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
-
-
-@lru_cache(maxsize=8)                       # it costs as much as the shuffles, and equal clients have the same in every round
-def layout(examples: tuple[int, ...], epochs: tuple[int, ...], batch: int) -> Layout:
-    """examples, epochs: of each client. Nobody writes to what this returns."""
+    Returns, clients in the plan's order: sizes (n,); epoch (S, n), which of its epochs a client is in; column (S, n, B),
+    which place of that epoch's shuffle, 0 where padded; and the fields of Plan that follow from them.
+    """
     sizes, passes = np.array(examples), np.array(epochs)
     per_epoch = -(-sizes // batch)
     steps = per_epoch * passes
@@ -143,9 +133,9 @@ def layout(examples: tuple[int, ...], epochs: tuple[int, ...], batch: int) -> La
     count = np.where(t < steps, np.minimum(sizes - begin, batch), 0)      # (S, n)
     slot = np.arange(batch)
     valid = slot < count[..., None]                                       # (S, n, B)
-    return Layout(
-        order=order, sizes=sizes, epoch=np.minimum(epoch, passes - 1), column=np.where(valid, begin[..., None] + slot, 0),
-        weight=valid / np.maximum(count, 1)[..., None], count=count,
-        active=tuple((t < steps).sum(axis=1).tolist()), steps=steps,
-        first=(epoch == 0) & (t < steps), last=(epoch == passes - 1) & (t < steps),
-    )  # fmt: skip
+    rest = {
+        "order": order, "steps": steps, "count": count, "weight": valid / np.maximum(count, 1)[..., None],
+        "active": tuple((t < steps).sum(axis=1).tolist()),
+        "first": (epoch == 0) & (t < steps), "last": (epoch == passes - 1) & (t < steps),
+    }  # fmt: skip
+    return sizes, np.minimum(epoch, passes - 1), np.where(valid, begin[..., None] + slot, 0), rest

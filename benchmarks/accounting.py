@@ -12,7 +12,7 @@ from collections.abc import Callable
 import dp_accounting
 from dp_accounting.rdp import RdpAccountant
 
-from fl_course.accounting import PLD, RDP, Gaussian, PoissonSampled, Repeated, pld, rdp
+from fl_course.privacy.accounting import PLD, RDP, Gaussian, PoissonSampled, Repeated, pld, rdp
 
 # (rate, noise multiplier, rounds)
 ROWS = [(0.01, 4.0, 10_000), (0.01, 1.0, 1_000), (0.1, 1.1, 200), (0.1, 2.0, 100)]

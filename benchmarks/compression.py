@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 import fl_course  # one thread, as in the course
-from fl_course.bits import decode_positions, encode_positions
-from fl_course.compression import top_k
+from fl_course.compression.quantisation import SignSGD, hadamard, quantise
+from fl_course.compression.sparse import top_k
 from fl_course.core import Context, Server, Update
-from fl_course.quantisation import SignSGD, hadamard, quantise
-from fl_course.wire import decode_update, encode_update
+from fl_course.wire.bits import decode_positions, encode_positions
+from fl_course.wire.messages import decode_update, encode_update
 
 
 def fastest(run: Callable[[], Any], repeats: int = 9) -> float:

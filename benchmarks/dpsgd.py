@@ -57,8 +57,8 @@ def our_step(batch: int, rows: bool):
     import torch
 
     from fl_course import mlp, stream
-    from fl_course.dpsgd import _factors, clipped_sum, example_gradients
-    from fl_course.noise import gaussian_noise
+    from fl_course.privacy.dpsgd import _factors, clipped_sum, example_gradients
+    from fl_course.privacy.noise import gaussian_noise
 
     rng, model = stream(0, "benchmark"), mlp(*SIZES)
     x = torch.from_numpy(rng.random((batch, 784), dtype=np.float32))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fl_course.evaluation import score
+from fl_course.federation.evaluation import score
 
 from .peers.environments import python_of
 from .quiet import Block, block, busy_seconds, median, others, turns

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fl_course import Coordinator, LocalSGD, Synchronous, Task, WeightedMean, fused, logistic, mlp
+from fl_course import Coordinator, LocalSGD, Synchronous, Task, WeightedMean, logistic, mlp
 from fl_course.core import Server, stream
-from fl_course.data import FederatedData
-from fl_course.models import Dense
-from fl_course.wire import decode_update, encode_update
+from fl_course.data.federated import FederatedData
+from fl_course.engine import fused
+from fl_course.engine.models import Dense
+from fl_course.engine.training import Trainer
+from fl_course.wire.messages import decode_update, encode_update
 
 from .quiet import block, median, turns
 from .work import LR, Round, Work, course, idiomatic, optimised, small_cnn, vmapped, whole_loop
@@ -104,12 +106,12 @@ def limits(works: list[Work]) -> Rows:
 def stages(work: Work) -> Rows:
     """Where the time of a round goes: each part timed by itself."""
     data, first = work.federation(), work.first()
-    trainer, server = LocalSGD(lr=LR, epochs=work.epochs, batch_size=work.batch).prepare(work.model, data), Server(first)
+    trainer, server = Trainer(LocalSGD(lr=LR, epochs=work.epochs, batch_size=work.batch), work.model, data), Server(first)
     tasks = [Task(client, server) for client in data.ids[: work.clients]]
     updates = trainer.train(tasks)
     messages, whole = [encode_update(update) for update in updates], whole_loop(work, data)
     quiet = compare({
-        "plan the batches": lambda: trainer._plan(tasks, work.batch),
+        "plan the batches": lambda: trainer.planner.plan(tasks, work.batch),
         "local training, planning included": lambda: trainer.train(tasks),
         "encode the updates": lambda: [encode_update(update) for update in updates],
         "decode the updates": lambda: [decode_update(message) for message in messages],
@@ -191,7 +193,7 @@ def growth() -> Rows:
     rows: Rows = []
     for clients in (10, 100, 1000, 10_000):
         data = tiny_clients(clients)
-        trainer = LocalSGD(lr=LR).prepare(logistic(20, 5), data)
+        trainer = Trainer(LocalSGD(lr=LR), logistic(20, 5), data)
         server = Server(np.zeros(105, np.float32))
         tasks = [Task(client, server) for client in data.ids]
         ms = 1e3 * median(compare({"course": partial(trainer.train, tasks)}), "course")

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from fl_course.workbook.plots import draw_bars
+from fl_course.workbook.widgets.plots import draw_bars
 
 SHOWN = {                # columns of the first table, and what they are called
     "idiomatic loop": "idiomatic loop", "optimised loop": "optimised loop", "vmap": "vmap", "pfl": "pfl", "fedjax": "FedJAX",

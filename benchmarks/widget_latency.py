@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from fl_course.workbook.widgets import Explorer
+from fl_course.workbook.widgets.explorer import Explorer
 
 
 def timed_publish(explorer: Explorer) -> list[tuple[float, bool]]:
@@ -118,6 +118,6 @@ def main(build: Callable[[], Explorer]) -> int:
 
 
 if __name__ == "__main__":
-    where = sys.argv[1] if len(sys.argv) > 1 else "fl_course.workbook.explorers:client_fraction_explorer"
+    where = sys.argv[1] if len(sys.argv) > 1 else "fl_course.workbook.widgets.explorer.fraction:client_fraction_explorer"
     module, _, name = where.partition(":")
     sys.exit(main(getattr(importlib.import_module(module), name)))

@@ -33,10 +33,11 @@ from fl_course import (
     mlp,
     mnist,
 )
-from fl_course.batches import client_keys, plan_batches, round_key, splitmix, width
 from fl_course.core import Server, stream
-from fl_course.data import FederatedData
-from fl_course.models import Dense, Model
+from fl_course.data.federated import FederatedData
+from fl_course.engine.batches import client_keys, plan_batches, round_key, splitmix, width
+from fl_course.engine.models import Dense, Model
+from fl_course.engine.training import Trainer
 
 LR = 0.1
 Round = Callable[[np.ndarray], np.ndarray]
@@ -104,7 +105,7 @@ def batches(work: Work, data: FederatedData) -> list[list[torch.Tensor]]:
 
 def course(work: Work, data: FederatedData, **settings: Any) -> Round:
     """This course: a cohort at once; settings of LocalSGD such as threads or engine. The average is part of the work."""
-    trainer = LocalSGD(lr=LR, epochs=work.epochs, batch_size=work.batch, **settings).prepare(work.model, data)
+    trainer = Trainer(LocalSGD(lr=LR, epochs=work.epochs, batch_size=work.batch, **settings), work.model, data)
     sizes = [len(part) for part in data.train[: work.clients]]
 
     def one_round(params: np.ndarray) -> np.ndarray:
@@ -137,7 +138,7 @@ def whole_loop(work: Work, data: FederatedData) -> Round:
     some = replace(data, ids=data.ids[: work.clients], train=data.train[: work.clients], test=data.test[: work.clients])
     how = LocalSGD(lr=LR, epochs=work.epochs, batch_size=work.batch)
     experiment = Coordinator(some, work.model, how, Synchronous(1.0), evaluation=Evaluation(every=10**9))
-    trainer = how.prepare(work.model, some)
+    trainer = Trainer(how, work.model, some)
 
     def one_round(params: np.ndarray) -> np.ndarray:
         state, _ = experiment._round(experiment.initial(params), trainer)

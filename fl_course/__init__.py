@@ -12,10 +12,11 @@ import os
 
 import torch
 
-from .aggregation import Aggregation, Discount, WeightedMean
-from .checkpoint import CheckpointError, load, save
-from .compression import RandomK, Threshold, TopK, wire_report
-from .coordinator import Coordinator, State
+from .compression.feedback import wire_report
+from .compression.lowrank import PowerSGD
+from .compression.quantisation import QSGD, Downlink, Rotate, SignSGD, Ternary
+from .compression.sparse import RandomK, Threshold, TopK
+from .compression.submodels import FederatedDropout
 from .core import (
     Aggregate,
     BudgetSpent,
@@ -29,40 +30,32 @@ from .core import (
     Update,
     stream,
 )
-from .correction import Correction
-from .data import (
-    IID,
-    Dataset,
-    Dirichlet,
-    FederatedData,
-    QuantitySkew,
-    Shards,
-    Writers,
-    digits,
-    from_clients,
-    mnist,
-    synthetic,
-)
-from .dpsgd import DPSGD
-from .drift import FedDyn, FedNova, FedProx, Scaffold, Stragglers
-from .evaluation import Evaluation
-from .fleet import Equal, Fleet, LogNormal
-from .history import History
-from .local_privacy import LocalDP
-from .lowrank import PowerSGD
-from .models import ConvNet, Dense, Model, Wrapped, logistic, mlp
-from .optimizers import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
-from .privacy import Adaptive, CentralDP
-from .quadratics import Bowls, two_bowls
-from .quantisation import QSGD, Downlink, Rotate, SignSGD, Ternary
-from .schedule import Buffered, Schedule, Synchronous
+from .data.federated import Dataset, FederatedData, from_clients
+from .data.partition import IID, Dirichlet, QuantitySkew, Shards, Writers
+from .data.sources import digits, mnist, synthetic
+from .drift.methods import FedDyn, FedNova, FedProx, Scaffold, Stragglers
+from .drift.quadratics import Bowls, two_bowls
+from .engine.local import LocalSGD
+from .engine.models import ConvNet, Dense, Model, Wrapped, logistic, mlp
+from .federation.aggregation import Discount, WeightedMean
+from .federation.checkpoint import CheckpointError, load, save
+from .federation.coordinator import Coordinator
+from .federation.evaluation import Evaluation
+from .federation.fleet import Equal, LogNormal
+from .federation.history import History
+from .federation.interfaces import Aggregation, Correction, Fleet, Schedule, Selector, Stage
+from .federation.optimizers import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
+from .federation.sampling import PoissonSelection, UniformSelection
+from .federation.schedule import Buffered, Synchronous
+from .federation.stages import ByExamples, Uniform
+from .federation.state import State
+from .privacy.central import Adaptive, CentralDP
+from .privacy.clipping import Clip
+from .privacy.dpsgd import DPSGD
+from .privacy.local import LocalDP
+from .privacy.tree import TreeDP
 from .secure_aggregation import DistributedNoise, SecureSum
-from .selection import PoissonSelection, Selector, UniformSelection
-from .stages import ByExamples, Clip, Stage, Uniform
-from .submodels import FederatedDropout
-from .training import LocalSGD
-from .tree_privacy import TreeDP
-from .wire import WireError
+from .wire.messages import WireError
 
 __version__ = "0.1.0"
 

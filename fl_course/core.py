@@ -43,6 +43,13 @@ class BudgetSpent(FederatedError):
     """A stage cannot afford another round. The run ends before the round, with the last model and this reason."""
 
 
+def whole(value: object, name: str) -> int:
+    """`value` as a Python int; floats, booleans and strings are refused (TypeError), even 3.0."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    return int(value)
+
+
 def fingerprint(*words: object) -> bytes:
     """32 bytes that depend on every word: the SHA-256 of their canonical text.
 

@@ -2,20 +2,9 @@
 
 import numpy as np
 
-from fl_course import (
-    Aggregate,
-    Context,
-    Coordinator,
-    LocalSGD,
-    Server,
-    Shards,
-    Synchronous,
-    Update,
-    digits,
-    mlp,
-)
-from fl_course.stages import client_half, server_half
-from fl_course.wire import decode_update, encode_update
+from fl_course import Aggregate, Context, Coordinator, LocalSGD, Server, Shards, Synchronous, Update, digits, mlp
+from fl_course.federation.stages import client_half, server_half
+from fl_course.wire.messages import decode_update, encode_update
 
 MODEL = mlp(64, 16, 10)
 DATA = digits().partition(Shards(2), clients=100, seed=0)

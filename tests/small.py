@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -116,3 +117,8 @@ class Lie(Stage):
 
 
 UNIFORM = Uniform()
+
+
+def named(value: object) -> str:
+    """The name of a case. Workers that share the tests among them must find the same, so no object's address is in it."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", str(value))

@@ -33,8 +33,8 @@ from fl_course import (
     save,
 )
 from fl_course.core import Server, Update
-from fl_course.mechanisms import clip, norm
-from fl_course.wire import check_update, decode_update, encode_update
+from fl_course.privacy.mechanisms import clip, norm
+from fl_course.wire.messages import check_update, decode_update, encode_update
 
 ALL = {"schedule": Synchronous(1.0)}
 ONE_SECOND = dict.fromkeys(range(6), 1.0)

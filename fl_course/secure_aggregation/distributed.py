@@ -16,22 +16,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..accounting import RDP, ZCDP, Accountant, Gaussian, Ledger
 from ..core import Aggregate, ClientId, CompositionError, Context, stream
-from ..mechanisms import clip, positive
-from ..noise import NoiseSource, secure_generator
-from ..privacy import afford, keep_books, open_ledger, rounds_left
-from ..privacy_rules import expected_cohort, refuse_side_channels
-from .grid import FixedPointGrid, RingVector
-
-if TYPE_CHECKING:
-    from ..coordinator import Coordinator
-    from .stage import SecureSum
+from ..federation.interfaces import Experiment
+from ..privacy.accounting import RDP, ZCDP, Accountant, Gaussian, Ledger
+from ..privacy.central import afford, keep_books, open_ledger, rounds_left
+from ..privacy.mechanisms import clip, positive
+from ..privacy.noise import NoiseSource, secure_generator
+from ..privacy.rules import expected_cohort, refuse_side_channels
+from ..wire.ring import RingVector
+from .grid import FixedPointGrid
 
 LEAST = 3.0                                   # steps: deviation of one client's share
 
@@ -112,10 +110,13 @@ class DistributedNoise:
 
     # --- what it does not go with ------------------------------------------------------------------------------------------
 
-    def check(self, stage: SecureSum, experiment: Coordinator, threshold: int, asked: int) -> None:
+    def check(
+        self, experiment: Experiment, grid: FixedPointGrid, max_weight: int, rounding: str, threshold: int, asked: int
+    ) -> None:
+        """asked: clients in the largest cohort, for which `grid` is made; threshold: those at least in a sum that is opened."""
         refuse_side_channels("DistributedNoise", experiment)
-        grid, d = stage.grid(asked), experiment.model.dim
-        if stage.max_weight != 1:
+        d = experiment.model.dim
+        if max_weight != 1:
             raise CompositionError(
                 "DistributedNoise is scaled to updates that count once; use weights=Uniform() and leave max_weight at 1."
             )
@@ -123,7 +124,7 @@ class DistributedNoise:
             raise CompositionError("two private stages: use DistributedNoise or the other one.")
         if grid.ring_bits > 62:
             raise CompositionError(f"ring_bits = {grid.ring_bits}: DistributedNoise works with 62 at most.")
-        deviation = self.share(grid, d, stage.rounding, threshold)
+        deviation = self.share(grid, d, rounding, threshold)
         if deviation < LEAST:
             raise CompositionError(
                 f"one client's noise is {deviation:.2g} steps of the grid, too few for a discrete Gaussian to be priced as a "

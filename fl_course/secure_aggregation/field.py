@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core import whole
+
 P31 = (1 << 31) - 1
 P61 = (1 << 61) - 1
 P521 = (1 << 521) - 1                         # the first Mersenne prime above 2^256: a whole key in one element
@@ -29,11 +31,6 @@ _MASK = np.uint64(P31)
 _SHIFT = np.uint64(31)
 
 
-def whole(value: object, name: str) -> int:
-    """`value` as a Python int; floats, booleans and strings are refused (TypeError), even 3.0."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, not {value!r}: secret sharing is exact, floats are not")
-    return int(value)
 
 
 @dataclass(frozen=True)

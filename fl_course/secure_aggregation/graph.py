@@ -13,9 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
-from ..core import ClientId, stream
-from .field import whole
-from .grid import ring_dtype
+from ..core import ClientId, stream, whole
+from ..wire.ring import ring_dtype
 
 ROUND_ID_BYTES = 16
 

@@ -13,64 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .field import whole
-
-RingVector = NDArray[np.unsignedinteger]                 # (d,) integers in [0, R), dtype ring_dtype(bits)
-
-
-def ring_dtype(bits: int) -> np.dtype[np.unsignedinteger]:
-    """The narrowest unsigned NumPy type that holds `bits` bits, 8 <= bits <= 64."""
-    if not 8 <= whole(bits, "ring_bits") <= 64:
-        raise ValueError(f"ring_bits = {bits} must lie between 8 and 64")
-    return np.dtype(f"u{1 if bits == 8 else 2 if bits <= 16 else 4 if bits <= 32 else 8}")
-
-
-def reduce_ring(vector: RingVector, bits: int) -> RingVector:
-    """`vector` modulo 2^bits, in place."""
-    if bits < 8 * vector.dtype.itemsize:
-        vector &= vector.dtype.type((1 << bits) - 1)
-    return vector
-
-
-def pack(vector: RingVector, bits: int) -> bytes:
-    """(d,) integers below 2^bits -> ceil(d bits / 8) bytes, lowest bit first, nothing wasted between the numbers.
-
-    Eight numbers fill `bits` bytes exactly, so byte j of a group comes from the same one or two of its numbers in every
-    group, and the loop over j handles all groups at once.
-    """
-    dtype = ring_dtype(bits)
-    if bits == 8 * dtype.itemsize:
-        return np.ascontiguousarray(vector, dtype=dtype.newbyteorder("<")).tobytes()
-    groups = -(-vector.size // 8)
-    numbers = np.zeros((groups, 8), dtype=dtype)
-    numbers.reshape(-1)[: vector.size] = vector
-    out = np.empty((groups, bits), dtype=np.uint8)
-    for j in range(bits):
-        i, offset = divmod(8 * j, bits)
-        byte = numbers[:, i] >> dtype.type(offset)
-        if offset + 8 > bits:                            # the rest of this byte is the beginning of the next number
-            byte = byte | numbers[:, i + 1] << dtype.type(bits - offset)
-        out[:, j] = (byte & dtype.type(255)).astype(np.uint8)
-    return out.tobytes()[: -(-vector.size * bits // 8)]
-
-
-def unpack(data: bytes, bits: int, size: int) -> RingVector:
-    """The inverse of `pack`. ValueError unless `data` has exactly the length that `size` numbers take."""
-    dtype = ring_dtype(bits)
-    if len(data) != -(-size * bits // 8):
-        raise ValueError(f"{size} numbers of {bits} bits take {-(-size * bits // 8)} bytes, not {len(data)}")
-    if bits == 8 * dtype.itemsize:
-        return np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype)
-    groups = -(-size // 8)
-    packed = np.frombuffer(data.ljust(groups * bits, b"\0"), dtype=np.uint8).reshape(groups, bits)
-    out = np.zeros((groups, 8), dtype=dtype)
-    for j in range(bits):
-        i, offset = divmod(8 * j, bits)
-        byte = packed[:, j].astype(dtype)
-        out[:, i] |= byte << dtype.type(offset)
-        if offset + 8 > bits:
-            out[:, i + 1] |= byte >> dtype.type(bits - offset)
-    return reduce_ring(out.reshape(-1)[:size].copy(), bits)
+from ..core import whole
+from ..wire.ring import RingVector, ring_dtype
 
 
 @dataclass(frozen=True)

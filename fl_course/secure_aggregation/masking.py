@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from ..core import ClientId, fingerprint
+from ..wire.ring import RingVector, reduce_ring, ring_dtype
 from .field import RandomBytes
-from .grid import RingVector, reduce_ring, ring_dtype
 
 SEED_BYTES = 32
 _CHUNK = 1 << 16                              # bytes expanded at a time: they are added while still in the cache

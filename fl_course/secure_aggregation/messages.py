@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from ..core import ClientId, FederatedError, fingerprint
-from ..wire import WireError, frame, unframe
+from ..wire.messages import WireError, frame, unframe
+from ..wire.ring import RingVector, pack, unpack
 from .graph import Setup
-from .grid import RingVector, pack, unpack
 from .masking import SEED_BYTES
 from .shamir import SHARE_BYTES
 

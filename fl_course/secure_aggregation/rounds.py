@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from ..core import ClientId
-from ..wire import WireError
+from ..wire.messages import WireError
+from ..wire.ring import RingVector
 from .client import SecureClient
 from .field import RandomBytes
 from .graph import ROUND_ID_BYTES, Setup
-from .grid import RingVector
 from .masking import SharedWork, insecure_random
 from .messages import SERVER, Abort, Message, Refused
 from .server import Outgoing, SecureServer

@@ -13,9 +13,9 @@ from typing import NoReturn
 import numpy as np
 
 from ..core import ClientId
+from ..wire.ring import RingVector, reduce_ring, ring_dtype
 from . import messages as wire
 from .graph import Setup, components
-from .grid import RingVector, reduce_ring, ring_dtype
 from .masking import add_mask, agree, commitment, pair_seed, private_key, public_bytes, signature_ok
 from .messages import SERVER, Abort, Keys, Refused
 from .shamir import LIMBS, reconstruct_keys

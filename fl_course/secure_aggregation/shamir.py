@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .field import P31, P521, Elements, PrimeField, RandomBytes, fold, multiply31, reduce31, uniform31, whole
+from ..core import whole
+from .field import P31, P521, Elements, PrimeField, RandomBytes, fold, multiply31, reduce31, uniform31
 
 KEY_BYTES = 32
 LIMB_BITS = 30

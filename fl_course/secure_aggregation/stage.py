@@ -14,23 +14,20 @@ Only bytes of messages that were really encoded are counted: "update" is the mas
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core import Aggregate, ClientFailure, ClientId, CompositionError, Context, Server, Update, Vector, fingerprint
-from ..masked import Masked
-from ..stages import ByExamples, Stage, dense
-from ..wire import decode_model, encode_model
+from ..federation.interfaces import Experiment, Stage
+from ..federation.stages import ByExamples, dense
+from ..wire.masked import Masked
+from ..wire.messages import decode_model, encode_model
 from .distributed import DistributedNoise
 from .graph import ROUND_ID_BYTES, Setup
 from .grid import FixedPointGrid
 from .masking import insecure_random
 from .messages import SERVER, decode_masked
 from .rounds import Round, new_round_id
-
-if TYPE_CHECKING:
-    from ..coordinator import Coordinator
 
 KEY = "secure sum"                                       # of the round in ctx.session
 PURPOSES = {
@@ -179,7 +176,7 @@ class SecureSum(Stage):
 
     # --- what it does not go with ----------------------------------------------------------------------------------------
 
-    def check(self, experiment: Coordinator) -> None:
+    def check(self, experiment: Experiment) -> None:
         if experiment.schedule.keeps_stragglers:
             raise CompositionError(
                 "SecureSum with a buffered schedule: masks cancel among clients that began a round together, and here each "
@@ -194,7 +191,7 @@ class SecureSum(Stage):
         self._check_weights(experiment)
         self._check_cohort(experiment)
 
-    def _check_neighbours(self, experiment: Coordinator) -> None:
+    def _check_neighbours(self, experiment: Experiment) -> None:
         here = next(i for i, stage in enumerate(experiment.pipeline) if stage is self)
         for i, stage in enumerate(experiment.pipeline):
             name, kind = type(stage).__name__, type(stage)
@@ -215,7 +212,7 @@ class SecureSum(Stage):
                     "beyond it; what counts is the norm of what is on the wire. Use SecureSum(…, rounding='toward zero')."
                 )
 
-    def _check_weights(self, experiment: Coordinator) -> None:
+    def _check_weights(self, experiment: Experiment) -> None:
         weights, largest = experiment.weights, 1
         if isinstance(weights, ByExamples):
             if weights.cap is not None and weights.cap != int(weights.cap):
@@ -228,7 +225,7 @@ class SecureSum(Stage):
                 f"max_weight={largest} or more (a public bound), or weights=Uniform()."
             )
 
-    def _check_cohort(self, experiment: Coordinator) -> None:
+    def _check_cohort(self, experiment: Experiment) -> None:
         clients, poisson = experiment.clients, experiment.selection.poisson
         asked = len(clients) if poisson else experiment.schedule.start(len(clients), 0, True)
         stage = replace(self, threshold=None, degree=None) if poisson else self          # those are checked in each round
@@ -237,7 +234,7 @@ class SecureSum(Stage):
         except (ValueError, TypeError) as why:
             raise CompositionError(f"SecureSum cannot work with cohorts of {asked} clients: {why}") from why
         if self.noise is not None:
-            self.noise.check(self, experiment, setup.threshold, asked)
+            self.noise.check(experiment, self.grid(asked), self.max_weight, self.rounding, setup.threshold, asked)
         goal = getattr(experiment.schedule, "goal", lambda count: asked)(len(clients))
         if self.degree is None and not poisson and goal < setup.threshold:
             raise CompositionError(

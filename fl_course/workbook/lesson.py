@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .plots import DASHES, PALETTE
+from .widgets.plots import DASHES, PALETTE
 
 DPI = 80
 

@@ -157,7 +157,7 @@ check("02.mended_feddyn", mended_feddyn)
 # ## An evening: your own method
 # *Not checked by machine.* A correction is a frozen dataclass with two short methods. Write one that mixes FedProx and SCAFFOLD
 # (a rope *and* controls), run it on `two_bowls(4.0)`, and find out where it rests and how fast it gets there. Start from
-# `fl_course/drift.py`.
+# `fl_course/drift/methods.py`.
 
 # %%
 progress()

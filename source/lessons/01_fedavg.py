@@ -218,7 +218,7 @@ show(figure, "Left: accuracy by round, higher and smoother the larger C is. Righ
 # Nothing here is estimated. Every message is encoded to bytes, counted, and decoded on the other side. Take one apart:
 
 # %% tags=["nbval-check-output"]
-from fl_course.wire import WireError, decode_update, encode_update
+from fl_course.wire.messages import WireError, decode_update, encode_update
 
 update = Update(client=7, version=3, delta=np.linspace(-1, 1, 650, dtype=np.float32), weight=12.0)
 message = encode_update(update)
@@ -272,7 +272,7 @@ print(pd.DataFrame({"mean over clients": mean, "worst tenth": worst, "worst tent
 # slider. Start with C, then raise E, then make the deal unfair (small α). *Pin* a run to compare the next one with it.
 
 # %%
-from fl_course.workbook.explorers import client_fraction_explorer
+from fl_course.workbook.widgets.fraction import client_fraction_explorer
 
 client_fraction_explorer()
 

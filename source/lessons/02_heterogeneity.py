@@ -22,8 +22,8 @@ import pandas as pd
 
 from fl_course import *
 from fl_course.workbook import report
-from fl_course.workbook.drift_viewer import draw_drift, drift_explorer, proximal_explorer
 from fl_course.workbook.lesson import canvas, refusal, show
+from fl_course.workbook.widgets.drift import draw_drift, drift_explorer, proximal_explorer
 
 # %% [markdown]
 # ## Where do two clients pull?

@@ -20,14 +20,15 @@ import numpy as np
 import pandas as pd
 
 from fl_course import *
-from fl_course.accounting import *
-from fl_course.auditing import audit_two_worlds, check_noise
 from fl_course.core import Aggregate, Context
-from fl_course.mechanisms import gaussian_delta, gaussian_epsilon, gaussian_sigma, gaussian_sigma_classic
-from fl_course.noise import impossible_outputs
+from fl_course.engine.training import Trainer
+from fl_course.privacy.accounting import *
+from fl_course.privacy.auditing import audit_two_worlds, check_noise
+from fl_course.privacy.mechanisms import gaussian_delta, gaussian_epsilon, gaussian_sigma, gaussian_sigma_classic
+from fl_course.privacy.noise import impossible_outputs
 from fl_course.workbook import report
-from fl_course.workbook.explorers_privacy import attacked, federation, psnr, read_off, tiny_clients
 from fl_course.workbook.lesson import canvas, refusal, show
+from fl_course.workbook.widgets.sandwich import attacked, federation, psnr, read_off, tiny_clients
 
 # %% [markdown]
 # ## What does an update reveal?
@@ -86,7 +87,7 @@ fed = federation(m, [CentralDP(C, z, delta=1e-4, noise_seed=7)])             # 7
 start = fed.initial()
 after, record = next(fed.run(1, start))
 
-updates = fed.training.prepare(fed.model, fed.data).train([Task(k, start.server) for k in record.clients])
+updates = Trainer(fed.training, fed.model, fed.data).train([Task(k, start.server) for k in record.clients])
 total = np.zeros(fed.model.dim)
 for u in updates:
     total += u.delta * min(1.0, C / np.linalg.norm(u.delta))
@@ -108,7 +109,7 @@ for event in record.events:
 # itself: feed zeros, and look at what comes out.
 
 # %%
-from fl_course.mechanisms import clip
+from fl_course.privacy.mechanisms import clip
 
 rng, d = stream(seed, "order"), 20_000
 right = z * C * rng.standard_normal((3, d))                                  # clip(0) = 0, then noise
@@ -290,7 +291,7 @@ assert history.last("accuracy") > 0.7
 # one noise for each node of a binary tree, so that after T rounds the model carries at most log₂ T + 1 of them.
 
 # %%
-from fl_course.noise import tree_variance
+from fl_course.privacy.noise import tree_variance
 
 steps, eps = np.arange(1, 257), 4.0
 fresh = noise_for_budget(eps, 1e-5, 256, release=lambda z: Gaussian(z))
@@ -330,7 +331,7 @@ assert share > 0.1
 # one update, retrained whenever you move. Push ε up until the image comes back. Which ε is that?
 
 # %%
-from fl_course.workbook.explorers_privacy import privacy_sandwich_explorer
+from fl_course.workbook.widgets.sandwich import privacy_sandwich_explorer
 
 privacy_sandwich_explorer()
 

@@ -181,7 +181,7 @@ print("two vanish:", t.sum, "-", t.aborted)
 # Step through the round. Let somebody vanish, at any stage. Then let the *server* lie, and find the check that stops it.
 
 # %%
-from fl_course.workbook.theatre import Theatre
+from fl_course.workbook.widgets.theatre import Theatre
 
 Theatre(drops={"B": "upload"})
 

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from fl_course import *
+from fl_course.engine.training import Trainer
 from fl_course.workbook import report
 from fl_course.workbook.lesson import canvas, refusal, show
 
@@ -35,7 +36,7 @@ from fl_course.workbook.lesson import canvas, refusal, show
 data = digits().partition(Shards(2), clients=100, seed=seed)
 model, training = mlp(64, 64, 10), LocalSGD(lr=0.2, epochs=5, batch_size=10)
 fed = Coordinator(data, model, training, Synchronous(0.1), seed=seed)
-trainer, start = training.prepare(model, data), fed.initial().server
+trainer, start = Trainer(training, model, data), fed.initial().server
 update = trainer.train([Task(fed.clients[0], start, seed)])[0]
 delta, d = update.delta, model.dim
 energy = np.cumsum(np.sort(delta**2)[::-1]) / np.sum(delta**2)
@@ -64,7 +65,7 @@ assert energy[round(0.1 * d) - 1] > 0.4
 # The obvious program sets everything else to zero and sends the result. Count:
 
 # %% tags=["nbval-check-output"]
-from fl_course.wire import encode_update
+from fl_course.wire.messages import encode_update
 
 x = np.random.default_rng(0).standard_normal(4810).astype(np.float32)
 k = 48
@@ -91,7 +92,7 @@ print(len(message), "bytes by hand")
 # bytes; the server decodes and adds up.
 
 # %% tags=["nbval-check-output"]
-from fl_course.stages import client_half
+from fl_course.federation.stages import client_half
 
 ctx = Context(seed, Server(np.zeros(4810, np.float32)), client=0)
 sparse = client_half([TopK(0.01)], Update(0, 0, x), ctx)
@@ -108,7 +109,7 @@ print(len(encode_update(sparse)), "bytes for the whole message, of which", round
 # library takes the shorter of the last two:
 
 # %% tags=["nbval-check-output"]
-from fl_course.bits import encode_positions, log2_choose
+from fl_course.wire.bits import encode_positions, log2_choose
 
 rng, rows = np.random.default_rng(0), []
 for k in (10, 100, 1000, 3000, 5000):
@@ -234,7 +235,7 @@ print("QSGD(4): unbiased, with the variance of the formula")
 # three. One long number, in fact:
 
 # %% tags=["nbval-check-output"]
-from fl_course.bits import pack
+from fl_course.wire.bits import pack
 
 codes = [5, 0, 7, 2, 6, 1, 3, 4]
 number = sum(code << (3 * i) for i, code in enumerate(codes))
@@ -345,7 +346,7 @@ assert rows["all of it, 8 bits"]["down, bytes"] < rows["whole model"]["down, byt
 # memory, then switch the memory off. Then try 0.3 %. (One bit means signs.)
 
 # %%
-from fl_course.workbook.explorers_compression import compression_explorer
+from fl_course.workbook.widgets.compression import compression_explorer
 
 compression_explorer()
 

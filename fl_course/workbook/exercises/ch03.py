@@ -1,11 +1,11 @@
-"""The exercises of chapter 3: solutions, common mistakes and their hints. How a chapter is written: workbook/checks.py."""
+"""The exercises of chapter 3: solutions, common mistakes and their hints. How a chapter is written: workbook/grading/checks.py."""
 
 import math
 
 import numpy as np
 from scipy.stats import beta, norm
 
-from fl_course.workbook.checks import Exercise, Mistake, agrees_with, expect
+from fl_course.workbook.grading.checks import Exercise, Mistake, agrees_with, expect
 
 # --- 03.clip_update --------------------------------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
-"""The exercises of chapter 4: solutions, common mistakes and their hints. How a chapter is written: workbook/checks.py."""
+"""The exercises of chapter 4: solutions, common mistakes and their hints. How a chapter is written: workbook/grading/checks.py."""
 
 import math
 
 import numpy as np
 
-from fl_course.workbook.checks import Exercise, Mistake, agrees_with, expect
+from fl_course.workbook.grading.checks import Exercise, Mistake, agrees_with, expect
 
 PRIMES = (10007, 10009, 10037, 10039, 10061, 10067)
 R = 2**10

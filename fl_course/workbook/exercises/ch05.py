@@ -1,8 +1,8 @@
-"""The exercises of chapter 5: solutions, common mistakes and their hints. How a chapter is written: workbook/checks.py."""
+"""The exercises of chapter 5: solutions, common mistakes and their hints. How a chapter is written: workbook/grading/checks.py."""
 
 import numpy as np
 
-from fl_course.workbook.checks import Exercise, Mistake, agrees_with, expect
+from fl_course.workbook.grading.checks import Exercise, Mistake, agrees_with, expect
 
 # --- 05.top_k --------------------------------------------------------------------------------------------------------
 

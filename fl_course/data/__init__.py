@@ -1,0 +1,14 @@
+"""Data sets, and who holds what of them.
+
+    federated.py    Dataset: examples that nobody owns yet; FederatedData: the same with owners, from_clients(…): your own
+    partition.py    rules that divide a pool: IID, Shards, Dirichlet, QuantitySkew, Writers
+    sources.py      digits(), mnist(), synthetic(α, β); no network
+    datasets/       5,000 real MNIST images, with their licence
+"""
+
+from .federated import Dataset, FederatedData, from_clients
+from .partition import IID, Dirichlet, Partitioner, QuantitySkew, Shards, Writers
+from .sources import digits, mnist, synthetic
+
+__all__ = ["IID", "Dataset", "Dirichlet", "FederatedData", "Partitioner", "QuantitySkew", "Shards", "Writers", "digits",
+           "from_clients", "mnist", "synthetic"]

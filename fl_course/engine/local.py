@@ -1,0 +1,95 @@
+"""What a client does with the model that it was handed: E epochs of mini-batch SGD (McMahan et al. 2017, ClientUpdate).
+
+Who computes it, with whom in which tensor, is the business of training.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..core import ClientId, Task
+from ..federation.interfaces import Correction, PrivateTraining
+
+Epochs = int | Mapping[ClientId, int] | Callable[[ClientId, np.random.Generator], int]
+
+
+@dataclass(frozen=True)
+class LocalSGD:
+    """E epochs of SGD on mini-batches of B, learning rate lr·lr_decay^version, torch.optim.SGD's momentum and decay.
+
+    epochs: one number for all, a mapping client -> number, or a function (client, rng) -> number (devices that manage
+    less than others). batch_size None means all of a client's examples at once (B = ∞). `together` bounds how many
+    clients train in one tensor (None: as many as pay, which is one for models that are not dense networks); `threads`
+    share the tensors out. Both change speed and memory, not the result: see training.py for the last digits. Two threads
+    pay for large cohorts on an idle machine, see docs/performance.md.
+    engine "auto" takes the fused engine where it applies, "rows" always the plain one; they agree but for rounding.
+    private: DPSGD(…) clips and noises the gradient of every example (chapter 3).
+    """
+
+    lr: float = 0.1
+    epochs: Epochs = 1
+    batch_size: int | None = 10
+    lr_decay: float = 1.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    correction: Correction | None = None
+    together: int | None = None
+    threads: int = field(default=1, repr=False)
+    engine: str = "auto"
+    private: PrivateTraining | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"lr must be positive and finite, not {self.lr}")
+        if not callable(self.epochs) and not isinstance(self.epochs, int | Mapping):
+            raise ValueError(f"epochs must be a whole number, a mapping or a function, not {self.epochs!r}")
+        some = self.epochs.items() if isinstance(self.epochs, Mapping) else [("everybody", self.epochs)]
+        for client, epochs in some:
+            if not callable(epochs):
+                _check_epochs(client, epochs)
+        if self.batch_size is not None and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+            raise ValueError(f"batch_size must be a whole number from 1, or None for all, not {self.batch_size!r}")
+        if self.correction is not None and not isinstance(self.correction, Correction):
+            raise TypeError(f"correction must be FedProx(…) or its like, not {self.correction!r}; a stage goes into stages=[…]")
+        if not 0 < self.lr_decay <= 1:
+            raise ValueError(f"lr_decay must be in (0, 1], not {self.lr_decay}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), not {self.momentum}")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise ValueError(f"weight_decay must be at least 0 and finite, not {self.weight_decay}")
+        if self.together is not None and (not isinstance(self.together, int) or self.together < 1):
+            raise ValueError(f"together must be a whole number of clients from 1, or None, not {self.together!r}")
+        if not isinstance(self.threads, int) or self.threads < 1:
+            raise ValueError(f"threads must be a whole number from 1, not {self.threads!r}")
+        if self.engine not in ("auto", "rows"):
+            raise ValueError(f"engine must be 'auto' or 'rows', not {self.engine!r}")
+
+    @property
+    def plain(self) -> bool:
+        """SGD and nothing else: no correction, momentum or weight decay."""
+        return self.correction is None and not self.momentum and not self.weight_decay
+
+    def epochs_of(self, task: Task) -> int:
+        """Passes over its data that this client makes."""
+        if isinstance(self.epochs, int):
+            return self.epochs
+        if isinstance(self.epochs, Mapping):
+            if task.client not in self.epochs:
+                raise ValueError(f"epochs has no entry for client {task.client!r}; it needs one for every client")
+            return int(self.epochs[task.client])
+        return _check_epochs(task.client, self.epochs(task.client, task.rng("epochs")))
+
+    def lr_at(self, version: int) -> float:
+        """The learning rate of clients that start from this version of the model."""
+        return self.lr * self.lr_decay**version
+
+
+
+def _check_epochs(client: ClientId, epochs: object) -> int:
+    if not isinstance(epochs, int | np.integer) or epochs < 1:
+        raise ValueError(f"epochs of {client!r} must be a whole number from 1, not {epochs!r}")
+    return int(epochs)

@@ -1,0 +1,16 @@
+"""The federation: one loop, and the parts that every chapter uses.
+
+    interfaces.py    the sockets, on one page: read it first
+    coordinator.py   the loop: select → broadcast → train → encode → sum → step → evaluate → record
+    state.py         what a run carries from one step to the next
+    composition.py   what an experiment must satisfy before it runs
+    sampling.py      who is asked: k of K, or everybody by a coin
+    schedule.py      when to start clients and when the server steps: rounds, deadlines, buffers
+    fleet.py         simulated speed, links, drop-outs
+    stages.py        the law of two halves; weighting
+    aggregation.py   the weighted sum
+    optimizers.py    the server's step
+    evaluation.py    accuracy, loss, fairness, drift
+    history.py       records → pandas, JSON, CSV, figures
+    checkpoint.py    a state in a file
+"""

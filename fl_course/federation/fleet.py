@@ -1,0 +1,83 @@
+"""The devices: how long training and transfers take on the simulated clock, and who disappears half-way.
+
+A device's speed belongs to the client for the whole run; the luck of one job belongs to the job. Both come from named
+streams, so changing the model or the schedule does not change the devices.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core import ClientId, stream
+from .interfaces import Fleet, Luck
+
+
+def _check_drop(drop: float) -> None:
+    if not 0 <= drop < 1:
+        raise ValueError(f"drop must be a probability in [0, 1), not {drop}")
+
+
+@dataclass(frozen=True)
+class Equal(Fleet):
+    """Every job takes the same time, whatever its work, and transfers take none."""
+
+    seconds: float = 1.0
+    drop: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_drop(self.drop)
+        if not (self.seconds >= 0 and math.isfinite(self.seconds)):
+            raise ValueError(f"seconds must be at least 0 and finite, not {self.seconds}")
+
+    def compute(self, client: ClientId, examples: float, luck: Luck) -> float:
+        return self.seconds
+
+    def drops(self, client: ClientId, luck: Luck) -> bool:
+        return self.drop > 0 and bool(luck().random() < self.drop)
+
+
+@dataclass(frozen=True)
+class LogNormal(Fleet):
+    """Devices whose speeds and links differ by log-normal factors: most are alike, a few are many times slower.
+
+    examples_per_second, down_mbit, up_mbit: medians over the fleet; *_spread: standard deviation of the natural
+    logarithm (0: all equal; 1: one device in six is more than e ≈ 2.7 times slower than the median); jitter: the same
+    for one job of one device; drop: probability that a job is never answered.
+    """
+
+    examples_per_second: float = 100.0
+    speed_spread: float = 0.5
+    down_mbit: float = 20.0
+    up_mbit: float = 5.0
+    link_spread: float = 0.5
+    jitter: float = 0.0
+    drop: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_drop(self.drop)
+        for name in ("examples_per_second", "down_mbit", "up_mbit"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("speed_spread", "link_spread", "jitter"):
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} must be at least 0 and finite, not {getattr(self, name)}")
+
+    def _factor(self, client: ClientId, what: str, spread: float) -> float:
+        return float(np.exp(spread * stream(self.seed, "device", what, client).standard_normal()))
+
+    def compute(self, client: ClientId, examples: float, luck: Luck) -> float:
+        speed = self.examples_per_second * self._factor(client, "speed", self.speed_spread)
+        return examples / speed * (float(np.exp(self.jitter * luck().standard_normal())) if self.jitter else 1.0)
+
+    def download(self, client: ClientId, nbytes: int) -> float:
+        return nbytes * 8e-6 / (self.down_mbit * self._factor(client, "link", self.link_spread))
+
+    def upload(self, client: ClientId, nbytes: int) -> float:
+        return nbytes * 8e-6 / (self.up_mbit * self._factor(client, "link", self.link_spread))
+
+    def drops(self, client: ClientId, luck: Luck) -> bool:
+        return self.drop > 0 and bool(luck().random() < self.drop)

@@ -1,0 +1,210 @@
+"""What happened: one record a server step, as a table, a figure, a file, and a progress bar while it happens."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core import Record
+from .state import State
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+MB = 1e6      # bytes in a megabyte, here and in every figure (decimal, as networks are sold)
+
+
+def describe(experiment: object) -> str:
+    """The repr of an experiment without what changes from one process to the next: the addresses of its functions."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(experiment))
+
+
+@dataclass
+class History:
+    """The records of a run, its description, and the state from which it can go on."""
+
+    records: list[Record] = field(default_factory=list)
+    experiment: str = ""
+    state: State | None = None
+    stopped: str = ""                     # why the run ended early, or ""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def series(self, metric: str) -> list[float]:
+        """One value a record; NaN where it was not measured. Raises ValueError for a metric that no record has."""
+        known = {name: None for record in self.records for name in record.metrics}
+        if self.records and metric not in known:
+            raise ValueError(f"no record has the metric {metric!r}; there are {', '.join(known)}")
+        return [record.metrics.get(metric, math.nan) for record in self.records]
+
+    @property
+    def megabytes(self) -> float:
+        """Both ways, all purposes, all records, in MB (10^6 bytes)."""
+        return sum(sum(r.bytes_up.values()) + sum(r.bytes_down.values()) for r in self.records) / MB
+
+    def last(self, metric: str) -> float:
+        """The newest measured value, or NaN."""
+        return next((r.metrics[metric] for r in reversed(self.records) if metric in r.metrics), math.nan)
+
+    def rounds_to(self, accuracy: float, metric: str = "accuracy") -> int | None:
+        """The first version at which the metric reached this value, or None. McMahan et al. (2017, tables 1 and 2) count so
+        too, but interpolate between two rounds."""
+        reached = (record.version for record in self.records if record.metrics.get(metric, -math.inf) >= accuracy)
+        return next(reached, None)
+
+    # --- out and in ------------------------------------------------------------------------------------------------
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a record: version, clock (s), clients, staleness, bytes by direction and purpose, every metric."""
+        return _table(self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """Flat rows with equal columns; what a record lacks is NaN, or 0 for bytes."""
+        up = sorted({purpose for r in self.records for purpose in r.bytes_up})
+        down = sorted({purpose for r in self.records for purpose in r.bytes_down})
+        names = list(dict.fromkeys(name for r in self.records for name in r.metrics))
+        return [
+            {
+                "version": r.version,
+                "clock": r.clock,
+                "clients": len(r.clients),
+                "staleness": sum(r.staleness) / len(r.staleness) if r.staleness else 0.0,
+                **{f"up_{purpose}": r.bytes_up.get(purpose, 0) for purpose in up},
+                **{f"down_{purpose}": r.bytes_down.get(purpose, 0) for purpose in down},
+                "events": len(r.events),
+                **{name: r.metrics.get(name, math.nan) for name in names},
+            }
+            for r in self.records
+        ]
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """All of it but the state (see checkpoint.save), as JSON text; written to `path` if given.
+
+        JSON has no infinity, so an infinite metric (an ε without noise) is written as the string "inf" or "-inf".
+        """
+        rows = [asdict(r) for r in self.records]
+        for row in rows:
+            row["metrics"] = {k: v if math.isfinite(v) else str(v) for k, v in row["metrics"].items() if v == v}
+        body = {"experiment": self.experiment, "stopped": self.stopped, "records": rows}
+        text = json.dumps(body, indent=1, allow_nan=False)
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    @classmethod
+    def from_json(cls, source: str | Path) -> History:
+        """From the text that to_json returned, or from the file that it wrote."""
+        is_text = isinstance(source, str) and source.lstrip().startswith("{")
+        try:
+            body = json.loads(str(source) if is_text else Path(source).read_text(encoding="utf-8"))
+            records = []
+            for row in body["records"]:
+                row.update({name: tuple(row[name]) for name in ("clients", "staleness", "upload", "events")})
+                row["metrics"] = {name: float(value) for name, value in row["metrics"].items()}
+                records.append(Record(**row))
+            return cls(records, body["experiment"], stopped=body["stopped"])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"this is not a history that to_json wrote: {error}") from error
+
+    def to_csv(self, path: str | Path) -> None:
+        """The flat rows of to_pandas, numbers in full precision."""
+        rows = self._rows()
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["version"])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    @staticmethod
+    def read_csv(path: str | Path) -> pd.DataFrame:
+        """The table that to_csv wrote, equal to to_pandas()."""
+        with open(path, newline="", encoding="utf-8") as file:
+            return _table([{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)])
+
+    # --- to look at ------------------------------------------------------------------------------------------------
+
+    def plot(self, metric: str = "accuracy", ax: Axes | None = None, x: str = "round", label: str | None = None) -> Axes:
+        """Draw a metric by "round", "MB" (sent so far, both ways) or "seconds" (simulated)."""
+        import matplotlib.pyplot as plt
+
+        if x not in ("round", "MB", "seconds"):
+            raise ValueError(f"x must be 'round', 'MB' or 'seconds', not {x!r}")
+        ax = plt.subplots(figsize=(5, 3), layout="constrained")[1] if ax is None else ax
+        total, at = 0.0, []
+        for r in self.records:
+            total += (sum(r.bytes_up.values()) + sum(r.bytes_down.values())) / MB
+            at.append({"round": r.version, "MB": total, "seconds": r.clock}[x])
+        points = [(u, v) for u, v in zip(at, self.series(metric), strict=True) if v == v]
+        ax.plot([u for u, _ in points], [v for _, v in points], label=label or metric, marker="." if len(points) < 40 else "")
+        names = {"round": "round", "MB": "MB sent, both ways", "seconds": "simulated seconds"}
+        units = {"accuracy": "accuracy (held-out)", "loss": "loss (nats, held-out)"}
+        ax.set_xlabel(names[x])
+        ax.set_ylabel(units.get(metric, metric.replace("_", " ")))
+        ax.grid(alpha=0.3)
+        return ax
+
+    def __repr__(self) -> str:
+        if not self.records:
+            return "History(no rounds yet)"
+        accuracy, seconds = self.last("accuracy"), self.records[-1].clock
+        end = f", stopped: {self.stopped}" if self.stopped else ""
+        return f"History({len(self)} rounds, accuracy {accuracy:.3f}, {self.megabytes:.2f} MB, {seconds:.1f} simulated s{end})"
+
+    def _repr_html_(self) -> str:
+        """The last rounds as a table: what was learned, from whom, and what it cost."""
+        if not self.records:
+            return "<p>no rounds yet</p>"
+        head = ("round", "clients", "accuracy", "loss", "MB up", "MB down", "simulated s", "events")
+        rows = []
+        for r in self.records[-8:]:
+            numbers = (r.metrics.get("accuracy", math.nan), r.metrics.get("loss", math.nan))
+            up, down = sum(r.bytes_up.values()) / MB, sum(r.bytes_down.values()) / MB
+            cells = (r.version, len(r.clients), f"{numbers[0]:.3f}", f"{numbers[1]:.3f}", f"{up:.3f}", f"{down:.3f}")
+            rows.append((*cells, f"{r.clock:.1f}", html.escape("; ".join(r.events[:2])) or "–"))
+        table = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        titles = "".join(f'<th scope="col">{name}</th>' for name in head)
+        caption = html.escape(repr(self))
+        return f"<table><caption>{caption}</caption><thead><tr>{titles}</tr></thead><tbody>{table}</tbody></table>"
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd  # here, because training needs no tables
+
+    return pd.DataFrame(rows, columns=None if rows else ["version"]).set_index("version")
+
+
+def _number(text: str) -> int | float:
+    """Exactly the number that was written, which pandas' own reader does not promise."""
+    return int(text) if text.isdigit() else float(text)
+
+
+@contextmanager
+def progress_bar(rounds: int, shown: bool) -> Iterator[Callable[[Record], None]]:
+    """A bar with rounds, accuracy, MB and the time to go. Yields the function that moves it on by one record."""
+    if not shown:
+        yield lambda record: None
+        return
+    from tqdm.auto import tqdm
+
+    sent = 0.0
+    with tqdm(total=rounds, unit="round", file=sys.stdout, dynamic_ncols=True) as bar:
+
+        def advance(record: Record) -> None:
+            nonlocal sent
+            sent += (sum(record.bytes_up.values()) + sum(record.bytes_down.values())) / MB
+            accuracy = record.metrics.get("accuracy")
+            shown = {"MB": f"{sent:.1f}"} if accuracy is None else {"accuracy": f"{accuracy:.3f}", "MB": f"{sent:.1f}"}
+            bar.set_postfix(shown, refresh=False)
+            bar.update()
+
+        yield advance

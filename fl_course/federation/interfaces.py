@@ -1,0 +1,196 @@
+"""The sockets: the kinds of part that an experiment is made of. Read this page first; every mechanism fills one of them.
+
+    Selector          who is asked                              sampling.py; chapter 6
+    Schedule          when to start clients and when to step    schedule.py; chapter 7
+    Fleet             how long it takes, who vanishes           fleet.py
+    Correction        what a method adds to a local gradient    drift/methods.py
+    PrivateTraining   what takes the place of local SGD         privacy/dpsgd.py
+    Stage             what happens to an update, on both sides  stages.py; chapters 3, 4 and 5
+    Aggregation       how the updates become one                aggregation.py; chapter 9
+    ServerOptimizer   how the server follows it                 optimizers.py
+
+Each has a `check` (but for Fleet and ServerOptimizer), which reads the whole experiment when it is built, as an `Experiment`:
+public facts, no results. The model's own socket is engine/models.py, the division of the data's data/partition.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from ..core import Aggregate, ClientId, Context, Server, Task, Update, Vector
+from ..data.federated import FederatedData
+
+Reports = Mapping[ClientId, Mapping[str, float]]
+Luck = Callable[[], np.random.Generator]          # makes the job's own random stream, when somebody asks for it
+Rows = dict[str, Tensor]
+Gradient = Callable[[], Vector]
+
+
+class Experiment(Protocol):
+    """What a part may know of the whole: the fields of the Coordinator, and what follows from them."""
+
+    @property
+    def data(self) -> FederatedData: ...
+    @property
+    def model(self) -> Any: ...                             # engine.models.Model: dim, shapes()
+    @property
+    def training(self) -> Any: ...                          # engine.local.LocalSGD: lr, momentum, correction, private
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def selection(self) -> Selector: ...
+    @property
+    def weights(self) -> Stage: ...
+    @property
+    def stages(self) -> Sequence[Stage]: ...
+    @property
+    def aggregation(self) -> Aggregation: ...
+    @property
+    def optimizer(self) -> ServerOptimizer: ...
+    @property
+    def fleet(self) -> Fleet: ...
+    @property
+    def evaluation(self) -> Any: ...                        # federation.evaluation.Evaluation
+    @property
+    def seed(self) -> int: ...
+    @property
+    def pipeline(self) -> tuple[Stage, ...]: ...            # the weights, then the stages
+    @property
+    def clients(self) -> tuple[ClientId, ...]: ...          # those that can be asked: clients with training examples
+
+
+class Selector:
+    """Abstract. `poisson` says that every client is drawn independently with one public probability, the only kind of
+    sampling for which the accountants of chapter 3 grant amplification."""
+
+    poisson = False
+
+    def select(self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports) -> list[ClientId]:
+        """Choose from the idle clients, about k of them. reports: what each client's last answer said about it."""
+        raise NotImplementedError
+
+    def check(self, experiment: Experiment) -> None:
+        """Raise CompositionError if this selector is unsound beside the rest of the experiment."""
+
+
+class Schedule:
+    """Abstract. The loop asks `start` whenever time stands still, and `ready` after every answer."""
+
+    deadline: float = math.inf          # simulated seconds after which a round closes with what has arrived
+    max_staleness: int | None = None    # answers older than this many server steps are refused and counted
+    keeps_stragglers: bool = False      # whether clients still at work when the server steps are waited for later
+
+    def start(self, clients: int, in_flight: int, first: bool) -> int:
+        """How many clients to start now, of `clients` that have data; first: nobody was asked since the last step."""
+        raise NotImplementedError
+
+    def ready(self, in_flight: int, arrived: int, clients: int) -> bool:
+        """Whether the server takes its step now. Asked after every answer, before anybody else is started."""
+        raise NotImplementedError
+
+    def check(self, experiment: Experiment) -> None:
+        """Raise ValueError if this schedule cannot work with so many clients."""
+
+
+class Fleet:
+    """Abstract. Times are simulated seconds."""
+
+    def compute(self, client: ClientId, examples: float, luck: Luck) -> float:
+        """Seconds to train on so many examples (all epochs counted)."""
+        raise NotImplementedError
+
+    def download(self, client: ClientId, nbytes: int) -> float:
+        return 0.0
+
+    def upload(self, client: ClientId, nbytes: int) -> float:
+        return 0.0
+
+    def drops(self, client: ClientId, luck: Luck) -> bool:
+        """Whether the client vanishes before it answers this job."""
+        return False
+
+
+class Correction:
+    """What a method adds to each client's gradient, row by row. This one adds nothing; chapter 2 fills it in."""
+
+    def rows(self, task: Task) -> dict[str, Vector]:
+        """Vectors (d,) that this client needs beside its gradient, under the same names for every client."""
+        return {}
+
+    def correct(self, grad: Tensor, theta: Tensor, anchor: Tensor, rows: Rows) -> Tensor:
+        """grad, theta, anchor (the broadcast model): (a, d). Returns the corrected gradient (a, d)."""
+        return grad
+
+    def finish(self, task: Task, delta: Vector, steps: int, lr: float, gradient: Gradient) -> dict[str, Vector]:
+        """After training: what travels beside delta. May write to task.memory, the client's own drawer.
+
+        gradient(): (d,) of the client's mean loss over all its examples at the broadcast model; one more pass.
+        """
+        return {}
+
+    def absorb(self, server: Server, aggregate: Aggregate, arrived: int, clients: int) -> Server:
+        """The server half, after the optimiser's step: arrived of all clients are in the aggregate."""
+        return server
+
+    def check(self, experiment: Experiment) -> None:
+        """Raise CompositionError if this method is unsound beside the rest of the experiment."""
+
+
+class PrivateTraining:
+    """Abstract. Takes the place of the trainer's own steps: what a client sends is private before any stage sees it."""
+
+    def train(self, tasks: Sequence[Task], trainer: Any) -> list[Update]:
+        """One update a task. trainer: the engine.training.Trainer whose place this takes, with the data as tensors."""
+        raise NotImplementedError
+
+    def check(self, experiment: Experiment) -> None:
+        """Raise CompositionError if it is unsound beside the rest of the experiment."""
+
+
+class Stage:
+    """Does nothing, on both sides. A mechanism overrides the halves that it needs."""
+
+    masks = False    # single updates cannot be read afterwards, only their sum
+    noisy = False    # the server half adds noise, and must do so even when nobody arrived
+
+    def begin(self, ctx: Context) -> None:
+        """Server and cohort, before anybody trains: exchange keys, draw a public mask. Scratch goes to ctx.session."""
+
+    def down(self, server: Server, ctx: Context) -> Server:
+        """What one client is sent: the identity, unless the mechanism compresses or cuts the model on the way down."""
+        return server
+
+    def client(self, update: Update, ctx: Context) -> Update:
+        return update
+
+    def server(self, aggregate: Aggregate, ctx: Context) -> Aggregate:
+        return aggregate
+
+    def check(self, experiment: Experiment) -> None:
+        """Raise CompositionError if this stage is unsound beside the rest of the experiment."""
+
+
+class Aggregation:
+    """Abstract: updates in, a sum out. `linear` says that the rule needs nothing but the sum of the payloads."""
+
+    linear = False
+
+    def combine(self, updates: Sequence[Update], staleness: Sequence[int]) -> Aggregate:
+        """updates: in the order of their client names; staleness: server steps since each was sent out."""
+        raise NotImplementedError
+
+    def check(self, experiment: Experiment) -> None:
+        """Raise CompositionError if this rule is unsound beside the rest of the experiment."""
+
+
+class ServerOptimizer:
+    """Abstract: from the server's state and the mean delta (d,) to the next state. Counting versions is the loop's."""
+
+    def step(self, server: Server, aggregate: Aggregate) -> Server:
+        """The server after its step: new params (d,), and in state the moments that the next step needs."""
+        raise NotImplementedError

@@ -1,0 +1,36 @@
+"""What a run carries from one step to the next: the server, every client's drawer, and the clients still at work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..core import ClientId, Memory, Server
+
+
+@dataclass(frozen=True)
+class Job:
+    """A client at work: due when its training ends, and again when its answer has crossed the network."""
+
+    due: float
+    ticket: int
+    client: ClientId
+    cohort: tuple[ClientId, ...]
+    base: Server                        # as the client decoded it
+    memory: Memory                      # a copy of the client's drawer; put back when the answer arrives
+    begun: float
+    lost: str = ""                      # why it will never answer
+    message: bytes | None = None        # the encoded update, once trained
+    sent: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that a run carries from one step to the next. Saved to a file, it continues bit for bit."""
+
+    server: Server
+    clock: float = 0.0
+    ticket: int = 0                                                    # jobs started so far
+    memory: Mapping[ClientId, Memory] = field(default_factory=dict)    # each client's own drawer
+    reports: Mapping[ClientId, Mapping[str, float]] = field(default_factory=dict)
+    jobs: tuple[Job, ...] = ()                                         # clients still at work (buffered schedules)

@@ -1,0 +1,118 @@
+"""What may stand beside a private stage: the public facts of an experiment, and the refusals of chapter 3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core import CompositionError
+from ..federation.interfaces import Correction, Experiment, Stage
+from ..federation.schedule import Buffered, Synchronous
+from ..federation.stages import ByExamples, Uniform
+
+
+def expected_cohort(experiment: Experiment) -> int:
+    """m, the public denominator: answers that a server step is planned for, whoever comes in the end."""
+    schedule = experiment.schedule
+    if isinstance(schedule, Synchronous):
+        return schedule.goal(len(experiment.clients))
+    if isinstance(schedule, Buffered):
+        return schedule.buffer
+    raise CompositionError(
+        f"{type(schedule).__name__} does not say how many answers a step waits for, but the noisy sum must be divided by a "
+        "public number; use Synchronous(…) or Buffered(…)."
+    )
+
+
+def cap_of(weights: Stage) -> float:
+    """The largest weight that a client can have."""
+    if isinstance(weights, ByExamples):
+        if weights.cap is None:
+            raise CompositionError(
+                "data-size weights without a bound let one client move the sum as far as it has examples, and no clip bound "
+                "covers that; use weights=Uniform(), or ByExamples(cap=…)."
+            )
+        return float(weights.cap)
+    if isinstance(weights, Uniform) or type(weights) is Stage:
+        return 1.0
+    raise CompositionError(
+        f"{type(weights).__name__} has no weight bound that is known here; use weights=Uniform(), or ByExamples(cap=…)."
+    )
+
+
+def longest_on_wire(stage: Stage, experiment: Experiment, bound: float) -> float:
+    """The largest L2 norm that can be on the wire if `stage` clips to `bound`: later stages may declare that they stretch.
+
+    A later stage says `lengthens = False` as a class attribute, or has a method longest(bound, size) for what its rounding
+    adds, e.g. bound + step·sqrt(size).
+    """
+    for later in _after(stage, experiment):
+        if hasattr(later, "longest"):
+            bound = float(later.longest(bound, experiment.model.dim))
+    return bound
+
+
+def refuse_unsound(stage: Stage, experiment: Experiment) -> None:
+    """CompositionError unless one client moves the sum on the wire by at most what the noise of `stage` is scaled to."""
+    name = type(stage).__name__
+    cap_of(experiment.weights)
+    expected_cohort(experiment)
+    if not experiment.aggregation.linear:
+        raise CompositionError(
+            f"{name} adds noise to a sum, whose sensitivity is one clip bound; {type(experiment.aggregation).__name__} is no "
+            "sum, and one client can move it further; use WeightedMean()."
+        )
+    if getattr(experiment.aggregation, "discount", None) is not None:
+        raise CompositionError(
+            f"the noise of {name} is made for updates that count once; a staleness discount shortens the old ones and leaves "
+            "the noise as it is; drop the discount, or bound the age with max_staleness."
+        )
+    refuse_side_channels(name, experiment)
+    if sum(hasattr(other, "noise_multiplier") and other.noisy for other in experiment.pipeline) > 1:
+        raise CompositionError("two private stages: the second would clip the update of the first; use one.")
+    for other in experiment.pipeline:
+        if getattr(other, "feedback", False):
+            raise CompositionError(
+                f"error feedback in {type(other).__name__}: the residual carries what earlier rounds held back into this one, "
+                f"which the price of a round in {name} does not cover; say feedback=False."
+            )
+    for other in _before(stage, experiment):
+        if getattr(other, "quantises", False):
+            raise CompositionError(f"{type(other).__name__} before {name}: a packed update cannot be clipped; put it after.")
+    refuse_stretching(stage, experiment)
+
+
+def refuse_stretching(stage: Stage, experiment: Experiment) -> None:
+    name = type(stage).__name__
+    for other in _after(stage, experiment):
+        changes = type(other).client is not Stage.client
+        if changes and not hasattr(other, "longest") and getattr(other, "lengthens", True):
+            advice = f"put it before {name}, or let its class declare lengthens = False, or longest(bound, size)."
+            raise CompositionError(
+                f"{type(other).__name__} after {name} may send an update that is longer than the clip bound, and noise is "
+                f"scaled to what is on the wire; {'use rounding=' + repr('toward zero') + '.' if other.masks else advice}"
+            )
+
+
+def refuse_side_channels(name: str, experiment: Experiment) -> None:
+    """Methods that send more than the update, or count who arrived, release that without noise."""
+    correction: Any = experiment.training.correction
+    if correction is not None and type(correction).absorb is not Correction.absorb:
+        raise CompositionError(
+            f"{type(correction).__name__} also uses what {name} adds no noise to (vectors beside the update, the true size of "
+            "the cohort); use FedProx(…), which sends nothing more, or no correction."
+        )
+
+
+def _place(stage: Stage, experiment: Experiment) -> int:
+    for i, other in enumerate(experiment.pipeline):
+        if other is stage:
+            return i
+    raise ValueError(f"{stage!r} is not a stage of this experiment")
+
+
+def _before(stage: Stage, experiment: Experiment) -> tuple[Stage, ...]:
+    return experiment.pipeline[: _place(stage, experiment)]
+
+
+def _after(stage: Stage, experiment: Experiment) -> tuple[Stage, ...]:
+    return experiment.pipeline[_place(stage, experiment) + 1 :]

@@ -1,0 +1,9 @@
+"""The wire: messages ⇄ bytes. What is counted was really encoded.
+
+    messages.py         frames with a checksum; the model's message and the update's; what may arrive
+    payloads.py         updates that bring their own bytes: sparse, quantised
+    layer_payloads.py   thin factors and cut networks
+    masked.py           integers under masks, to be added and nothing else
+    bits.py             codes of b bits and positions, packed
+    ring.py             integers modulo 2^b, packed
+"""

@@ -1,0 +1,140 @@
+'''Exercises that answer at once: check, hint, reveal, progress.
+
+For students, in a notebook:
+
+    check("01.weighted_average", weighted_average)   what was tried, and how the answer differs
+    hint("01.weighted_average")                      one step more at each call, three steps
+    reveal("01.weighted_average")                    asks first, then shows the reference solution
+    progress()                                       what is solved in this notebook so far
+
+For authors: the exercises of chapter NN are the tuple EXERCISES of `fl_course/workbook/exercises/chNN.py`; the name of
+an exercise begins with its chapter. A whole chapter of one exercise:
+
+    from fl_course.workbook.checks import Exercise, Mistake, agrees_with
+
+    def double(x):                                   # the reference solution: reveal() shows this text
+        return 2 * x
+
+    def square(x):                                   # a wrong answer that students really give
+        return x ** 2
+
+    def draw(rng):                                   # fresh arguments for one call, drawn at every check
+        return (rng.normal(size=4),)
+
+    EXERCISES = (
+        Exercise(
+            name="01.double", title="Twice as much", difficulty=1, minutes=5, solution=double,
+            test=agrees_with(double, draw),
+            hints=("Look at the sign.", "One operation is enough.", "Multiply by 2."),
+            mistakes=(Mistake(square, "That is x times x, not 2 times x."),),
+        ),
+    )
+
+- `test(fn, rng)` calls `fn` on fresh inputs drawn from `rng` and raises `Wrong(message)` if an answer is wrong.
+  `agrees_with(reference, draw, times=5)` is such a test; for an invariant write your own, with
+  `expect(got, want, tried)` where an answer is compared.
+- A failing answer is recognised as a `Mistake` when the stored function, given the very same arguments, answers the
+  same in every call of the test; then its own hint is shown. So randomness must come in through the arguments (a
+  `rng` argument is copied with its state), and a mistake must differ from the solution on nearly every drawn input.
+- The function of the solution has the name that the notebook's stub has: the grader looks it up by that name.
+
+tests/workbook/test_checks.py puts every exercise through the gate: the stub is "not yet", every mistake fails with its own
+hint, the solution passes. With FL_COURSE_STRICT=1 (builds, solutions/, continuous integration) a check that does not
+pass raises `CheckFailed`, so that a wrong solution turns the run red.
+'''
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import pkgutil
+import textwrap
+
+import numpy as np
+
+from .. import exercises
+from .cards import SIGNS, WORDS, Note, Result
+from .compare import Function
+from .exercise import Exercise, Mistake, Wrong, agrees_with, examine, expect
+
+__all__ = [
+    "CheckFailed", "Exercise", "Mistake", "Wrong", "agrees_with", "chapter", "chapters", "check", "examine", "expect",
+    "find", "hint", "progress", "reveal",
+]
+
+
+class CheckFailed(AssertionError):
+    """A check that did not pass while FL_COURSE_STRICT is set."""
+
+
+# --- finding exercises ---------------------------------------------------------------------------------------------
+
+
+def chapters() -> tuple[str, ...]:
+    """The chapters that have exercises: ("01", "02", …)."""
+    found = {module.name[2:] for module in pkgutil.iter_modules(exercises.__path__)}
+    return tuple(sorted(number for number in found if number.isdigit()))
+
+
+def chapter(number: str) -> tuple[Exercise, ...]:
+    """The exercises of one chapter. ValueError names the chapters that exist."""
+    if number not in chapters():
+        raise ValueError(f"no exercises for chapter {number!r}; there are chapters {', '.join(chapters()) or '(none)'}")
+    return importlib.import_module(f"{exercises.__name__}.ch{number}").EXERCISES
+
+
+def find(name: str) -> Exercise:
+    """The exercise of that name. ValueError suggests the nearest one."""
+    known = {exercise.name: exercise for exercise in chapter(name.partition(".")[0])}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"no exercise {name!r}; {advice}")
+    return known[name]
+
+
+# --- for students --------------------------------------------------------------------------------------------------
+
+_states: dict[str, str] = {}                  # what this kernel has seen of each exercise; nothing is written to disk
+_hints: dict[str, int] = {}
+_asked: set[str] = set()
+
+
+def check(name: str, fn: Function) -> Result:
+    """Try your function on fresh random inputs and say how its answers differ from the right ones."""
+    result = examine(find(name), fn, np.random.default_rng())
+    _states[name] = result.state
+    if not result.passed and os.environ.get("FL_COURSE_STRICT") == "1":
+        raise CheckFailed(repr(result))
+    return result
+
+
+def hint(name: str) -> Note:
+    """The next of three hints."""
+    exercise = find(name)
+    step = _hints[name] = min(_hints.get(name, 0) + 1, len(exercise.hints))
+    more = "" if step < len(exercise.hints) else f' That was the last hint; reveal("{name}") shows a solution.'
+    return Note(f"{name}, hint {step} of {len(exercise.hints)}", exercise.hints[step - 1] + more)
+
+
+def reveal(name: str) -> Note:
+    """A solution. The first call only asks whether you want to see it; the second one shows it."""
+    exercise = find(name)
+    if name not in _asked:
+        _asked.add(name)
+        return Note(name, f'Sure? hint("{name}") may be enough. Run this cell once more to see a solution.')
+    source = textwrap.dedent(inspect.getsource(exercise.solution)).rstrip()
+    return Note(f"{name}, a solution", exercise.title, source)
+
+
+def progress(number: str | None = None) -> Note:
+    """What is solved in this notebook: all exercises of the chapters checked so far, or of chapter `number`."""
+    seen = [number] if number else sorted({name[:2] for name in _states})
+    rows = [(exercise, _states.get(exercise.name, "todo")) for part in seen for exercise in chapter(part)]
+    if not rows:
+        return Note("progress", "nothing has been checked yet")
+    solved = sum(state == "pass" for _, state in rows)
+    lines = (f"{SIGNS[state]} {WORDS[state]:<8} {item.name}  {item.title} ({item.minutes} min)" for item, state in rows)
+    return Note("progress", f"{solved} of {len(rows)} solved", "\n".join(lines))

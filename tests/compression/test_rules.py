@@ -1,0 +1,120 @@
+"""Which stacks are refused when they are built, which run, and what noise is scaled to."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from compression_fixtures import MODEL, ctx, fed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fl_course import (
+    QSGD,
+    CentralDP,
+    Clip,
+    CompositionError,
+    Downlink,
+    FederatedDropout,
+    FedNova,
+    LocalDP,
+    PowerSGD,
+    RandomK,
+    Rotate,
+    SecureSum,
+    SignSGD,
+    Ternary,
+    TopK,
+    Uniform,
+    Update,
+    mlp,
+)
+from fl_course.compression.feedback import Compression
+from fl_course.federation.stages import client_half
+from fl_course.wire.payloads import Sparse
+
+# --- what does not go together ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stretch(Compression):
+    """A compressor that does not say by how much it lengthens."""
+
+    lengthens = True
+
+
+DP, SUM = CentralDP(1.0, 0.5), SecureSum(1.0)
+REFUSED = [
+    ([TopK(), SUM], "places"), ([QSGD(8), SUM], "shared grid"), ([PowerSGD(MODEL), SUM], "before SecureSum"),
+    ([SignSGD(), SUM], "before SecureSum"), ([FederatedDropout(MODEL), SUM], "before SecureSum"),
+    ([SUM, TopK()], "masked"), ([SUM, Rotate()], "after SecureSum"), ([SUM, QSGD(8)], "masked"),
+    ([TopK(), DP], "residual"), ([DP, TopK()], "residual"), ([DP, SignSGD()], "residual"), ([PowerSGD(MODEL), DP], "residual"),
+    ([DP, Stretch()], "longer"), ([QSGD(8), DP], "put CentralDP before"), ([Ternary(), DP], "put CentralDP before"),
+    ([QSGD(8), Ternary()], "both round"), ([QSGD(8), TopK()], "has packed it"), ([TopK(), RandomK()], "has packed it"),
+    ([TopK(), TopK()], "both keep a residual"), ([TopK(feedback=False), SignSGD()], "hands it a part"),
+    ([TopK(), SignSGD()], "both keep a residual"), ([PowerSGD(MODEL), QSGD(8)], "has packed it"),
+    ([TopK(), QSGD(1)], "no level for zero"), ([TopK(), Rotate()], "put Rotate"), ([QSGD(8), Clip(1.0)], "put Clip before"),
+    ([TopK(), FedNova()], "put FedNova before"), ([PowerSGD(mlp(64, 8, 10))], "cuts the layers"),
+    ([FederatedDropout(mlp(64, 8, 10))], "cuts the layers"), ([Downlink(), FederatedDropout(MODEL)], "put Downlink last"),
+    ([Downlink(), Downlink(4)], "and once"),
+]  # fmt: skip
+
+
+def names(value):
+    return " → ".join(type(stage).__name__ for stage in value) if isinstance(value, list) else ""
+
+
+@pytest.mark.parametrize(("stages", "why"), REFUSED, ids=names)
+def test_unsound_stacks_are_refused_when_built(stages, why):
+    with pytest.raises(CompositionError, match=why):
+        fed(*stages, weights=Uniform())
+
+
+SOUND = [
+    [Rotate(), QSGD(4)], [Rotate(), SUM], [DP, TopK(feedback=False)], [TopK(feedback=False), DP], [RandomK(), DP],
+    [DP, QSGD(8, 64)], [DP, RandomK(0.5)], [DP, Rotate(), Ternary(8)], [DP, FederatedDropout(MODEL)],
+    [DP, SignSGD(feedback=False)],
+    [LocalDP(1.0, 1.0), QSGD(8)], [LocalDP(1.0, 1.0), TopK()], [TopK(), QSGD(8)], [TopK(), Clip(1.0), QSGD(8)],
+    [FederatedDropout(MODEL), QSGD(8), Downlink()], [Clip(1.0), QSGD(8)], [TopK(), SignSGD(feedback=False)], [FedNova(), TopK()],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stages", SOUND, ids=names)
+def test_sound_stacks_run(stages):
+    assert np.isfinite(fed(*stages, weights=Uniform()).train(2).state.server.params).all()
+
+
+def test_the_same_object_twice_is_seen():
+    same = TopK()
+    with pytest.raises(CompositionError, match="both keep"):
+        fed(same, same)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from(
+    [QSGD(1), QSGD(2), QSGD(3, 4), QSGD(8), QSGD(8, 3), Ternary(), Ternary(5), RandomK(0.2), RandomK(0.2, feedback=True)]))
+def test_nothing_is_ever_longer_than_declared(seed, d, stage):
+    """The declaration is what noise is scaled to, so it must hold for every throw of the dice, spikes included."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(d) * (rng.random(d) < rng.random()) + np.eye(d)[0] * rng.random()
+    x = (x / np.linalg.norm(x)).astype(np.float32)
+    sent = stage.client(Update(0, 0, x), ctx(version=seed, d=d)).delta.dense()
+    assert np.linalg.norm(sent.astype(float)) <= stage.longest(1.0, d) * (1 + 1e-6)
+
+
+def test_noise_is_scaled_to_what_rounding_can_add():
+    def deviation(*after):
+        record = fed(DP, *after, weights=Uniform()).train(1).records[0]
+        return record.metrics["noise_std"]
+
+    assert deviation(QSGD(8, 64)) == pytest.approx(deviation() * (1 + 16 / 254), rel=1e-5)
+    assert deviation(QSGD(8)) == pytest.approx(deviation() * (1 + 2 * math.sqrt(MODEL.dim) / 254), rel=1e-5)
+    assert deviation(TopK(feedback=False)) == deviation(SignSGD(feedback=False)) == deviation()
+    assert deviation(FederatedDropout(MODEL, 0.5)) == pytest.approx(2 * deviation())
+
+
+def test_clipping_a_sparse_update_clips_what_is_sent():
+    x = np.array([3, 0.1, -4, 0.2], np.float32)
+    update = client_half([TopK(0.5, feedback=False), Clip(1.0)], Update(0, 0, x), ctx())
+    assert isinstance(update.delta, Sparse)
+    assert np.allclose(update.delta.dense(), [0.6, 0, -0.8, 0])

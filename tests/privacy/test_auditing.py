@@ -1,0 +1,216 @@
+"""An audit must catch the broken mechanism and leave the correct one alone, on twenty seeds."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from fl_course.core import stream
+from fl_course.privacy.accounting import GDP, Gaussian
+from fl_course.privacy.auditing import (
+    audit_one_run,
+    audit_two_worlds,
+    check_noise,
+    clopper_pearson,
+    epsilon_lower_bound,
+    membership_attack,
+    mu_lower_bound,
+    one_run_bound,
+    one_run_p_value,
+)
+from fl_course.privacy.mechanisms import clip, gaussian_epsilon
+from fl_course.privacy.noise import gaussian_noise, laplace_noise
+
+D, Z = 8, 1.0
+CANARY = np.eye(D)[0] * 1000.0                                  # a thousand clip bounds long
+OTHERS = np.full((5, D), 0.1)
+CLAIMED = GDP().epsilon(Gaussian(Z), 1e-5)
+SEEDS = range(20)
+
+
+def mechanism(seed, share=1.0, clipped=True, reused=False):
+    """One round of client-level DP: clip, sum, add noise. `share` of the noise; with the usual three bugs."""
+
+    def run(present, trial):
+        rows = [*OTHERS, CANARY] if present else OTHERS
+        total = np.sum([clip(row, 1.0) if clipped else row for row in rows], axis=0)
+        return total + gaussian_noise(D, share * Z, stream(seed, "noise", 0 if reused else trial))
+
+    return run
+
+
+# --- two worlds ----------------------------------------------------------------------------------------------------
+
+
+def test_correct_mechanism_is_not_flagged_on_twenty_seeds_and_the_audit_has_power():
+    for seed in SEEDS:
+        audit = audit_two_worlds(mechanism(seed), CANARY, trials=400)
+        assert not audit.contradicts(CLAIMED)
+        assert audit.mu > 0.5 / Z                               # more than half of the truth is seen
+        assert 0 < audit.epsilon < audit.gaussian_epsilon < CLAIMED
+
+
+@pytest.mark.parametrize("bug", [{"share": 0.5}, {"clipped": False}, {"reused": True}], ids=str)
+def test_broken_mechanism_is_flagged_on_every_seed(bug):
+    for seed in SEEDS:
+        assert audit_two_worlds(mechanism(seed, **bug), CANARY, trials=200).contradicts(CLAIMED)
+
+
+@pytest.mark.parametrize(("share", "trials"), [(0.85, 4_000), (0.9, 20_000)])
+def test_a_small_deficit_is_seen_with_enough_trials(share, trials):
+    """Scores drawn directly: the shift of the canary is one clip bound, along one coordinate."""
+    for seed in SEEDS:
+        rng = stream(seed, "deficit")
+        assert mu_lower_bound(rng.normal(1, share * Z, trials), rng.normal(0, share * Z, trials)) > 1 / Z
+        assert mu_lower_bound(rng.normal(1, Z, trials), rng.normal(0, Z, trials)) < 1 / Z
+
+
+def test_a_tenth_too_little_noise_is_caught_by_the_whole_audit():
+    assert audit_two_worlds(mechanism(0, share=0.9), CANARY, trials=20_000).contradicts(CLAIMED)
+    assert not audit_two_worlds(mechanism(1), CANARY, trials=20_000).contradicts(CLAIMED)
+
+
+def test_noise_before_clipping_is_flagged():
+    """Noise first and clip after: the canary drowns the noise before the clip cuts both."""
+
+    def wrong(present, trial):
+        noisy = (CANARY if present else 0) + gaussian_noise(D, Z, stream(0, "noise", trial))
+        return clip(noisy, 1.0)
+
+    assert audit_two_worlds(wrong, CANARY, trials=400).contradicts(CLAIMED)
+
+
+def test_the_bound_without_assumptions_is_valid_for_laplace_noise():
+    epsilon = 1.5
+    for seed in SEEDS:
+        rng = stream(seed, "laplace")
+        present, without = 1 + laplace_noise(4000, 1 / epsilon, rng), laplace_noise(4000, 1 / epsilon, rng)
+        assert 0.6 * epsilon < epsilon_lower_bound(present, without, 1e-9, 0.999) <= epsilon
+
+
+def test_the_bound_without_assumptions_is_zero_for_equal_worlds():
+    for seed in SEEDS:
+        rng = stream(seed, "same")
+        assert epsilon_lower_bound(rng.normal(size=1000), rng.normal(size=1000), 1e-5, 0.999) == 0.0
+
+
+def test_mu_of_noiseless_scores():
+    assert mu_lower_bound(np.ones(50), np.zeros(50)) == math.inf
+    assert mu_lower_bound(np.ones(50), np.ones(50)) == 0.0
+
+
+def test_clopper_pearson_by_its_definition():
+    for successes, trials in ((0, 30), (3, 30), (29, 30), (30, 30)):
+        low, high = clopper_pearson(successes, trials, 0.9)
+        assert low == 0 if successes == 0 else binom.sf(successes - 1, trials, low) == pytest.approx(0.05)
+        assert high == 1 if successes == trials else binom.cdf(successes, trials, high) == pytest.approx(0.05)
+    covered = 0
+    for seed in range(400):
+        low, high = clopper_pearson(int(stream(seed, "cp").binomial(40, 0.2)), 40, 0.95)
+        covered += low <= 0.2 <= high
+    assert covered >= 0.95 * 400 - 9
+
+
+# --- the noise itself ----------------------------------------------------------------------------------------------
+
+
+def test_noise_check_passes_correct_noise_on_twenty_seeds():
+    for seed in SEEDS:
+        rounds = [gaussian_noise(20_000, 1.7, stream(seed, "noise", k)).astype(np.float32) for k in range(3)]
+        check = check_noise(rounds, 1.7)
+        assert check.problems == ()
+        assert check.ratio == pytest.approx(1.0, abs=0.02)
+
+
+def test_noise_check_names_what_is_wrong():
+    fresh = stream(9, "noise").standard_normal((2, 20_000))
+    for share in (0.5, 0.95, 1.05):
+        assert any("deviation" in problem for problem in check_noise(share * fresh, 1.0).problems)
+    assert any("not fresh" in problem for problem in check_noise(fresh[[0, 0]], 1.0).problems)
+    assert any("not fresh" in problem for problem in check_noise(np.array([fresh[0], -fresh[0]]), 1.0).problems)
+    tiled = np.tile(fresh[0, :5000], 4)                         # one generator, re-seeded for each of four tensors
+    assert any("tensors share" in problem for problem in check_noise(tiled, 1.0).problems)
+    assert check_noise(np.zeros(20_000), 1.0).problems
+    laplace = laplace_noise(20_000, 1.0, stream(9, "laplace"))
+    assert check_noise(laplace, math.sqrt(2)).problems == ()
+
+
+# --- one run -------------------------------------------------------------------------------------------------------
+
+
+def test_one_run_figures_of_the_paper():
+    """Steinke, Nasr & Jagielski 2023: v = 75 of r = m = 100 at eps = ln 3 has p = 0.553; the example of appendix D."""
+    assert one_run_p_value(100, 100, 75, math.log(3), 0.0) == pytest.approx(0.553, abs=1e-3)
+    assert one_run_bound(1000, 100, 75, 1e-4, 0.05) == pytest.approx(0.67298, abs=1e-4)
+    assert one_run_bound(120, 120, 120, 0.0, 0.01) == pytest.approx(math.log(1 / (0.01 ** (-1 / 120) - 1)), abs=1e-6)
+
+
+def test_one_run_p_value_by_a_loop():
+    canaries, guesses, correct, epsilon, delta = 60, 30, 24, 0.4, 1e-3
+    right = math.exp(epsilon) / (1 + math.exp(epsilon))
+    mass = [math.comb(guesses, k) * right**k * (1 - right) ** (guesses - k) for k in range(guesses + 1)]
+    worst = max(sum(mass[correct - i : correct]) / i for i in range(1, correct + 1))
+    expected = sum(mass[correct:]) + 2 * canaries * delta * worst
+    assert one_run_p_value(canaries, guesses, correct, epsilon, delta) == pytest.approx(expected)
+
+
+def one_run_scores(seed, z, canaries=2000):
+    """Orthogonal canaries of one clip bound each in one noisy sum: the attacker's score of each is included + noise."""
+    rng = stream(seed, "one run")
+    included = rng.random(canaries) < 0.5
+    return included + z * rng.standard_normal(canaries), included
+
+
+def test_one_run_audit_is_valid_and_weak():
+    z, claimed = 2.0, gaussian_epsilon(2.0, 1e-6)
+    bounds = [audit_one_run(*one_run_scores(seed, z), 500, 1e-6, 1e-3) for seed in SEEDS]
+    assert max(bounds) <= claimed
+    assert np.mean(bounds) > 0.2                                # it sees something
+    half = [audit_one_run(*one_run_scores(seed, z / 2), 500, 1e-6, 1e-3) for seed in SEEDS]
+    assert max(half) < claimed                                  # half the noise: not seen
+    eighth = [audit_one_run(*one_run_scores(seed, z / 8), 500, 1e-6, 1e-3) for seed in SEEDS]
+    assert min(eighth) > claimed
+
+
+# --- membership ----------------------------------------------------------------------------------------------------
+
+
+def test_membership_attack():
+    rng = stream(10, "losses")
+    memorised = membership_attack(rng.normal(0.1, 0.1, 150), rng.normal(6.0, 1.0, 150))
+    assert memorised.auc > 0.99
+    assert memorised.advantage > 0.95
+    assert memorised.epsilon == pytest.approx(3.24, abs=0.01)   # 120 of 120 right at p = 0.01
+    for seed in SEEDS:
+        rng = stream(seed, "losses")
+        private = membership_attack(rng.normal(3, 1, 150), rng.normal(3, 1, 150))
+        assert 0.35 < private.auc < 0.65
+        assert private.epsilon < 0.5
+
+
+def test_membership_of_equal_losses_is_a_coin():
+    nothing = membership_attack(np.ones(100), np.ones(100))
+    assert nothing.auc == 0.5
+    assert nothing.advantage == 0.0
+    assert nothing.epsilon == 0.0
+    assert membership_attack([0.0, 1.0], [0.5, 2.0]).auc == 0.75
+    assert membership_attack([0.0, 1.0], [0.5, 2.0]).advantage == 0.5
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: clopper_pearson(3, 2), lambda: clopper_pearson(0, 0), lambda: clopper_pearson(1, 2, 1.0),
+        lambda: audit_two_worlds(mechanism(0), np.zeros(D)), lambda: audit_two_worlds(mechanism(0), CANARY, trials=3),
+        lambda: audit_two_worlds(mechanism(0), CANARY, delta=0.0), lambda: check_noise(np.zeros(5), 1.0),
+        lambda: check_noise(np.full(500, np.nan), 1.0), lambda: check_noise(np.ones(500), 0.0),
+        lambda: audit_one_run([1.0, np.nan], [True, False], 2), lambda: audit_one_run([1.0], [True, False], 2),
+        lambda: audit_one_run([1.0, 2.0], [True, False], 3), lambda: audit_one_run([1.0, 2.0], [True, False], 2, p=0.0),
+        lambda: one_run_p_value(10, 5, 6, 1.0, 0.0), lambda: membership_attack([], [1.0]),
+        lambda: membership_attack([math.inf, 1.0], [1.0]),
+    ],
+)  # fmt: skip
+def test_bad_inputs_are_refused(build):
+    with pytest.raises(ValueError, match=r".{10}"):
+        build()

@@ -1,0 +1,138 @@
+"""Packed bits, packed ternary digits and coded positions: exact round trips, lengths, and bytes that nobody wrote."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fl_course.wire.bits import (
+    BITMAP,
+    GAPS,
+    decode_positions,
+    encode_positions,
+    entropy,
+    log2_choose,
+    pack,
+    pack_ternary,
+    packed_size,
+    unpack,
+    unpack_ternary,
+)
+
+
+def packed_by_hand(codes: list[int], bits: int) -> bytes:
+    """One long number, the first code in its lowest bits."""
+    number = sum(code << (bits * i) for i, code in enumerate(codes))
+    return number.to_bytes(-(-len(codes) * bits // 8), "little")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 32).flatmap(lambda b: st.tuples(st.just(b), st.lists(st.integers(0, 2**b - 1), max_size=40))))
+def test_pack_is_one_long_number_and_comes_back(case):
+    bits, codes = case
+    array = np.array(codes, dtype=np.uint32)
+    data = pack(array, bits)
+    assert data == packed_by_hand(codes, bits)
+    assert np.array_equal(unpack(data, bits, len(codes)), array)
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8, 11, 16])
+@pytest.mark.parametrize("change", [-1, 1])
+def test_unpack_refuses_another_length(bits, change):
+    with pytest.raises(ValueError, match="take"):
+        unpack(bytes(packed_size(21, bits) + change), bits, 21)
+
+
+@pytest.mark.parametrize("bits", [0, -1, 33, 2.5, None, True])
+def test_bits_must_be_a_whole_number(bits):
+    with pytest.raises(ValueError, match="bits must be"):
+        pack(np.zeros(3, np.uint8), bits)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 2), max_size=40))
+def test_ternary_comes_back_five_a_byte(digits):
+    data = pack_ternary(np.array(digits, dtype=np.uint8))
+    assert len(data) == -(-len(digits) // 5)
+    assert list(unpack_ternary(data, len(digits))) == digits
+    by_hand = [sum(digit * 3**i for i, digit in enumerate(digits[a : a + 5])) for a in range(0, len(digits), 5)]
+    assert list(data) == by_hand
+
+
+@pytest.mark.parametrize(("data", "size"), [(b"\xf3", 5), (b"\x00\x00", 5), (b"", 1)])
+def test_ternary_refuses_what_is_not_digits(data, size):
+    with pytest.raises(ValueError, match="ternary digits"):
+        unpack_ternary(data, size)
+
+
+sizes_and_positions = st.integers(0, 500).flatmap(
+    lambda d: st.tuples(st.just(d), st.sets(st.integers(0, max(0, d - 1)), max_size=d).map(sorted))
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes_and_positions)
+def test_positions_come_back(case):
+    d, positions = case
+    code, data = encode_positions(np.array(positions, dtype=np.int64), d)
+    assert decode_positions(code, data, d, len(positions)).tolist() == positions
+    assert len(data) <= max(1, packed_size(d, 1))                     # never longer than the bitmap
+
+
+@pytest.mark.parametrize(("k", "code"), [(10, GAPS), (100, GAPS), (1000, GAPS), (5000, BITMAP), (10_000, BITMAP)])
+def test_the_shorter_code_is_chosen_and_is_near_the_entropy(k, code):
+    d = 10_000
+    positions = np.sort(np.random.default_rng(k).choice(d, k, replace=False))
+    chosen, data = encode_positions(positions, d)
+    assert chosen == code
+    if k < d:
+        assert log2_choose(d, k) / 8 <= len(data) <= 1.04 * log2_choose(d, k) / 8 + 4
+
+
+def test_far_positions():
+    positions = np.array([0, 2**33, 2**40], dtype=np.int64)
+    code, data = encode_positions(positions, 2**41)
+    assert decode_positions(code, data, 2**41, 3).tolist() == positions.tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes_and_positions.filter(lambda case: case[1]), st.data())
+def test_altered_positions_are_refused_or_other_positions(case, data):
+    d, positions = case
+    code, good = encode_positions(np.array(positions, dtype=np.int64), d)
+    i = data.draw(st.integers(0, len(good) - 1))
+    bad = good[:i] + bytes([good[i] ^ data.draw(st.integers(1, 255))]) + good[i + 1 :]
+    try:
+        got = decode_positions(code, bad, d, len(positions))
+    except ValueError:
+        return
+    assert len(got) == len(positions)
+    assert (np.diff(got) > 0).all()
+    assert got[0] >= 0
+    assert got[-1] < d
+
+
+@pytest.mark.parametrize("cut", [1, 5])
+def test_truncated_positions_are_refused(cut):
+    positions = np.arange(0, 10_000, 97)
+    code, data = encode_positions(positions, 10_000)
+    for bad in (data[:-cut], data + bytes(cut), b""):
+        with pytest.raises(ValueError, match=r"take|gaps|code"):
+            decode_positions(code, bad, 10_000, positions.size)
+    with pytest.raises(ValueError, match="unknown code"):
+        decode_positions(7, data, 10_000, positions.size)
+
+
+def test_entropy_and_choices_by_hand():
+    assert entropy(np.array([], np.uint8)) == 0
+    assert entropy(np.full(9, 4, np.uint8)) == 0
+    assert entropy(np.array([0, 1] * 8, np.uint8)) == pytest.approx(16)
+    assert entropy(np.array([0, 0, 0, 1], np.uint8)) == pytest.approx(8 - 3 * math.log2(3))
+    choices = Fraction(1)
+    for i in range(30):
+        choices *= Fraction(100 - i, i + 1)
+    assert log2_choose(100, 30) == pytest.approx(math.log2(choices))
+    assert log2_choose(7, 0) == pytest.approx(0, abs=1e-9)

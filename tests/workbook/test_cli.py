@@ -1,0 +1,262 @@
+"""The command fl-course: what it writes, what it says, and its exit codes."""
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from workbook_fixtures import built, write_notebook
+
+from fl_course.workbook.commands import cli, doctor, export, kernels, parameters, places, sweep
+from fl_course.workbook.grading.cards import RESULT_MIME
+
+PARAMETERS = "epsilon: float = 2.0  # privacy budget\nrounds: int = 3\nname: str = 'a'\nfast = True\nsizes: list = [1]"
+NUMBERS = "{'product': epsilon * rounds, 'sum': epsilon + rounds}"
+REPORT = f"display({{'{RESULT_MIME}': {NUMBERS}, 'text/plain': 'numbers'}}, raw=True)"
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Run a command in an empty folder; returns (exit code, what it said)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def command(*words):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(word) for word in words])
+        said = capsys.readouterr()
+        return end.value.code or 0, said.out + said.err
+
+    return command
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    return write_notebook(tmp_path / "lesson.ipynb", "print(epsilon, rounds)", REPORT, parameters=PARAMETERS)
+
+
+@pytest.mark.parametrize("verb", ["", "train", "run", "sweep", "check", "grade", "start", "lab", "export", "doctor", "test"])
+def test_help_has_examples(run, verb):
+    code, said = run(*filter(None, [verb]), "--help")
+    assert code == 0
+    assert "Usage: " in said
+    if verb:
+        assert f"fl-course {verb}" in said
+
+
+def test_run_writes_pages_goes_on_after_a_failure_and_fails(run, notebook, tmp_path):
+    broken = write_notebook(tmp_path / "broken.ipynb", "x = 1", "# why\nraise ValueError('no')")
+    code, said = run("run", broken, notebook, "-p", "rounds", "5", "--parameter", "epsilon=0.5", "--out", "out")
+    assert code == 1
+    assert "ValueError: no" in said
+    assert "cell [2]" in said
+    assert re.search(r"lesson.ipynb.*4/4.*ok", said)
+    text = "".join(output.get("text", "") for output in nbformat.read("out/lesson.ipynb", 4).cells[2].outputs)
+    assert text == "0.5 5\n"
+    assert {path.name for path in Path("out").glob("*.html")} == {"broken.html", "lesson.html", "index.html"}
+    assert not list(Path("out").glob("*.part.*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-p", "round", "5"], "no parameter 'round'. Allowed: lesson.ipynb: epsilon: float = 2.0, rounds: int = 3"),
+        (["-p", "rounds", "2.5"], "rounds = '2.5' does not fit; rounds: int = 3"),
+        (["-p", "epsilon", "big"], "takes a value of type float"),
+        (["-p", "fast", "perhaps"], "takes a value of type bool"),
+        (["-p", "sizes", "(1,)"], "takes a value of type list"),
+        (["-p", "rounds"], "-p takes a name and a value"),
+    ],
+)
+def test_parameters_are_checked_before_anything_runs(run, notebook, words, said):
+    code, text = run("run", notebook, *words)
+    assert code == 2
+    assert said in text
+    assert not Path("reports").exists()
+
+
+def test_parameters_have_the_types_of_the_notebook(notebook):
+    asked = [("epsilon", "1"), ("rounds", "4"), ("name", "b c"), ("fast", "false"), ("sizes", "[1, 2]")]
+    chosen = parameters.choose([notebook], asked)[notebook]
+    assert chosen == {"epsilon": 1.0, "rounds": 4, "name": "b c", "fast": False, "sizes": [1, 2]}
+    assert type(chosen["epsilon"]) is float
+
+
+def test_a_parameter_goes_to_the_notebooks_that_have_it(notebook, tmp_path):
+    other = write_notebook(tmp_path / "other.ipynb", "1", parameters="clients: int = 1")
+    assert parameters.choose([notebook, other], [("clients", "2")]) == {notebook: {}, other: {"clients": 2}}
+
+
+def test_unknown_notebooks_are_named(run):
+    code, said = run("run", "no_such_notebook")
+    assert code == 2
+    assert "no notebook 'no_such_notebook'; there are " in said
+
+
+@pytest.mark.slow
+def test_sweep_resumes_and_gathers(run, notebook, monkeypatch):
+    words = ("sweep", notebook, "-p", "epsilon", "1,2", "-p", "rounds", "5", "--jobs", "2", "--out", "out")
+    code, said = run(*words)
+    assert code == 0, said
+    with Path("out/lesson.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [
+        {"epsilon": "1.0", "rounds": "5", "product": "5.0", "sum": "6.0"},
+        {"epsilon": "2.0", "rounds": "5", "product": "10.0", "sum": "7.0"},
+    ]
+    assert Path("out/lesson.png").read_bytes().startswith(b"\x89PNG")
+    ran = []
+
+    def count(path, point):
+        ran.append(point.parameters)
+        return sweep.Outcome("x", 0, 1, 0.0, "interrupted")
+
+    monkeypatch.setattr(sweep, "_run", count)
+    code, said = run(*words[:4], "1,2,4", *words[5:8], "--jobs", "1", "--out", "out")
+    assert ran == [{"epsilon": 4.0, "rounds": 5}], "finished points are not run again, missing ones are"
+    assert code == 1
+    assert "3 points, 2 of them finished before" in said
+
+
+def test_a_failed_point_leaves_no_finished_notebook(notebook, monkeypatch, tmp_path):
+    (point,) = sweep.grid(notebook, [("epsilon", "1")], tmp_path / "out")
+
+    def fail(path, output, chosen):
+        output.parent.mkdir(parents=True)
+        output.write_text("half")
+        return sweep.Outcome("x", 0, 1, 0.0, "died", output)
+
+    monkeypatch.setattr(sweep, "run_notebook", fail)
+    assert [outcome.ok for _, outcome in sweep.run_points(notebook, [point])] == [False]
+    assert not point.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("swept", "words"),
+    [([("x", "1")], "no parameter 'x'"), ([], "at least one"), ([("rounds", "1"), ("rounds", "2")], "given twice")],
+)
+def test_a_bad_grid_is_refused(notebook, tmp_path, swept, words):
+    with pytest.raises(parameters.BadParameter, match=words):
+        sweep.grid(notebook, swept, tmp_path)
+
+
+def test_a_changed_notebook_is_another_sweep(notebook, tmp_path):
+    before = sweep.grid(notebook, [("epsilon", "1,2")], tmp_path)
+    write_notebook(notebook, "print(rounds)", parameters=PARAMETERS)
+    after = sweep.grid(notebook, [("epsilon", "1,2")], tmp_path)
+    assert not {point.output for point in before} & {point.output for point in after}
+
+
+def test_start_copies_and_never_overwrites(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(places, "course", built)
+    code, said = run("start", "mine")
+    assert code == 0
+    mine = tmp_path / "mine" / "exercises" / "99_tiny.ipynb"
+    assert mine.exists()
+    assert not (tmp_path / "mine" / "solutions").exists()
+    mine.write_text("my work")
+    code, said = run("start", "mine", "--solutions")
+    assert mine.read_text() == "my work"
+    assert "2 were there already" in said
+    assert (tmp_path / "mine" / "solutions" / "99_tiny.ipynb").exists()
+    assert run("start", "mine", "--force")[0] == 0
+    assert mine.read_text() != "my work"
+
+
+def test_lab_opens_the_first_notebook_of_the_folder(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(places, "course", built)
+    calls = []
+    monkeypatch.setattr("subprocess.call", lambda command, env: calls.append((command, env)) or 0)
+    run("start", "mine")
+    assert run("lab", "--dir", "mine", "--no-browser")[0] == 0
+    ((command, environment),) = calls
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert command[-2:] == ["--no-browser", str(tmp_path / "mine" / "notebooks" / "99_tiny.ipynb")]
+    assert environment["OMP_NUM_THREADS"]
+    assert run("lab", "--dir", "nowhere")[0] == 2
+
+
+def test_pages_need_no_network(tmp_path):
+    node = nbformat.read(built() / "notebooks" / "99_tiny.ipynb", as_version=4)
+    text = "Costs \\$5, `$code$`, $x^2$ and $$\\frac{a}{b}$$ and $\\unknown{x}$"
+    node.cells.insert(0, nbformat.v4.new_markdown_cell(text))
+    node.cells[3].outputs[0]["data"] = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "W"}
+    nbformat.write(node, tmp_path / "a.ipynb")
+    page = export.to_html(tmp_path / "a.ipynb", tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    assert "data:image/png;base64," in page
+    assert 'alt="x^2"' in page
+    assert r'alt="\frac{a}{b}"' in page
+    assert r"<code>\unknown{x}</code>" in page
+    assert "<code>$code$</code>" in page
+    assert "Costs $5" in page
+
+
+def test_a_page_that_would_load_from_the_network_is_refused(tmp_path):
+    node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('<img src="https://example.org/a.png">')])
+    nbformat.write(node, tmp_path / "a.ipynb")
+    with pytest.raises(ValueError, match="from the network"):
+        export.to_html(tmp_path / "a.ipynb", tmp_path / "a.html")
+
+
+@pytest.mark.slow
+def test_doctor(run, monkeypatch):
+    monkeypatch.setattr(places, "course", built)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    code, said = run("doctor")
+    assert f"runs {sys.executable}" in said
+    assert code == 0, said
+    monkeypatch.setattr(doctor, "_kernel", lambda: iter([doctor.Finding("kernel", "dead", "install it again")]))
+    code, said = run("doctor")
+    assert code == 1
+    assert "WRONG kernel: dead" in said
+    assert "mend: install it again" in said
+
+
+def test_a_look_that_fails_is_a_finding(monkeypatch):
+    def broken():
+        raise OSError("no such thing")
+        yield
+
+    for look in ("_packages", "_threads", "_places", "_loopback", "_kernel"):
+        monkeypatch.setattr(doctor, look, broken)
+    findings = list(doctor.examine())
+    assert [finding.ok for finding in findings] == [True, False, False, False, False, False]
+
+
+def test_the_kernel_is_this_interpreter_whatever_is_installed(tmp_path, monkeypatch):
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    other = tmp_path / "kernels" / "python3" / "kernel.json"
+    other.parent.mkdir(parents=True)
+    other.write_text(json.dumps({"argv": ["/other/python"], "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert KernelSpecManager().get_kernel_spec("python3").argv == ["/other/python"]
+    with kernels.own_kernel(FL_COURSE_STRICT="1"):
+        spec = KernelSpecManager().get_kernel_spec("python3")
+        assert spec.argv[0] == sys.executable
+        assert spec.env["FL_COURSE_STRICT"] == "1"
+    assert KernelSpecManager().get_kernel_spec("python3").argv == ["/other/python"]
+
+
+def test_run_without_arguments_shows_the_demo_then_the_tour(run, monkeypatch, notebook):
+    shown = []
+    monkeypatch.setattr(cli, "_demo", lambda rounds, out: shown.append(out) or 0)
+    monkeypatch.setattr(places, "tour", lambda: notebook)
+    code, said = run("run")
+    assert (code, shown) == (0, [Path("reports")])
+    assert "lesson.ipynb" in said
+
+
+def test_grade_and_check_refuse_what_is_not_there(run, tmp_path):
+    assert run("grade", "nowhere") == (2, "fl-course: there are no notebooks in nowhere\n")
+    write_notebook(tmp_path / "in" / "a.ipynb", "1")
+    code, said = run("grade", "in")
+    assert code == 2
+    assert "name the chapter with --chapter" in said
+    assert run("grade", "in", "--chapter", "98")[0] == 2
+    assert run("check", "nothing")[0] == 2

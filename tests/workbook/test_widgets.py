@@ -1,0 +1,269 @@
+"""The widget around the runner: what it stores in a notebook, what it hears, how it dies, what it raises in batch."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import fl_course.workbook.widgets.explorer as widgets
+from fl_course.workbook.widgets import BarChart, Button, Chart, Explorer, LogSlider, Point, Slider
+from fl_course.workbook.widgets.explorer import VIEW
+from fl_course.workbook.widgets.plots import PALETTE, draw_bars, draw_lines, draw_shares, explorer_png, line_style
+
+HERE = Path(widgets.__file__).parent
+CONTROLS = [Slider("rate", 1, 9, label="step size", unit="/s"), LogSlider("alpha", 0.1, 10, 5), Button("again")]
+CHARTS = [Chart("loss", x="round", y="loss", y_unit="nats"), BarChart("shares", y="share")]
+
+
+def experiment(rate, alpha, again):
+    for number in range(1, 21):
+        yield Point({"loss": (number, rate / number + alpha)}, {"shares": [("a", rate), ("b", 1.0)]})
+
+
+def build(run=experiment, **more) -> Explorer:
+    return Explorer(run, CONTROLS, CHARTS, title="A test", **more)
+
+
+# -- what a notebook stores ------------------------------------------------------------------------------------------
+
+
+def test_stored_outputs_are_the_same_for_the_same_experiment_and_small():
+    (first, metadata), (second, _) = build()._repr_mimebundle_(), build()._repr_mimebundle_()
+    assert first.keys() == {"text/plain", "image/png", VIEW}
+    assert first["image/png"] == second["image/png"]
+    assert first["text/plain"] == second["text/plain"] == (
+        "A test. At step size = 1 /s, alpha = 0.1: loss (loss against round); shares (share); 20 points.")
+    assert metadata["image/png"]["alt"] == first["text/plain"]
+    assert len(json.dumps(first)) < 100_000
+    png = base64.b64decode(first["image/png"])
+    assert png.startswith(b"\x89PNG")
+    assert b"tIME" not in png
+    assert b"matplotlib" not in png.lower()
+
+
+def test_the_picture_shows_the_run_that_is_on_show():
+    explorer = build()
+    before = explorer._repr_mimebundle_()[0]["image/png"]
+    explorer.live.move({"rate": 8})
+    explorer.result(5)
+    assert explorer._repr_mimebundle_()[0]["image/png"] != before
+
+
+def test_state_is_strict_json_and_small():
+    explorer = build()
+    for _ in range(6):
+        explorer.live.pin()
+    state = explorer.get_state()
+    assert len(json.dumps({name: state[name] for name in ("spec", "frame", "_esm", "_css")}, allow_nan=False)) < 60_000
+    assert repr(explorer) == explorer._repr_mimebundle_()[0]["text/plain"]
+
+
+def test_the_page_asks_nobody_for_anything():
+    module = (HERE / "explorer.js").read_text(encoding="utf-8")
+    assert set(re.findall(r"https?://[^\s\"']+", module)) == {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"\b(import|fetch|XMLHttpRequest|eval|innerHTML)\b", module)
+    assert "url(" not in (HERE / "explorer.css").read_text(encoding="utf-8")
+
+
+# -- what it hears ---------------------------------------------------------------------------------------------------
+
+
+def test_messages_of_the_page_move_pin_reset_and_stop():
+    explorer = build()
+    explorer._heard(explorer, {"do": "move", "at": {"rate": 4}, "press": "", "move": "p:1"}, [])
+    assert explorer.result(5).values == {"rate": 5, "alpha": 0.1, "again": False}
+    assert explorer.frame["move"] == "p:1"
+    explorer._heard(explorer, {"do": "pin", "move": "p:2"}, [])
+    assert [run["label"] for run in explorer.frame["runs"]] == ["now", "pin 1"]
+    explorer._heard(explorer, {"do": "move", "at": {}, "press": "again", "move": "p:3"}, [])
+    assert explorer.result(5).values["again"] is True
+    explorer._heard(explorer, {"do": "reset", "move": "p:4"}, [])
+    assert explorer.result(5).values["rate"] == 1
+    assert len(explorer.frame["runs"]) == 1
+    explorer._heard(explorer, {"do": "stop", "move": "p:5"}, [])
+    assert explorer.frame["move"] == "p:5"
+
+
+@pytest.mark.parametrize("message", [
+    {}, {"do": "close"}, {"do": "move"}, {"do": "move", "at": {"rate": 99}, "press": "", "move": ""},
+    {"do": "move", "at": [0], "press": "", "move": ""}, {"do": "move", "at": {"rate": None}, "press": "", "move": ""},
+    {"do": "_train", "move": ""},
+])
+def test_messages_that_mean_nothing_are_said_in_red_and_change_nothing(message, caplog):
+    explorer = build()
+    before = explorer.live.values()
+    with caplog.at_level(logging.CRITICAL):
+        explorer._heard(explorer, message, [])
+    assert explorer.frame["status"] == "error"
+    assert explorer.frame["error"].startswith("ValueError")
+    assert explorer.live.values() == before
+
+
+# -- errors, re-runs, interrupts -------------------------------------------------------------------------------------
+
+
+def test_an_error_in_the_default_run_is_the_cells_error():
+    def run(rate, alpha, again):
+        yield {"loss": (0, 1)}
+        raise ZeroDivisionError("by design")
+
+    with pytest.raises(ZeroDivisionError, match="by design"):
+        build(run)
+    assert build(run, eager=False).error is None
+
+
+def run_book(*cells: str) -> nbformat.NotebookNode:
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbclient.NotebookClient(book, timeout=60, kernel_name="python3", store_widget_state=False).execute()
+    return book
+
+
+SETUP = """\
+from fl_course.workbook.widgets import Chart, Explorer, Slider
+def run(rate):
+    for number in range(5):
+        if rate == 3:
+            raise ArithmeticError("the rate is three")
+        yield {"loss": (number, rate)}"""
+
+
+def test_in_batch_the_default_runs_once_and_leaves_picture_mark_and_view():
+    show = 'Explorer(run, [Slider("rate", 1, 9)], [Chart("loss", x="round", y="loss")], title="T")'
+    book = run_book(SETUP, show)
+    picture, mark, view = book.cells[1].outputs
+    assert picture.data["text/plain"] == "T. At rate = 1: loss (loss against round); 5 points."
+    assert picture.metadata["image/png"]["alt"] == picture.data["text/plain"]
+    assert set(mark.data) == {"text/html"}
+    assert set(view.data) == {VIEW, "text/plain"}
+    assert view.data["text/plain"] == ""
+
+
+def test_in_batch_an_error_in_training_fails_the_cell():
+    show = 'Explorer(run, [Slider("rate", 1, 9, value=3)], [Chart("loss", x="round", y="loss")])'
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match="the rate is three"):
+        run_book(SETUP, show)
+
+
+class Shell:
+    """As much of an IPython kernel's shell as the widget looks at."""
+
+    def __init__(self) -> None:
+        self.cell, self.execution, self.hooks, self.later = "a", 0, [], []
+        self.events = SimpleNamespace(register=lambda name, hook: self.hooks.append(hook))
+        loop = SimpleNamespace(call_later=lambda seconds, call: self.later.append(call))
+        self.kernel = SimpleNamespace(io_loop=loop)
+
+    def get_parent(self):
+        return {"metadata": {"cellId": self.cell}, "header": {"msg_id": self.execution}, "content": {"code": ""}}
+
+
+@pytest.fixture
+def shell(monkeypatch):
+    fake = Shell()
+    monkeypatch.setattr(widgets, "get_ipython", lambda: fake)
+    monkeypatch.setattr(widgets, "_cells", {})
+    return fake
+
+
+def test_running_a_cell_again_closes_its_explorers_and_no_others(shell):
+    first, second = build(), build()                        # two in one cell live together
+    shell.cell = "b"
+    other = build()
+    assert first.comm is not None
+    shell.cell, shell.execution = "a", 1
+    third = build()
+    assert first.comm is None
+    assert second.comm is None
+    assert other.comm is not None
+    assert third.comm is not None
+    with pytest.raises(RuntimeError, match="run its cell again"):
+        first.live.move({})
+    shell.execution = 2
+    with pytest.raises(ValueError, match="at least one Chart"):
+        Explorer(experiment, CONTROLS, [])
+    assert third.comm is None                               # also when the cell fails this time
+
+
+def test_an_interrupt_stops_training_in_a_cell_and_between_cells(shell):
+    explorer = build()
+    explorer.live.run = lambda rate, alpha, again: iter(lambda: Point({"loss": (0, 1)}), None)      # never ends
+    assert len(shell.hooks) == 1
+    explorer.live.move({})
+    shell.hooks[0](SimpleNamespace(error_in_exec=None))
+    assert explorer.live.status == "running"
+    shell.hooks[0](SimpleNamespace(error_in_exec=KeyboardInterrupt()))
+    assert explorer.live.wait(5)
+    assert explorer.live.status == "stopped"
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)   # as ipykernel between cells
+    try:
+        shell.later[0]()
+        explorer.live.move({})
+        signal.raise_signal(signal.SIGINT)
+        assert explorer.live.wait(5)
+        assert explorer.live.status == "stopped"
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_while_a_cell_runs_its_own_handler_is_left_alone(shell):
+    build()
+    shell.hooks[0](SimpleNamespace(error_in_exec=None))
+    before = signal.getsignal(signal.SIGINT)
+    shell.later[0]()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------
+
+
+def axis_of(draw, *args, **more):
+    ax = Figure().add_subplot()
+    draw(ax, *args, **more)
+    return ax
+
+
+def test_lines_have_labels_units_gaps_and_differ_in_colour_and_dashes():
+    lines = {"a": [(1, 2), (2, None), (3, 4)], "b": [(1, 1)]}
+    ax = axis_of(draw_lines, lines, "round", "loss (nats)", y_range=(0, None))
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_ylim()[0]) == ("round", "loss (nats)", 0)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    assert np.isnan(ax.lines[0].get_ydata()[1])
+    styles = [(style["color"], str(style["linestyle"])) for style in map(line_style, range(35))]
+    assert len(set(styles)) == 35
+    assert len({color for color, _ in styles[: len(PALETTE)]}) == len(PALETTE)
+
+
+def test_bars_stand_side_by_side_at_their_label():
+    ax = axis_of(draw_bars, {"now": [("a", 1.0), ("b", 3.0)], "pin 1": [("b", 2.0)]}, "class", "share")
+    places = [(round(bar.get_x() + bar.get_width() / 2, 2), bar.get_height()) for bars in ax.containers for bar in bars]
+    assert places == [(-0.2, 1.0), (0.8, 3.0), (1.2, 2.0)]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b"]
+
+
+def test_shares_add_up_to_each_clients_examples():
+    counts = np.array([[3, 0, 2], [1, 1, 5]])
+    ax = axis_of(draw_shares, counts, names=["x", "y", "z"])
+    ends = [max(bar.get_x() + bar.get_width() for bar in list(bars)) for bars in zip(*ax.containers, strict=True)]
+    assert ends == [5, 7]
+
+
+def test_drawing_leaves_no_figure_and_no_setting_behind():
+    settings, figures = dict(plt.rcParams), plt.get_fignums()
+    runs = [{"label": "now", "lines": {"loss": [(1, 1), (2, None)]}, "bars": {}},
+            {"label": "pin 1", "lines": {}, "bars": {"shares": [("a", None)]}}]
+    assert explorer_png("caption", CHARTS, runs) == explorer_png("caption", CHARTS, runs)
+    assert plt.get_fignums() == figures
+    assert dict(plt.rcParams) == settings

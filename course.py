@@ -25,8 +25,9 @@ PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / "installed"                     # what was installed; written last, so a failed install leaves none
 # torch goes first and alone: this range takes the wheel for CPUs where pip is pointed at one, an open range never does.
 INSTALLS = (["torch>=2.6,<2.14"], ["-e", f"{ROOT}[test,browser]"])
+PARALLEL = ["-p", "no:cacheprovider", "-n", "auto", "--dist", "loadfile"]
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg",
-         "--nbval-cell-timeout", "120", "-p", "no:cacheprovider", "-n", "auto", "--dist", "loadfile"]
+         "--nbval-cell-timeout", "120"]
 
 
 def too_old(version) -> str:
@@ -71,7 +72,9 @@ def commands(verb: str, rest: list, root: Path = ROOT) -> list:
         return [[str(BIN / "fl-course"), verb, *rest]]
     pytest = [str(PYTHON), "-m", "pytest"]
     books = [folder for folder in ("notebooks", "solutions") if any((root / folder).glob("*.ipynb"))]
-    return [[*pytest, "tests", *rest]] + ([[*pytest, *NBVAL, *books]] if books and not rest else [])
+    if rest:
+        return [[*pytest, "tests", *rest]]
+    return [[*pytest, "tests", *PARALLEL]] + ([[*pytest, *NBVAL, *PARALLEL, *books]] if books else [])
 
 
 def run_tests(steps: list, env: dict) -> int:

@@ -129,9 +129,9 @@ def test_the_tests_are_those_of_the_package_and_every_notebook(course):
         (course.ROOT / folder).mkdir()
         (course.ROOT / folder / "00.ipynb").write_text("{}")
     unit, books = course.commands("test", [], course.ROOT)
-    assert unit[1:] == ["-m", "pytest", "tests"]
+    assert unit[1:] == ["-m", "pytest", "tests", *course.PARALLEL]
     assert {"--nbval-lax", "--nbval-current-env", "notebooks", "solutions"} <= set(books)
-    assert course.commands("test", ["-k", "shamir"], course.ROOT) == [[*unit, "-k", "shamir"]]
+    assert course.commands("test", ["-k", "shamir"], course.ROOT) == [[*unit[:4], "-k", "shamir"]]
 
 
 def test_the_counts_of_all_steps_are_added_up_and_a_failure_is_kept(course, tmp_path, capfd):

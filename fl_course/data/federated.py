@@ -52,7 +52,7 @@ class Dataset:
             clients = range(clients)
         if not isinstance(clients, Iterable):
             raise ValueError(f"clients = {clients!r}; it must be a whole number >= 1, or the ids of the clients")
-        ids = tuple(clients)
+        ids = client_ids(clients)
         parts = [np.sort(part) for part in how.split(self.y, len(ids), stream(seed, "partition", "split"))]
         x = self.x
         for client, part in zip(ids, parts, strict=True):
@@ -85,7 +85,7 @@ class FederatedData:
     made: str = ""                           # how the examples were divided, in words for the repr
 
     def __post_init__(self) -> None:
-        ids = tuple(int(client) if isinstance(client, np.integer) else client for client in self.ids)
+        ids = client_ids(self.ids)
         object.__setattr__(self, "ids", ids)
         if not ids:
             raise ValueError("ids = (): a federation needs at least one client")
@@ -201,6 +201,7 @@ class FederatedData:
 def from_clients(name: str, clients: Mapping[ClientId, tuple[Any, Any]], classes: int, x_test: Any, y_test: Any,
                  test_fraction: float = 0.2, seed: int = 0, made: str = "by owner") -> FederatedData:
     """Data that already have owners: {client: (x (n, *shape), y (n,))}. Each keeps test_fraction for its own test."""
+    ids = client_ids(clients)
     for client, (x, y) in clients.items():
         if len(x) != len(y):
             raise ValueError(f"client {client!r} has {len(x)} examples and {len(y)} labels; they must be as many")
@@ -211,17 +212,31 @@ def from_clients(name: str, clients: Mapping[ClientId, tuple[Any, Any]], classes
         raise ValueError(f"none of the {len(clients)} clients has an example; at least one must")
     ends = np.cumsum([len(y) for _, y in clients.values()])
     parts = np.split(np.arange(ends[-1]), ends[:-1])
-    train, test = _hold_back(tuple(clients), parts, seed, test_fraction)
+    train, test = _hold_back(ids, parts, seed, test_fraction)
     x, y = (np.concatenate([np.asarray(pair[i]) for pair in clients.values() if len(pair[1])]) for i in (0, 1))
-    return FederatedData(name, x, y, classes, tuple(clients), train, test, x_test, y_test, made=f"{made}, seed {seed}")
+    return FederatedData(name, x, y, classes, ids, train, test, x_test, y_test, made=f"{made}, seed {seed}")
 
 
+def client_ids(ids: Iterable[Any]) -> tuple[ClientId, ...]:
+    """The ids as plain int and str: what every message can carry. Whole numbers of 64 bits, and strings; nothing else."""
+    return tuple(_client_id(client) for client in ids)
 
 
-
-
-
-
+def _client_id(client: Any) -> ClientId:
+    if isinstance(client, int | np.integer) and not isinstance(client, bool):
+        if not -(2**63) <= client < 2**64:
+            raise ValueError(f"client id {client}: a message carries whole numbers of 64 bits; use str(id) for longer ones")
+        return int(client)
+    if isinstance(client, str):
+        if not client.isascii() and client.encode("utf-8", "replace").decode() != client:
+            raise ValueError(f"client id {client!r} is no text: half of a character cannot be sent")
+        return str.__str__(client)
+    cure = "use str(id), or number the clients"
+    if isinstance(client, tuple):
+        cure = "use str(id), or group by the column's name instead of a list of names: groupby('hospital')"
+    elif isinstance(client, bytes):
+        cure = "decode it: id.decode()"
+    raise TypeError(f"client id {client!r} is a {type(client).__name__}; ids are whole numbers or strings: {cure}")
 
 
 def _hold_back(ids: tuple[ClientId, ...], parts: Sequence[np.ndarray], seed: int,

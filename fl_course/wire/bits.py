@@ -26,6 +26,7 @@ def pack(codes: Codes, bits: int) -> bytes:
     Eight numbers fill `bits` bytes exactly, so the same few shifts serve all groups of eight at once.
     """
     _check_bits(bits)
+    _check_range(codes, 1 << bits, f"{bits} bits")
     if bits == 1:
         return np.packbits(codes.astype(np.uint8, copy=False), bitorder="little").tobytes()
     if bits in (8, 16, 32):
@@ -71,6 +72,16 @@ def _check_bits(bits: int) -> None:
         raise ValueError(f"bits must be a whole number from 1 to 32, not {bits!r}")
 
 
+def _check_range(codes: NDArray[np.integer], end: int, room: str) -> None:
+    """A number that is too large would be cut, or written into its neighbour; a fraction would lose its fraction."""
+    if codes.dtype.kind not in "uib" or codes.ndim != 1:
+        raise TypeError(f"what is packed is a (n,) array of whole numbers, not {codes.dtype} of shape {codes.shape}")
+    if codes.dtype.kind == "b" or (codes.dtype.kind == "u" and end > np.iinfo(codes.dtype).max):
+        return                                                               # no number can be too large
+    if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < end:
+        raise ValueError(f"the numbers span {codes.min()} … {codes.max()}, and {room} hold 0 … {end - 1}")
+
+
 def _overlaps(bits: int) -> list[tuple[int, int, int]]:
     """(i, byte, shift): of eight packed numbers, number i meets this byte after so many shifts to the left."""
     spans = ((i, range(i * bits // 8, -(-(i + 1) * bits // 8))) for i in range(8))
@@ -85,6 +96,7 @@ DIGITS = (np.arange(243)[:, None] // POWERS % 3).astype(np.uint8)            # (
 
 def pack_ternary(digits: Codes) -> bytes:
     """(n,) digits 0, 1 or 2 → ceil(n / 5) bytes, the first digit of a byte counting 1, the last 81."""
+    _check_range(digits, 3, "ternary digits")
     padded = np.zeros((-(-digits.size // 5), 5), dtype=np.uint8)
     padded.reshape(-1)[: digits.size] = digits
     return (padded @ POWERS).tobytes()
@@ -107,7 +119,10 @@ def encode_positions(positions: NDArray[np.int64], size: int) -> tuple[int, byte
     Gaps between positions are small where positions are many. A Rice code (Golomb 1966) with parameter r writes a gap g
     as r low bits and, in a stream of its own, g >> r zeros and a one; the best r is found by trying.
     """
+    _check_range(positions, size, f"vectors of {size} numbers")
     gaps = np.diff(positions, prepend=-1) - 1                                # (k,) ≥ 0
+    if gaps.size and gaps.min() < 0:
+        raise ValueError("positions must rise: each place is named once, and in order")
     mean = float(gaps.mean()) if gaps.size else 0.0
     near = min(30, max(0, math.floor(math.log2(mean * math.log(2) + 1))))     # the optimum for random positions
     cost = {

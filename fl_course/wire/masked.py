@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core import whole
 from .payloads import Payload
 
 
@@ -65,7 +66,7 @@ class Masked(Payload):
         from .ring import unpack
 
         _, round_id, bits, size, packed = wire
-        if not isinstance(round_id, bytes) or len(round_id) not in (0, 16) or not isinstance(size, int) or size < 1:
+        if not isinstance(round_id, bytes) or len(round_id) not in (0, 16) or whole(size, "size") < 1:
             raise ValueError(f"a masked vector of {size!r} numbers in round {round_id!r}")
         return cls(unpack(packed, bits, size), bits, round_id)
 

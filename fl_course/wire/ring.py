@@ -32,9 +32,16 @@ def pack(vector: RingVector, bits: int) -> bytes:
     """(d,) integers below 2^bits -> ceil(d bits / 8) bytes, lowest bit first, nothing wasted between the numbers.
 
     Eight numbers fill `bits` bytes exactly, so byte j of a group comes from the same one or two of its numbers in every
-    group, and the loop over j handles all groups at once.
+    group, and the loop over j handles all groups at once. Refused: what is not a (d,) array of integers (TypeError) and an
+    integer outside [0, 2^bits) (ValueError), which would be cut, or written into its neighbour.
     """
     dtype = ring_dtype(bits)
+    vector = np.asarray(vector)
+    if vector.dtype.kind not in "ui" or vector.ndim != 1:
+        raise TypeError(f"what is packed is a (d,) array of integers, not {vector.dtype} of shape {vector.shape}")
+    full = vector.dtype.kind == "u" and 8 * vector.dtype.itemsize <= bits               # no value is too large
+    if not full and vector.size and not 0 <= int(vector.min()) <= int(vector.max()) < 1 << bits:
+        raise ValueError(f"the numbers span {vector.min()} … {vector.max()}, and {bits} bits hold [0, {1 << bits})")
     if bits == 8 * dtype.itemsize:
         return np.ascontiguousarray(vector, dtype=dtype.newbyteorder("<")).tobytes()
     groups = -(-vector.size // 8)
@@ -53,6 +60,8 @@ def pack(vector: RingVector, bits: int) -> bytes:
 def unpack(data: bytes, bits: int, size: int) -> RingVector:
     """The inverse of `pack`. ValueError unless `data` has exactly the length that `size` numbers take."""
     dtype = ring_dtype(bits)
+    if not isinstance(data, bytes):                      # an array of bytes has a length, too, and other rules
+        raise TypeError(f"packed numbers are bytes, not {type(data).__name__}")
     if len(data) != -(-size * bits // 8):
         raise ValueError(f"{size} numbers of {bits} bits take {-(-size * bits // 8)} bytes, not {len(data)}")
     if bits == 8 * dtype.itemsize:

@@ -11,6 +11,8 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from fl_course.secure_aggregation import (
@@ -357,6 +359,28 @@ def test_packing_equals_one_long_python_integer(bits):
         assert unpack(packed, bits, size).dtype == vector.dtype
         with pytest.raises(ValueError, match="bytes, not"):
             unpack(packed + b"\0", bits, size)
+
+
+@given(st.integers(8, 64), st.sampled_from(["i8", "u8", "i4", "u4", "u2", "i2"]), st.integers(0, 2**63 - 1), st.integers(0, 63))
+def test_an_integer_that_does_not_fit_is_refused_and_never_written_into_its_neighbour(bits, dtype, number, shift):
+    for vector in (np.array([number >> shift, 1]).astype(dtype), -np.array([number >> shift, 1]).astype(dtype)):
+        values = vector.tolist()
+        if all(0 <= value < 2**bits for value in values):
+            assert unpack(pack(vector, bits), bits, 2).tolist() == values
+        else:
+            with pytest.raises(ValueError, match="the numbers span"):
+                pack(vector, bits)
+
+
+def test_packing_takes_a_row_of_integers_and_unpacking_takes_bytes():
+    for wrong in (np.zeros(3), np.zeros((3, 1), np.uint32), np.zeros(3, bool)):
+        with pytest.raises(TypeError, match="array of integers"):
+            pack(wrong, 32)
+    for wrong in (np.zeros(12, np.uint8), bytearray(12), "x" * 12, None):
+        with pytest.raises(TypeError, match="packed numbers are bytes"):
+            unpack(wrong, 32, 3)
+    with pytest.raises(ValueError, match="4096"):                    # as one number of 12 bits it would move into the next
+        pack(np.array([4096, 0], np.uint16), 12)
 
 
 @pytest.mark.parametrize("bits", [8, 16, 20, 32, 50, 64])

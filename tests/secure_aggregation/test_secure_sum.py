@@ -312,7 +312,10 @@ def test_a_masked_payload_can_only_be_added_to_its_own_kind():
 
 @pytest.mark.parametrize("wire", [
     ["masked", b"r" * 16, 32, 3, bytes(11)], ["masked", b"r", 32, 1, bytes(4)], ["masked", b"", 99, 1, bytes(4)],
-    ["masked", b"", 32, 0, b""], ["masked", b"", 32, "1", bytes(4)], ["masked", b"", 32],
+    ["masked", b"", 32, 0, b""], ["masked", b"", 32, "1", bytes(4)], ["masked", b"", 32], ["masked", b"", 32, True, bytes(4)],
+    ["masked", b"", 32, 3, np.zeros((12, 1), np.uint8)], ["masked", b"", 32, 12, np.zeros(48, np.uint8)],
+    ["masked", b"", 32, 2**40, bytes(4)], ["masked", np.zeros(16, np.uint8), 32, 1, bytes(4)],
+    ["masked", b"", np.zeros(2), 1, bytes(4)], ["masked", b"", 32.0, 1, bytes(4)], ["masked", b"", True, 1, bytes(4)],
 ])  # fmt: skip
 def test_what_is_not_a_masked_payload_is_refused(wire):
     class Raw(Masked):

@@ -52,6 +52,42 @@ def test_bits_must_be_a_whole_number(bits):
         pack(np.zeros(3, np.uint8), bits)
 
 
+numbers_of_any_kind = st.tuples(
+    st.sampled_from(["i8", "u8", "i4", "u4", "u1"]), st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=20)
+).map(lambda case: np.array([n & (2**64 - 1) for n in case[1]], np.uint64).astype(case[0]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 32), numbers_of_any_kind)
+def test_a_number_that_does_not_fit_is_refused_and_never_written_into_its_neighbour(bits, codes):
+    for width in (bits, 63):                                                 # all large; the first ones small
+        given_codes = codes if width == 63 else (codes % np.array(3, codes.dtype))
+        if all(0 <= int(code) < 2**bits for code in given_codes):
+            assert pack(given_codes, bits) == packed_by_hand([int(code) for code in given_codes], bits)
+        else:
+            with pytest.raises(ValueError, match="the numbers span"):
+                pack(given_codes, bits)
+
+
+@pytest.mark.parametrize("wrong", [np.array([1.0, 2.0]), np.zeros((2, 2), np.uint8)])
+def test_only_whole_numbers_in_a_row_are_packed(wrong):
+    for act in (lambda: pack(wrong, 8), lambda: pack_ternary(wrong), lambda: encode_positions(wrong, 9)):
+        with pytest.raises(TypeError, match="whole numbers"):
+            act()
+
+
+@pytest.mark.parametrize("digits", [[0, 3], [-1, 2], [255]])
+def test_what_is_no_ternary_digit_is_refused(digits):
+    with pytest.raises(ValueError, match="ternary digits hold 0 … 2"):
+        pack_ternary(np.array(digits))
+
+
+@pytest.mark.parametrize("positions", [[3, 3], [4, 2], [-1], [9], [0, 99]])
+def test_positions_that_do_not_rise_or_lie_outside_are_refused(positions):
+    with pytest.raises(ValueError, match=r"must rise|vectors of 9 numbers"):
+        encode_positions(np.array(positions), 9)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 2), max_size=40))
 def test_ternary_comes_back_five_a_byte(digits):

@@ -1,97 +1,155 @@
 #!/usr/bin/env python3
+# -*- coding: utf-8 -*-
 """Sets up the course in .venv beside this file, once, and hands over to it. Needs Python 3.11 or newer, and pip.
 
     python3 course.py run          train a federation on real data, print a table, write reports/
     python3 course.py lab          open JupyterLab on the first notebook
     python3 course.py test         run every test; with arguments, pytest on tests/ with these: test -k shamir
     python3 course.py setup        set up only
-    python3 course.py VERB …       any other verb of fl-course: doctor, sweep, check, grade, start, export, train
+    python3 course.py VERB ...     any other verb of fl-course: doctor, sweep, check, grade, start, export, train
 """
 
-from __future__ import annotations
+# Also Python 2.7 must be able to read this file, or it could not say what is wrong: no annotations, no f-strings.
+from __future__ import print_function
 
 import hashlib
 import os
 import subprocess
 import sys
 import tempfile
-import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
-BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
-STAMP = VENV / "installed"                     # what was installed; written last, so a failed install leaves none
+ROOT = os.path.dirname(os.path.abspath(__file__))
+VENV = os.path.join(ROOT, ".venv")
+BIN = os.path.join(VENV, "Scripts" if os.name == "nt" else "bin")
+PYTHON = os.path.join(BIN, "python.exe" if os.name == "nt" else "python")
+STAMP = os.path.join(VENV, "installed")        # what was installed and where; written last, so a failed install leaves none
 # torch goes first and alone: this range takes the wheel for CPUs where pip is pointed at one, an open range never does.
-INSTALLS = (["torch>=2.6,<2.14"], ["-e", f"{ROOT}[test,browser]"])
+INSTALLS = (["torch>=2.6,<2.14"], ["-e", ROOT + "[test,browser]"])
 PARALLEL = ["-p", "no:cacheprovider", "-n", "auto", "--dist", "loadfile"]
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg",
          "--nbval-cell-timeout", "120"]
 
 
-def too_old(version) -> str:
+class SetupError(Exception):
+    """The course cannot be set up here; the message says why and what to do."""
+
+
+def too_old(version):
     """A sentence if this Python cannot run the course, else nothing."""
-    found = "{}.{}".format(*version[:2])
-    return "" if tuple(version[:2]) >= (3, 11) else f"The course needs Python 3.11 or newer; this is Python {found}."
+    if tuple(version[:2]) >= (3, 11):
+        return ""
+    return "The course needs Python 3.11 or newer; this is Python {}.{}. Newer ones: https://www.python.org".format(*version[:2])
 
 
-def wanted(root: Path = ROOT, version: str = sys.version) -> str:
-    """The stamp of an environment that is up to date: it changes with what is asked for and with Python."""
-    asked = [root / "pyproject.toml", root / "constraints.txt"]
-    return hashlib.sha256(b"\0".join([file.read_bytes() for file in asked] + [version.encode()])).hexdigest()
+def wanted(root=ROOT, version=sys.version):
+    """The stamp of an environment that is up to date: what is asked for, this Python, and where the checkout lies."""
+    digest = hashlib.sha256()
+    for name in ("pyproject.toml", "constraints.txt"):
+        with open(os.path.join(root, name), "rb") as file:
+            digest.update(file.read() + b"\0")
+    digest.update(version.encode())
+    return digest.hexdigest() + "\n" + root + "\n"
 
 
-def set_up(call) -> None:
-    """Make .venv and install into it, unless the stamp says that this was done."""
-    if STAMP.is_file() and STAMP.read_text() == wanted():
+def stamp():
+    """What the last complete set-up wrote, or nothing."""
+    try:
+        with open(STAMP, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, ValueError):
+        return ""
+
+
+def answers(code):
+    """Whether .venv's own Python runs and says yes to `code`: a moved folder or an upgraded Python leaves one that does not."""
+    probe = "import sys; from importlib.util import find_spec; sys.exit(not ({}))".format(code)
+    try:
+        return subprocess.call([PYTHON, "-c", probe], stderr=subprocess.DEVNULL) == 0
+    except OSError:
+        return False
+
+
+def same_python():
+    return "sys.version_info[:2] == {!r}".format(tuple(sys.version_info[:2]))
+
+
+def ready():
+    """Whether there is nothing to set up: the stamp is right, and the environment really finds this checkout's package."""
+    package = os.path.join(ROOT, "fl_course", "__init__.py")
+    finds = "find_spec('fl_course') and find_spec('fl_course').origin == {!r} and find_spec('torch')".format(package)
+    return stamp() == wanted() and answers(same_python() + " and " + finds)
+
+
+def set_up(call):
+    """Make .venv and install into it, unless that was done. What was moved, renamed or broken is made anew."""
+    if ready():
         return
-    print("Setting up .venv, once: a few minutes, most of them for downloading torch …", flush=True)
-    STAMP.unlink(missing_ok=True)
-    if not usable():
-        call([sys.executable, "-m", "venv", "--clear", str(VENV)])
+    print("Setting up .venv, once: a few minutes, most of them for downloading torch ...", flush=True)
+    try:
+        if os.path.exists(STAMP):
+            os.remove(STAMP)
+        with tempfile.TemporaryFile(dir=ROOT):
+            pass
+    except OSError as error:
+        sentence = "{} cannot be written to ({}). Copy the course to a folder of your own, and run it there."
+        raise SetupError(sentence.format(ROOT, error.strerror))  # noqa: B904  (Python 2.7 must be able to read this file)
+    moved = os.path.exists(VENV) and not _made_here()
+    if moved or not answers(same_python() + " and find_spec('pip')"):
+        call([sys.executable, "-m", "venv", "--clear", VENV])
     for number, what in enumerate(INSTALLS, 1):
-        print(f"  {number} of {len(INSTALLS)}: {' '.join(what)}", flush=True)
-        call([str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-              "-c", str(ROOT / "constraints.txt"), *what])
-    STAMP.write_text(wanted())
+        print("  {} of {}: {}".format(number, len(INSTALLS), " ".join(what)), flush=True)
+        call([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+              "-c", os.path.join(ROOT, "constraints.txt")] + what)
+    with open(STAMP, "w", encoding="utf-8") as file:
+        file.write(wanted())
     print("  done.", flush=True)
 
 
-def usable() -> bool:
-    """Whether .venv has a pip and the Python that runs this file; if not, it is made anew."""
-    probe = f"import pip, sys; sys.exit(sys.version_info[:2] != {tuple(sys.version_info[:2])})"
-    return PYTHON.exists() and subprocess.call([str(PYTHON), "-c", probe], stderr=subprocess.DEVNULL) == 0
+def _made_here():
+    """Whether .venv was made at this very place. Its scripts hold absolute paths, so a moved one is of no use."""
+    try:
+        with open(os.path.join(VENV, "pyvenv.cfg"), encoding="utf-8") as file:
+            made = [line for line in file if line.startswith("command")]
+    except OSError:
+        return False
+    return not made or made[0].rstrip().endswith(VENV)
 
 
-def commands(verb: str, rest: list, root: Path = ROOT) -> list:
+def commands(verb, rest, root=ROOT):
     """What a verb runs inside the environment, one argv a step."""
     if verb == "setup":
         return []
     if verb != "test":
-        return [[str(BIN / "fl-course"), verb, *rest]]
-    pytest = [str(PYTHON), "-m", "pytest"]
-    books = [folder for folder in ("notebooks", "solutions") if any((root / folder).glob("*.ipynb"))]
+        return [[PYTHON, "-m", "fl_course", verb] + rest]
+    pytest = [PYTHON, "-m", "pytest"]
     if rest:
-        return [[*pytest, "tests", *rest]]
-    return [[*pytest, "tests", *PARALLEL]] + ([[*pytest, *NBVAL, *PARALLEL, *books]] if books else [])
+        return [pytest + ["tests"] + rest]
+    books = [folder for folder in ("notebooks", "solutions") if _holds_notebooks(os.path.join(root, folder))]
+    return [pytest + ["tests"] + PARALLEL] + ([pytest + NBVAL + PARALLEL + books] if books else [])
 
 
-def run_tests(steps: list, env: dict) -> int:
+def _holds_notebooks(folder):
+    return os.path.isdir(folder) and any(name.endswith(".ipynb") for name in os.listdir(folder))
+
+
+def run_tests(steps, env):
     """Run pytest step by step, all of them even after a failure, and add up what they counted."""
+    from xml.etree import ElementTree
+
     total, status = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}, 0
     with tempfile.TemporaryDirectory() as folder:
         for number, step in enumerate(steps):
-            counts = Path(folder) / f"{number}.xml"
-            status = subprocess.call([*step, f"--junitxml={counts}"], env=env, cwd=str(ROOT)) or status
-            for suite in ElementTree.parse(counts).iter("testsuite") if counts.exists() else ():
+            counts = os.path.join(folder, "{}.xml".format(number))
+            status = subprocess.call(step + ["--junitxml=" + counts], env=env, cwd=ROOT) or status
+            for suite in ElementTree.parse(counts).iter("testsuite") if os.path.exists(counts) else ():
                 total = {name: total[name] + int(suite.get(name, 0)) for name in total}
     failed = total["failures"] + total["errors"]
-    print(f"{total['tests'] - failed - total['skipped']} passed, {failed} failed, {total['skipped']} skipped")
+    passed = total["tests"] - failed - total["skipped"]
+    print("{} passed, {} failed, {} skipped".format(passed, failed, total["skipped"]))
     return status
 
 
-def main(argv: list, version=sys.version_info, call=subprocess.check_call) -> int:
+def main(argv, version=sys.version_info, call=None):
     if too_old(version):
         print(too_old(version), file=sys.stderr)
         return 2
@@ -99,14 +157,17 @@ def main(argv: list, version=sys.version_info, call=subprocess.check_call) -> in
         print(__doc__.strip())
         return 0 if argv else 2
     try:
-        set_up(call)
+        set_up(call or subprocess.check_call)
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
     except subprocess.CalledProcessError as error:
         step = "venv" if "venv" in error.cmd else "pip install"
         hint = " On Debian and Ubuntu, `apt install python3-venv` provides it." if step == "venv" else ""
-        print(f"Setting up failed at {step}; its message is above.{hint} The same command goes on from here.",
+        print("Setting up failed at {}; its message is above.{} The same command goes on from here.".format(step, hint),
               file=sys.stderr)
         return 1
-    env = {"OMP_NUM_THREADS": "1", **os.environ}                 # two threads on tiny steps are slower than one
+    env = dict({"OMP_NUM_THREADS": "1"}, **os.environ)           # two threads on tiny steps are slower than one
     steps = commands(argv[0], argv[1:])
     if argv[0] == "test":
         return run_tests(steps, env)

@@ -32,20 +32,40 @@ class Installer:
 
     def __call__(self, argv):
         self.calls.append(argv)
-        self.course.VENV.mkdir(exist_ok=True)
+        Path(self.course.VENV).mkdir(exist_ok=True)
         if self.fail_at == len(self.calls):
             raise subprocess.CalledProcessError(1, argv)
 
 
-def test_the_file_parses_on_a_python_that_it_refuses():
-    ast.parse((ROOT / "course.py").read_text("utf-8"), feature_version=(3, 8))
+@pytest.mark.parametrize("version", ["2.7", "3.6", "3.8", "3.10"])
+def test_a_python_that_is_too_old_can_read_the_file_and_says_so(version):
+    """Tried with the real ones where a machine has them, as pyenv lays them down."""
+    home = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = next((path for path in sorted(home.glob(f"{version}.*/bin/python"))), None)
+    if found is None:
+        pytest.skip(f"no Python {version} on this machine")
+    said = subprocess.run([found, ROOT / "course.py", "run"], capture_output=True, text=True, check=False)
+    assert said.returncode == 2
+    assert said.stderr.startswith(f"The course needs Python 3.11 or newer; this is Python {version}.")
+    assert "Traceback" not in said.stderr
+
+
+def test_the_file_keeps_to_what_python_2_can_read():
+    tree = ast.parse((ROOT / "course.py").read_text("utf-8"))
+    newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.AsyncFunctionDef, ast.Nonlocal, ast.YieldFrom)
+    lists = [node for node in ast.walk(tree) if isinstance(node, ast.List | ast.Tuple | ast.Set)]
+    assert [node.lineno for node in lists if any(isinstance(part, ast.Starred) for part in node.elts)] == []
+    assert [node.lineno for node in ast.walk(tree) if isinstance(node, newer)] == []
+    assert [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Raise) and node.cause] == []
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert not any(f.returns or f.args.kwonlyargs or any(arg.annotation for arg in f.args.args) for f in functions)
 
 
 @pytest.mark.parametrize("version", [(3, 8, 1), (3, 10, 14), (2, 7, 18)])
 def test_an_old_python_gets_a_plain_sentence_and_no_set_up(course, capsys, version):
     assert course.main(["run"], version=version) == 2
     assert f"needs Python 3.11 or newer; this is Python {version[0]}.{version[1]}." in capsys.readouterr().err
-    assert not course.VENV.exists()
+    assert not Path(course.VENV).exists()
     assert course.too_old((3, 11, 0)) == course.too_old((3, 14, 2)) == ""
 
 
@@ -57,8 +77,9 @@ def test_it_imports_nothing_but_the_standard_library():
     assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
 
 
-def test_it_installs_once_torch_first_and_with_the_constraints(course):
+def test_it_installs_once_torch_first_and_with_the_constraints(course, monkeypatch):
     first, second = Installer(course), Installer(course)
+    monkeypatch.setattr(course, "answers", lambda code: second is not None and Path(course.STAMP).exists())
     course.set_up(first)
     course.set_up(second)
     assert second.calls == []
@@ -66,7 +87,7 @@ def test_it_installs_once_torch_first_and_with_the_constraints(course):
     assert make[1:4] == ["-m", "venv", "--clear"]
     assert torch[-1].startswith("torch>=")
     assert rest[-2:] == ["-e", f"{course.ROOT}[test,browser]"]
-    assert all(call[call.index("-c") + 1] == str(course.ROOT / "constraints.txt") for call in (torch, rest))
+    assert all(call[call.index("-c") + 1] == str(Path(course.ROOT) / "constraints.txt") for call in (torch, rest))
 
 
 def test_torch_is_asked_for_in_the_same_words_as_in_the_package(course):
@@ -78,26 +99,91 @@ def test_torch_is_asked_for_in_the_same_words_as_in_the_package(course):
 
 @pytest.mark.parametrize("fail_at", [1, 2, 3])
 def test_a_failed_install_leaves_no_stamp_and_is_made_good(course, fail_at):
-    course.VENV.mkdir()
-    course.STAMP.write_text("an older one")
+    Path(course.VENV).mkdir()
+    Path(course.STAMP).write_text("an older one")
     with pytest.raises(subprocess.CalledProcessError):
         course.set_up(Installer(course, fail_at))
-    assert not course.STAMP.exists()
+    assert not Path(course.STAMP).exists()
     again = Installer(course)
     course.set_up(again)
     assert len(again.calls) == 3                                     # this .venv has no Python: it is made anew
-    assert course.STAMP.read_text() == course.wanted(course.ROOT)
+    assert Path(course.STAMP).read_text() == course.wanted(course.ROOT)
 
 
 def test_an_environment_is_kept_if_it_has_a_pip_and_this_python(course, monkeypatch):
-    assert not course.usable()                                       # there is none
-    monkeypatch.setattr(course, "PYTHON", Path(sys.executable))
-    assert course.usable()
+    assert not course.answers("True")                                # there is none
+    monkeypatch.setattr(course, "PYTHON", sys.executable)
+    assert course.answers(course.same_python() + " and find_spec('pip')")
+    Path(course.VENV).mkdir()
+    (Path(course.VENV) / "pyvenv.cfg").write_text(f"command = python -m venv {course.VENV}\n")
     installer = Installer(course)
     course.set_up(installer)
     assert len(installer.calls) == 2                                 # nothing but the two installs
     monkeypatch.setattr(course.sys, "version_info", (3, 99))
-    assert not course.usable()
+    assert not course.answers(course.same_python())
+
+
+def settled(course, monkeypatch):
+    """An environment that a complete set-up has left here; its Python is this one, and finds what it should."""
+    monkeypatch.setattr(course, "answers", lambda code: True)
+    Path(course.VENV).mkdir(exist_ok=True)
+    (Path(course.VENV) / "pyvenv.cfg").write_text(f"command = python -m venv {course.VENV}\n")
+    Path(course.STAMP).write_text(course.wanted(course.ROOT))
+    assert course.ready()
+
+
+BROKEN = {
+    "the Python under it was upgraded": lambda course, patch: patch.setattr(course, "answers", lambda code: False),
+    "it finds another package": lambda course, patch: patch.setattr(course, "answers", lambda code: "origin" not in code),
+    "the stamp is cut off": lambda course, patch: Path(course.STAMP).write_text(course.wanted(course.ROOT)[:20]),
+    "the stamp is not text": lambda course, patch: Path(course.STAMP).write_bytes(b"\xff\xfe"),
+    "the stamp is of another folder": lambda course, patch: Path(course.STAMP).write_text(course.wanted(course.ROOT) + "-old"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_what_is_broken_is_set_up_again_whatever_the_stamp_says(course, monkeypatch, how):
+    settled(course, monkeypatch)
+    BROKEN[how](course, monkeypatch)
+    assert not course.ready()
+    installer = Installer(course)
+    course.set_up(installer)
+    assert len(installer.calls) >= 2
+
+
+def test_a_moved_environment_is_made_anew_for_its_scripts_hold_the_old_place(course, monkeypatch):
+    settled(course, monkeypatch)
+    (Path(course.VENV) / "pyvenv.cfg").write_text("command = python -m venv /somewhere/else/.venv\n")
+    Path(course.STAMP).write_text("what stood in the old place")
+    installer = Installer(course)
+    course.set_up(installer)
+    assert "--clear" in installer.calls[0]
+
+
+def test_a_real_checkout_that_was_moved_is_noticed(course, tmp_path):
+    """A real environment, without what it installs: its Python answers here, and after a move it does not find the package."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", course.VENV], check=True)
+    assert course.answers(course.same_python())
+    assert not course.ready()
+    assert course._made_here()
+    moved = tmp_path.with_name(tmp_path.name + "-moved")
+    tmp_path.rename(moved)
+    spec = importlib.util.spec_from_file_location("course_moved", moved / "course.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert not module._made_here()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_and_nothing_else_is_advised(course, capsys, monkeypatch):
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(course.tempfile, "TemporaryFile", refuse)
+    assert course.main(["run"], call=Installer(course)) == 1
+    said = capsys.readouterr().err
+    assert course.ROOT in said
+    assert "cannot be written to (Permission denied)" in said
+    assert "apt" not in said
 
 
 @pytest.mark.parametrize(("fail_at", "step"), [(1, "venv"), (2, "pip install"), (3, "pip install")])
@@ -110,7 +196,7 @@ def test_the_stamp_follows_what_is_asked_for_and_python(course):
     before = course.wanted(course.ROOT)
     assert course.wanted(course.ROOT, "3.99") != before
     for name in ("pyproject.toml", "constraints.txt"):
-        (course.ROOT / name).write_text("changed")
+        (Path(course.ROOT) / name).write_text("changed")
         after = course.wanted(course.ROOT)
         assert after != before
         before = after
@@ -118,16 +204,15 @@ def test_the_stamp_follows_what_is_asked_for_and_python(course):
 
 def test_a_verb_goes_to_the_installed_command_with_its_arguments(course):
     [run] = course.commands("run", ["--rounds", "3"])
-    assert Path(run[0]) == course.BIN / "fl-course"
-    assert run[1:] == ["run", "--rounds", "3"]
+    assert run == [course.PYTHON, "-m", "fl_course", "run", "--rounds", "3"]       # a script would hold an absolute path
     assert course.commands("setup", []) == []
 
 
 def test_the_tests_are_those_of_the_package_and_every_notebook(course):
     assert [step[3] for step in course.commands("test", [])] == ["tests"]
     for folder in ("notebooks", "solutions"):
-        (course.ROOT / folder).mkdir()
-        (course.ROOT / folder / "00.ipynb").write_text("{}")
+        (Path(course.ROOT) / folder).mkdir()
+        (Path(course.ROOT) / folder / "00.ipynb").write_text("{}")
     unit, books = course.commands("test", [], course.ROOT)
     assert unit[1:] == ["-m", "pytest", "tests", *course.PARALLEL]
     assert {"--nbval-lax", "--nbval-current-env", "notebooks", "solutions"} <= set(books)
@@ -148,4 +233,4 @@ def test_the_counts_of_all_steps_are_added_up_and_a_failure_is_kept(course, tmp_
 def test_without_a_verb_it_says_what_there_is(course, capsys):
     assert course.main([]) == 2
     assert "course.py test" in capsys.readouterr().out
-    assert not course.VENV.exists()
+    assert not Path(course.VENV).exists()

@@ -26,10 +26,11 @@ def padded(columns: int, rows: int = 1) -> int:
 
     A matrix product's last digits depend on where its result begins in a line. So every result of a cohort begins with
     one, and a client's bits do not depend on its place among the others. (Products of the form A·Bᵀ were seen to need it
-    for results of one column only, so the last layer's, `e`, is padded for batches of one.)
+    for results of one column only, so the last layer's, `e`, is padded for batches of one.) Never one column: torch would
+    take the columns of a whole cohort for one long vector, and go another way through it than for a client alone.
     """
     lines = 16 // math.gcd(rows, 16)
-    return -(-columns // lines) * lines
+    return max(2, -(-columns // lines) * lines)
 
 
 def large_first_layer(sizes: tuple[int, ...]) -> bool:
@@ -110,14 +111,15 @@ class DenseEngine:
 
     @torch.inference_mode()
     def train(self, anchor: Tensor, plan: Plan, lr: float, out: Tensor, momentum: float = 0.0, decay: float = 0.0,
-              constant: Tensor | None = None, room: int = 0) -> Tensor:
+              constant: Tensor | None = None, room: int = 0, exact: bool = False) -> Tensor:
         """SGD from anchor (n, d); writes the changes to out (n, d). Returns the mean loss of each batch (S, n), in nats.
 
         Every step adds decay·theta + constant to the gradient; constant: (n, d), or None for nothing.
         room: rows for the examples of a client whose first layer is implicit (plain SGD only), or 0.
         Elementwise sums are never fused with a factor (`alpha=`): torch rounds those once in whole vector registers and
         twice in the rest, and where the rest begins depends on the company.
-        The loss is read off the softmax, so that of a single example is at most 87, where its probability is 1e-38.
+        The loss is read off the softmax. That ends at 87 nats, where a probability of 1e-38 becomes 0; when one does, all
+        is done once more, `exact`, with a logarithm of the softmax in every step: the same changes, and the true losses.
         """
         if room and (momentum or decay or constant is not None):
             raise ValueError("an implicit first layer follows plain SGD only: no momentum, decay or constant")
@@ -136,6 +138,7 @@ class DenseEngine:
         rows = torch.from_numpy(plan.rows).view(steps, n * b)
         weight = torch.from_numpy(plan.weight).to(anchor.dtype).view(steps, n, 1, b)
         likelihood = anchor.new_ones(steps, n, 1, b)
+        logs = torch.zeros_like(likelihood) if exact else likelihood               # of the likelihoods
         all_minus_one = anchor.new_full((1,), -1.0).expand(n, 1, b)
         by_step = [x.unbind() for x in (rows, self.y[rows].view(steps, n, 1, b), weight, likelihood)]
         alive = -1
@@ -158,7 +161,10 @@ class DenseEngine:
                 torch.index_select(self.x, 0, batch, out=h[0].view(a * b, -1))
             for l in range(layers.start, top):
                 torch.clamp_min(torch.bmm(h[l], W[l].transpose(1, 2), out=z[l]), 0, out=units[l + 1])
-            torch.softmax(torch.bmm(W[top], h[top].transpose(1, 2), out=e), 1, out=e)
+            torch.bmm(W[top], h[top].transpose(1, 2), out=e)
+            if exact:
+                torch.gather(torch.log_softmax(e, 1), 1, label, out=logs[t, :a])
+            torch.softmax(e, 1, out=e)
             torch.gather(e, 1, label, out=likely)
             e.scatter_add_(1, label, minus_one).mul_(share)                        # (softmax - onehot) / batch
             # backward, and the step
@@ -183,7 +189,12 @@ class DenseEngine:
             torch.sub(w[:, :, sizes[l], None], bias_0, out=bias_out)
         if first is not None:
             first.change(*self._layer(out, 0))
-        return -(likelihood.clamp_min(torch.finfo(anchor.dtype).tiny).log() * weight).sum((2, 3))
+        vanished = likelihood < torch.finfo(anchor.dtype).tiny
+        if vanished.any() and not exact:
+            return self.train(anchor, plan, lr, out, momentum, decay, constant, room, exact=True)
+        # Only where it vanished: nobody's last digits depend on who diverges beside him. A padded place may hold -inf.
+        logs = torch.where(vanished, logs, likelihood.log()).mul_(weight) if exact else likelihood.log_().mul_(weight)
+        return -torch.where(weight > 0, logs, 0).sum((2, 3))
 
 
 def first_clients(tensors: dict[int, Tensor], a: int) -> dict[int, Tensor]:

@@ -10,16 +10,6 @@ import nbformat
 import pytest
 from workbook_fixtures import ROOT, build_notebooks, built, notebook_outputs, write_notebook
 
-EXERCISE = """# %% tags=["exercise"]
-def f(x):
-    ### BEGIN SOLUTION
-    return 2 * x
-    ### END SOLUTION
-
-# %% tags=["check"]
-check("99.clip", f)
-"""
-
 
 @pytest.fixture
 def workbook(tmp_path):
@@ -141,33 +131,48 @@ def test_check_finds_stale_missing_stray_broken_and_large(workbook, capsys, monk
     assert any("bytes together; stay below 1,000" in line for line in lines)
 
 
+@pytest.mark.parametrize("text", ["# %% exercise 99.clip [markdown]\n# Clip.\n", "# %%\n### BEGIN SOLUTION\n1\n"])
+def test_a_lesson_has_no_exercises(source, capsys, text):
+    assert run(source(text, "lessons")) == 1
+    assert "01_x.py, cell 1: an exercise belongs in source/exercises" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("name", "raw", "words"),
     [
-        (EXERCISE.replace("    ### END SOLUTION\n", ""), "cell 1: unbalanced"),
-        (EXERCISE.replace("    ### BEGIN SOLUTION\n", ""), "cell 1: unbalanced"),
-        (EXERCISE.replace("    return", "    ### BEGIN SOLUTION\n    return"), "cell 1: nested"),
-        (EXERCISE.replace("### END SOLUTION", "## END SOLUTION"), "looks like a marker"),
-        (EXERCISE.replace("### END SOLUTION", "### END SOLUTION here"), "looks like a marker"),
-        (EXERCISE.replace('# %% tags=["check"]', "# %%"), "an exercise without a check"),
-        (EXERCISE.replace('check("99.clip", f)', "pass"), "an exercise without a check"),
-        (EXERCISE.partition('# %% tags=["check"]')[0], "an exercise without a check"),
-        (EXERCISE.replace("# %% tags", "# %% [markdown] tags", 1), "a solution region belongs"),
-        (EXERCISE.replace('["exercise"]', '["solution"]'), "a solution region belongs"),
-        (EXERCISE.replace("def f(x):", "def f(x:"), "cell 1: "),
-        ('# %% tags=["exercise"]\nf = 1\n', "an exercise without a check"),
+        ("fedavg.py", b"# %%\n1\n", "two digits first"),
+        ("1_fedavg.py", b"# %%\n1\n", "two digits first"),
+        ("01_x.py", b"\xef\xbb\xbf# %%\n1\n", "begins with a byte-order mark"),
+        ("01_x.py", "# %%\n# caf\u00e9\n".encode("latin-1"), "line 2 is not UTF-8"),
+        ("01_x.py", b"# %%\nx = (1\n", "cell 1: "),
     ],
 )
-def test_a_bad_source_names_file_and_cell(source, capsys, text, words):
-    assert run(source(text)) == 1
+@pytest.mark.parametrize("kind", ["lessons", "exercises"])
+def test_a_source_that_cannot_be_read_is_named(tmp_path, capsys, name, raw, words, kind):
+    path = tmp_path / "source" / kind / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(raw)
+    for options in ([], ["--check"]):
+        assert run(tmp_path, *options) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(name)
+        assert words in said
+        assert "Traceback" not in said
+
+
+def test_two_sources_of_one_number_are_refused(source, capsys):
+    root = source("# %%\n1\n", "lessons")
+    (root / "source" / "lessons" / "01_y.py").write_text("# %%\n2\n")
+    assert run(root) == 1
+    assert "01_x.py and 01_y.py have the same number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--only", "fedavgg"], ["--only", "fedavgg", "--check"], ["--only", "01_x.ipynb"]])
+def test_only_must_name_a_source(source, capsys, options):
+    assert run(source("# %%\n1\n", "lessons"), *options) == 1
     said = capsys.readouterr().err
-    assert "01_x.py, cell 1" in said
-    assert words in said
-
-
-def test_a_lesson_has_no_solutions(source, capsys):
-    assert run(source(EXERCISE, "lessons")) == 1
-    assert "a solution region belongs" in capsys.readouterr().err
+    assert "no source has" in said
+    assert "01_x" in said
 
 
 @pytest.mark.parametrize(

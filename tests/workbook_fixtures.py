@@ -18,7 +18,9 @@ os.environ["FL_COURSE_CHAPTERS"] = str(FIXTURES / "chapters")    # kernels and g
 sys.path.insert(0, str(ROOT / "tools"))
 
 import build_notebooks  # noqa: E402
+import exercise_cells  # noqa: E402, F401
 import notebook_outputs  # noqa: E402, F401
+import notebook_sources  # noqa: E402, F401
 
 from fl_course.workbook import exercises  # noqa: E402
 from fl_course.workbook.grading.checks import Exercise, examine  # noqa: E402

@@ -4,116 +4,43 @@
     source/exercises/NN_name.py  ->  exercises/NN_name.ipynb   stubs, no outputs
                                      solutions/NN_name.ipynb   executed, with outputs
 
-Sources are py:percent text. In an exercise, the lines from `### BEGIN SOLUTION` to `### END SOLUTION` become a stub; a
-cell tagged `solution` exists in solutions/ only; a cell tagged `exercise` is followed by one tagged `check`.
-Two builds of the same source on the same machine give the same bytes.
+Sources are py:percent text. An exercise is a line and its prose; the rest comes from fl_course/workbook/exercises (see
+exercise_cells.py). A cell tagged `solution` exists in solutions/ only. Two builds of the same source on the same machine
+give the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
 import json
-import re
 import sys
 import time
 from pathlib import Path
 
-import jupytext
 import nbformat
+from exercise_cells import MARKER, expanded, stubbed, unmarked
 from notebook_outputs import Untidy, tidy
+from notebook_sources import SourceError, read, sources, tags
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("notebooks", "exercises", "solutions")
 EXECUTED = ("notebooks", "solutions")
 LIMIT = 8_000_000                                                # bytes, all built files together
-STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")
-BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"            # nbgrader's words: teachers can feed it these files
-MARKER = re.compile(r"#\s*(begin|end)\s+solution", re.IGNORECASE)
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
 
 
-class SourceError(Exception):
-    """A source that cannot be built; the message names the file and the cell."""
-
-
 # --- from a source to the cells of its notebooks ----------------------------------------------------------------------
 
 
-def read(path: Path) -> list[nbformat.NotebookNode]:
-    """The cells of one source, with no metadata but tags."""
-    cells = []
-    for cell in jupytext.reads(path.read_text(encoding="utf-8"), "py:percent").cells:
-        make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
-        tags = cell.metadata.get("tags", [])
-        cells.append(make(cell.source.rstrip(), metadata={"tags": tags} if tags else {}))
-    return cells
-
-
-def tags(cell: nbformat.NotebookNode) -> list[str]:
-    return cell.metadata.get("tags", [])
-
-
-def inspect_source(path: Path, cells: list[nbformat.NotebookNode], exercises: bool) -> None:
-    """Refuse marker mistakes, exercises without a check and code that is no Python, naming file and cell."""
-    following = [*cells[1:], None]
-    for number, (cell, after) in enumerate(zip(cells, following, strict=True), start=1):
-        where = f"{path.name}, cell {number}"
-        regions = count_regions(cell.source, where)
-        if regions and (cell.cell_type != "code" or not exercises or "solution" in tags(cell)):
-            raise SourceError(f"{where}: a solution region belongs in an exercise's code cell without tag `solution`")
-        if cell.cell_type != "code":
-            continue
-        if (regions or "exercise" in tags(cell)) and (
-            after is None or after.cell_type != "code" or "check" not in tags(after) or "check(" not in after.source
-        ):
-            raise SourceError(f"{where}: an exercise without a check; the next cell has tag `check` and calls check(…)")
-        try:
-            compile(stubbed(cell.source), where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
-        except SyntaxError as error:
-            raise SourceError(f"{where}: {error.msg} in line {error.lineno} (as the student gets it)") from error
-
-
-def count_regions(source: str, where: str) -> int:
-    """How many solution regions a cell has. SourceError if they are nested, unbalanced or misspelt."""
-    count, inside = 0, False
-    for line in source.splitlines():
-        word = line.strip()
-        if MARKER.search(word) and word not in (BEGIN, END):
-            raise SourceError(f"{where}: {word!r} looks like a marker; write {BEGIN!r} or {END!r} on a line of its own")
-        if word == BEGIN and inside:
-            raise SourceError(f"{where}: nested {BEGIN!r}")
-        if word == END and not inside:
-            raise SourceError(f"{where}: unbalanced, {END!r} without {BEGIN!r}")
-        if word in (BEGIN, END):
-            inside = word == BEGIN
-            count += inside
-    if inside:
-        raise SourceError(f"{where}: unbalanced, {BEGIN!r} without {END!r}")
-    return count
-
-
-def stubbed(source: str) -> str:
-    """The source with every solution region replaced by the stub, at the region's own indentation."""
-    lines, inside = [], False
-    for line in source.splitlines():
-        if line.strip() == BEGIN:
-            inside = True
-            indent = line[: len(line) - len(line.lstrip())]
-            lines += [indent + text for text in STUB]
-        elif line.strip() == END:
-            inside = False
-        elif not inside:
-            lines.append(line)
-    return "\n".join(lines)
-
-
-def unmarked(source: str) -> str:
-    return "\n".join(line for line in source.splitlines() if line.strip() not in (BEGIN, END))
+def no_exercises(name: str, cells: list[nbformat.NotebookNode]) -> None:
+    """A lesson has neither exercises nor solutions."""
+    for number, cell in enumerate(cells, start=1):
+        if MARKER.search(cell.source) or cell.metadata.get("title", "").startswith("exercise "):
+            raise SourceError(f"{name}, cell {number}: an exercise belongs in source/exercises, its solution in its chapter")
 
 
 def notebook(cells: list[nbformat.NotebookNode], transform) -> nbformat.NotebookNode:
@@ -125,7 +52,7 @@ def notebook(cells: list[nbformat.NotebookNode], transform) -> nbformat.Notebook
         source = transform(cell.source)
         seen[source] = seen.get(source, 0) + 1
         name = hashlib.sha256(f"{source}/{seen[source]}".encode()).hexdigest()[:12]
-        out.append(make(source, metadata=dict(cell.metadata), id=name))
+        out.append(make(source, metadata={"tags": tags(cell)} if tags(cell) else {}, id=name))
     digest = hashlib.sha256(json.dumps([fingerprint(cell) for cell in out]).encode()).hexdigest()
     node = nbformat.v4.new_notebook(cells=out, metadata={**METADATA, "fl_course": {"source_sha256": digest}})
     nbformat.validate(node)
@@ -139,13 +66,12 @@ def fingerprint(cell: nbformat.NotebookNode) -> list:
 def derive(root: Path) -> dict[Path, nbformat.NotebookNode]:
     """Every notebook that the sources ask for, unexecuted, by its path relative to `root`."""
     built: dict[Path, nbformat.NotebookNode] = {}
-    for path in sorted((root / "source" / "lessons").glob("[0-9][0-9]_*.py")):
+    for path in sources(root / "source" / "lessons"):
         cells = read(path)
-        inspect_source(path, cells, exercises=False)
+        no_exercises(path.name, cells)
         built[Path("notebooks", f"{path.stem}.ipynb")] = notebook(cells, unmarked)
-    for path in sorted((root / "source" / "exercises").glob("[0-9][0-9]_*.py")):
-        cells = read(path)
-        inspect_source(path, cells, exercises=True)
+    for path in sources(root / "source" / "exercises"):
+        cells = expanded(read(path), path.name)
         for_students = [cell for cell in cells if "solution" not in tags(cell)]
         built[Path("exercises", f"{path.stem}.ipynb")] = notebook(for_students, stubbed)
         built[Path("solutions", f"{path.stem}.ipynb")] = notebook(cells, unmarked)
@@ -242,10 +168,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         wanted = derive(args.root)
+        if args.only and not any(args.only in path.stem for path in wanted):
+            there = ", ".join(dict.fromkeys(path.stem for path in wanted)) or "(none)"
+            raise SourceError(f"no source has {args.only!r} in its name; there are {there}")
         if not args.check:
             build(args.root, wanted, args.only, args.force, not args.no_execute)
             return 0
-        complaints = [line for line in problems(args.root, wanted) if args.only in line]
+        complaints = [line for line in problems(args.root, wanted) if args.only in line.partition(":")[0]]
     except SourceError as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ from fl_course.workbook.grading.checks import Exercise, Mistake, agrees_with, ex
 
 
 def weighted_average(deltas, counts):
+    """deltas: (n, d), one row a client; counts: (n,) examples. Returns the weighted mean (d,)."""
     weights = np.asarray(counts) / np.sum(counts)
     return weights @ deltas
 
@@ -33,6 +34,7 @@ def draw_deltas(rng):
 
 
 def local_step(W, x, y, lr):
+    """W: (classes, features); x: (n, features); y: (n,) labels. Returns the new W, of the same shape."""
     logits = x @ W.T
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p = p / p.sum(axis=1, keepdims=True)
@@ -67,6 +69,7 @@ def draw_batch(rng):
 
 
 def sample_clients(clients, fraction, rng):
+    """clients: K; fraction: C in (0, 1]; rng: numpy Generator. Returns m client numbers."""
     m = max(round(fraction * clients), 1)
     return rng.choice(clients, size=m, replace=False)
 
@@ -100,6 +103,7 @@ def test_sampling(fn, rng):
 
 
 def shards(labels, clients, per_client, rng):
+    """labels: (N,). Returns a list with one array of row numbers for each client."""
     by_label = np.argsort(labels, kind="stable")
     pieces = np.array_split(by_label, clients * per_client)
     deal = rng.permutation(len(pieces)).reshape(clients, per_client)
@@ -143,6 +147,7 @@ def test_shards(fn, rng):
 
 
 def rounds_to_target(accuracies, target):
+    """accuracies: one a round. Returns a round number or None."""
     for r, accuracy in enumerate(accuracies, start=1):
         if accuracy >= target:
             return r
@@ -175,6 +180,7 @@ def test_rounds(fn, rng):
 
 
 def fedsgd_round(w, clients, lr):
+    """w: (d,); clients: a list of (x, y), x: (n_k, d), y: (n_k,). Returns the new w (d,). The data stay in their pairs."""
     n = sum(len(y) for _, y in clients)
     step = np.zeros_like(w)
     for x, y in clients:
@@ -211,6 +217,7 @@ def test_fedsgd(fn, rng):
 
 
 def run_rounds(w, deltas, counts):
+    """w: (d,) the first model; deltas: (rounds, n, d); counts: (n,) examples. Returns the model after the last round."""
     for cohort in deltas:
         mean = np.average(cohort, axis=0, weights=counts)
         w = w + mean

@@ -8,6 +8,7 @@ from fl_course.workbook.grading.checks import Exercise, Mistake, agrees_with
 
 
 def proximal_step(w, w_global, grad, lr, mu):
+    """w, w_global, grad: (d,); lr, mu: numbers. Returns the new w, (d,)."""
     return w - lr * (grad + mu * (w - w_global))
 
 
@@ -43,6 +44,7 @@ def draw_step(rng):
 
 
 def resting_points(a, m, lr, steps, mu):
+    """a, m: (clients, d), curvatures and minima. Returns two arrays (d,): rest of case 1, rest of case 2."""
     damped = 1 - (1 - lr * a) ** steps
     rope = (1 - (1 - lr * (a + mu)) ** steps) * a / (a + mu)
     return (damped * m).sum(0) / damped.sum(0), (rope * m).sum(0) / rope.sum(0)
@@ -76,6 +78,7 @@ def draw_bowls(rng):
 
 
 def scaffold_client(x, c, c_k, A, m, steps, lr):
+    """x, c, c_k, m: (d,); A: (d, d). Returns the local model (d,) and the new c_k (d,)."""
     y = x
     for _ in range(steps):
         y = y - lr * (A @ (y - m) - c_k + c)
@@ -118,6 +121,7 @@ def draw_client(rng):
 
 
 def server_control(c, changes, clients):
+    """c: (d,); changes: (n, d), one row for each client that came; clients: K ≥ n. Returns the new c, (d,)."""
     return c + np.sum(changes, axis=0) / clients
 
 
@@ -142,6 +146,7 @@ def draw_changes(rng):
 
 
 def normalised_average(w, deltas, steps, weights):
+    """w: (d,); deltas: (n, d); steps: (n,) local steps; weights: (n,) examples. Returns the new w, (d,)."""
     p = np.asarray(weights) / np.sum(weights)
     per_step = deltas / np.asarray(steps)[:, None]
     return w + (p @ steps) * (p @ per_step)
@@ -176,6 +181,7 @@ def draw_deltas(rng):
 
 
 def server_adam(x, m, v, delta, lr, beta1, beta2, tau):
+    """x, m, v, delta: (d,). Returns the new x, m and v, each (d,)."""
     m = beta1 * m + (1 - beta1) * delta
     v = beta2 * v + (1 - beta2) * delta**2
     return x + lr * m / (np.sqrt(v) + tau), m, v
@@ -214,6 +220,7 @@ def draw_moments(rng):
 
 
 def mended_feddyn(w, h, h_k, A, m, alpha, steps, lr):
+    """w, h: (d,); h_k, m: (clients, d); A: (clients, d, d). Returns the new w, h and h_k."""
     local = np.tile(w, (len(m), 1))
     for k in range(len(m)):
         for _ in range(steps):
@@ -280,7 +287,7 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        name="02.resting_points", title="Why dividing the average by 1 + mu is not FedProx", difficulty=4, minutes=30,
+        name="02.resting_points", title="Why dividing the average by 1 + μ is not FedProx", difficulty=4, minutes=30,
         test=agrees_with(resting_points, draw_bowls), solution=resting_points,
         hints=("At rest the mean of the clients' moves is zero. If that mean is divided by 1 + mu, when is it zero?",
                "Without a rope client k moves by -M·(x - m_k), M = 1 - (1 - lr·a_k)^steps; at rest x = Σ M·m_k / Σ M.",

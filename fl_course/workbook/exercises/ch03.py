@@ -11,6 +11,7 @@ from fl_course.workbook.grading.checks import Exercise, Mistake, agrees_with, ex
 
 
 def clip_update(update, bound):
+    """update: (d,); bound: the largest L2 norm allowed. Returns the clipped update (d,)."""
     length = np.linalg.norm(update)
     return update * min(1.0, bound / length) if length > 0 else update.copy()
 
@@ -47,6 +48,7 @@ def test_clip(fn, rng):
 
 
 def laplace_scale(epsilon, bound, d):
+    """Returns the scale b of the noise on each coordinate of the sum."""
     return math.sqrt(d) * bound / epsilon
 
 
@@ -70,6 +72,7 @@ def draw_laplace(rng):
 
 
 def gaussian_sigma(epsilon, delta):
+    """Returns the smallest sigma that keeps (epsilon, delta), for every epsilon > 0."""
     def delivered(sigma):
         mu = 1 / sigma
         return norm.cdf(mu / 2 - epsilon / mu) - math.exp(epsilon) * norm.cdf(-mu / 2 - epsilon / mu)
@@ -106,6 +109,7 @@ def draw_promise(rng):
 
 
 def private_mean(updates, bound, z, m, rng):
+    """updates: (n, d), those who came; m: the planned cohort; noise of deviation z·bound on the sum. Returns (d,)."""
     total = np.zeros(updates.shape[1])
     for update in updates:
         total += update * min(1.0, bound / np.linalg.norm(update))
@@ -149,6 +153,7 @@ def draw_cohort(rng):
 
 
 def composed_epsilon(z, rounds, delta):
+    """Returns the smallest epsilon at this delta that the integer orders 2 … 199 can prove."""
     orders = np.arange(2, 200)
     rdp = rounds * orders / (2 * z**2)
     return float(np.min(rdp + np.log(1 / delta) / (orders - 1)))
@@ -179,6 +184,7 @@ def draw_rounds(rng):
 
 
 def amplified(epsilon, q):
+    """Returns the amplified epsilon."""
     return math.log(1 + q * (math.exp(epsilon) - 1))
 
 
@@ -202,6 +208,7 @@ def draw_sampled(rng):
 
 
 def audited_epsilon(hits, alarms, trials, delta):
+    """Returns a lower bound on epsilon, 0 or more."""
     hit = beta.ppf(0.025, hits, trials - hits + 1)              # Clopper-Pearson: at least this, at most that
     alarm = beta.ppf(0.975, alarms + 1, trials - alarms)
     return max(math.log((hit - delta) / alarm), 0.0) if hit > delta else 0.0
@@ -229,6 +236,7 @@ def draw_audit(rng):
 
 
 def whole_promise(epsilon, delta, rounds):
+    """A round keeps (epsilon, delta). Returns the pair that `rounds` rounds keep by basic composition."""
     return rounds * epsilon, rounds * delta
 
 

@@ -13,6 +13,7 @@ R = 2**10
 
 
 def share(secret, coefficients, n, p):
+    """secret: s; coefficients: [c1, c2, …], t - 1 of them; n: how many shares; p: a prime. Returns [(1, f(1)), …, (n, f(n))]."""
     return [(x, (secret + sum(c * x**k for k, c in enumerate(coefficients, start=1))) % p) for x in range(1, n + 1)]
 
 
@@ -39,6 +40,7 @@ def draw_secret(rng):
 
 
 def reconstruct(shares, p):
+    """shares: [(x, y), …], as many as are needed, in any order; p: a prime. Returns the secret, an int in [0, p)."""
     secret = 0
     for x, y in shares:
         above, below = 1, 1
@@ -94,6 +96,7 @@ def draw_shares(rng):
 
 
 def what_it_tells(y, size):
+    """y: what was sent; size: standard deviation of the mask. Returns the probability that the number was 1."""
     return 1 / (1 + np.exp(-(2 * y - 1) / (2 * size**2)))
 
 
@@ -121,6 +124,7 @@ def draw_masked_number(rng):
 
 
 def mask_pairs(x, masks, R):
+    """x: (n, d) integers; masks: {(u, v): (d,) integers} for u < v; R: the modulus. Returns what is sent, (n, d) in [0, R)."""
     sent = np.array(x)
     for (u, v), mask in masks.items():
         sent[u] += mask
@@ -170,6 +174,7 @@ def test_mask_pairs(fn, rng):
 
 
 def recover(total, gone, survivors, masks, R):
+    """total: (d,) sum modulo R; gone: a client; survivors: a list; masks: {(u, v): (d,)}, u < v. Returns the sum of their inputs."""
     total = np.array(total)
     for u in survivors:
         if u < gone:
@@ -216,6 +221,7 @@ def draw_drop_out(rng):
 
 
 def vector_bytes(n, d, bits):
+    """n: clients; d: numbers of each; bits: of one number before masking. Returns whole bytes of one client's vector."""
     ring_bits = (n * (2**bits - 1)).bit_length()
     return math.ceil(d * ring_bits / 8)
 
@@ -244,6 +250,7 @@ def draw_sizes(rng):
 
 
 def open_input(y, seed_shares, key_shares, p):
+    """y: what was sent; seed_shares, key_shares: t shares (x, value) of the self mask and of the pair mask; p: a prime. Returns x."""
     def at_zero(shares):
         total = 0
         for x, value in shares:

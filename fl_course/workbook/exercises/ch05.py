@@ -8,6 +8,7 @@ from fl_course.workbook.grading.checks import Exercise, Mistake, agrees_with, ex
 
 
 def top_k(x, k):
+    """x: (d,), no two magnitudes equal; 0 <= k <= d. Returns positions (k,) rising and values (k,)."""
     order = np.argsort(-np.abs(x))
     positions = np.sort(order[:k])
     return positions, x[positions]
@@ -51,6 +52,7 @@ def test_top_k(fn, rng):
 
 
 def error_feedback(delta, residual, compress):
+    """delta, residual: (d,). Returns what is sent (d,) and the new residual (d,)."""
     meant = delta + residual
     sent = compress(meant)
     return sent, meant - sent
@@ -92,6 +94,7 @@ def draw_feedback(rng):
 
 
 def unbiased_rounding(x, step, dice):
+    """x, dice: (d,); step > 0. Returns multiples of step (d,)."""
     lower = np.floor(x / step)
     up = dice < x / step - lower
     return step * (lower + up)
@@ -128,6 +131,7 @@ def draw_rounding(rng):
 
 
 def pack_bits(codes, bits):
+    """codes: a list of whole numbers from 0 to 2**bits - 1. Returns bytes, ceil(len(codes)·bits / 8) of them."""
     number = 0
     for i, code in enumerate(codes):
         number |= int(code) << (i * bits)
@@ -170,6 +174,7 @@ def test_packing(fn, rng):
 
 
 def message_bytes(x):
+    """x: (d,). Returns three whole numbers: dense, list, bitmap."""
     d, k = len(x), int(np.count_nonzero(x))
     return 4 * d, 8 * k, (d + 7) // 8 + 4 * k
 
@@ -203,6 +208,7 @@ def draw_sparse(rng):
 
 
 def mean_of_submodels(deltas, p):
+    """deltas: (n, d), zero where a client does not hold the coordinate; p: (d,) in (0, 1]. Returns (d,)."""
     return np.sum(deltas, axis=0) / (len(deltas) * p)
 
 
@@ -233,6 +239,7 @@ def draw_submodels(rng):
 
 
 def fastest(options, compute, mbit):
+    """options: name -> (rounds or None, bytes a round); compute: seconds; mbit: > 0. Returns (name, seconds)."""
     seconds = {
         name: rounds * (compute + 8 * nbytes / (mbit * 1e6))
         for name, (rounds, nbytes) in options.items()

@@ -10,10 +10,11 @@ For students, in a notebook:
 For authors: the exercises of chapter NN are the tuple EXERCISES of `fl_course/workbook/exercises/chNN.py`; the name of
 an exercise begins with its chapter. A whole chapter of one exercise:
 
-    from fl_course.workbook.checks import Exercise, Mistake, agrees_with
+    from fl_course.workbook.grading.checks import Exercise, Mistake, agrees_with
 
-    def double(x):                                   # the reference solution: reveal() shows this text
-        return 2 * x
+    def double(x):                                   # signature and docstring: what the learner starts from
+        """x: (d,). Returns (d,)."""
+        return 2 * x                                 # the body: what reveal() and solutions/ show, a stub in exercises/
 
     def square(x):                                   # a wrong answer that students really give
         return x ** 2
@@ -36,7 +37,11 @@ an exercise begins with its chapter. A whole chapter of one exercise:
 - A failing answer is recognised as a `Mistake` when the stored function, given the very same arguments, answers the
   same in every call of the test; then its own hint is shown. So randomness must come in through the arguments (a
   `rng` argument is copied with its state), and a mistake must differ from the solution on nearly every drawn input.
-- The function of the solution has the name that the notebook's stub has: the grader looks it up by that name.
+- The solution is written here and nowhere else. Its function bears the name of the exercise, and its docstring says
+  shapes and units. In `source/exercises` stands `# %% exercise 01.double [markdown]` with the prose below it; the build
+  makes heading, difficulty, minutes, stub, solution and check of it (tools/exercise_cells.py).
+- The solution runs in the notebook: it uses what the notebook imports, and functions handed over as
+  `given=(helper,)`, which stand above the stub. The build refuses any other name.
 
 tests/workbook/test_checks.py puts every exercise through the gate: the stub is "not yet", every mistake fails with its own
 hint, the solution passes. With FL_COURSE_STRICT=1 (builds, solutions/, continuous integration) a check that does not

@@ -41,8 +41,9 @@ class Exercise:
     minutes: int
     test: Test
     hints: tuple[str, str, str]
-    solution: Function
+    solution: Function                        # signature, docstring and body: the build makes stub and solution of it
     mistakes: tuple[Mistake, ...]
+    given: tuple[Function, ...] = ()          # functions that stand above the stub; the solution may call them
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

@@ -21,8 +21,11 @@ A lying server gains little: clients check signatures, refuse two secrets of one
 the one they signed, a second answer, a replayed message; 2t > n makes it impossible to collect t answers for each of
 two different sets, and with k colluding clients 2t > n + k does (t >= floor(2n/3) + 1 for every k < n/3). Masks depend
 on the hash of the received model, so clients that were sent different models do not add up. A lying server can always
-make a round fail. With SecAgg+ these counts hold for each client's k + 1 holders, with overwhelming probability over
-the random graph; a malicious server that may retry round ids could look for a graph that suits it.
+make a round fail, and it can make the sum *wrong*: if it keeps one box of shares from one inbox, one end of a pair adds
+a mask that the other does not take out, and the sum is a random number. That opens nothing, and a server that wants a
+wrong sum can as well write one down; the semi-honest model allows it, and nothing here finds it. With SecAgg+ these
+counts hold for each client's k + 1 holders, with overwhelming probability over the random graph; a malicious server that
+may retry round ids could look for a graph that suits it.
 
 What is not promised
 --------------------

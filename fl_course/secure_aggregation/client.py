@@ -25,10 +25,8 @@ from . import messages as wire
 from .field import P31, RandomBytes
 from .graph import Setup, components
 from .masking import SEED_BYTES, SharedWork, add_mask, commitment, hkdf, pair_seed, private_key, share_label
-from .messages import Abort, Keys, Refused
+from .messages import NONCE, Abort, Keys, Refused
 from .shamir import LIMBS, SHARE_BYTES, share_keys
-
-NONCE_BYTES = 12
 
 
 class SecureClient:
@@ -97,7 +95,7 @@ class SecureClient:
                 self._keep(self.me, both.tobytes())
             elif holder in self._keys:
                 label = share_label(self.setup.round_id, self.me, holder, self._model_hash)
-                nonce = self._random(NONCE_BYTES)
+                nonce = self._random(NONCE)
                 boxes[holder] = nonce + AESGCM(self._share_key(holder, label)).encrypt(nonce, both.tobytes(), label)
         self.stage = "shared"
         return wire.encode_shares(self.setup, self.me, commitment(self.setup.round_id, self.me, self._seed), boxes)
@@ -131,7 +129,7 @@ class SecureClient:
         for sender, box in boxes.items():
             label = share_label(self.setup.round_id, sender, self.me, self._model_hash)
             try:
-                both = AESGCM(self._share_key(sender, label)).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], label)
+                both = AESGCM(self._share_key(sender, label)).decrypt(box[:NONCE], box[NONCE:], label)
             except (InvalidTag, ValueError):
                 self._abort(
                     f"the shares from {sender!r} do not decrypt: altered, replayed, meant for somebody else, "

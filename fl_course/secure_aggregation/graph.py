@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..core import ClientId, stream, whole
+from ..core import ClientId, fingerprint, stream, whole
 from ..wire.ring import ring_dtype
 
 ROUND_ID_BYTES = 16
@@ -69,6 +69,12 @@ class Setup:
                 f"threshold = {t} must be more than half of the {holders} holders of a secret: else a server could "
                 f"ask one half for a client's self mask and the other for its mask key; use {holders // 2 + 1} or more"
             )
+
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes that two participants share only if they believe in the same round: cohort, its order, and numbers."""
+        numbers = self.threshold, self.dimension, self.ring_bits, self.degree
+        return fingerprint("secagg-setup", self.round_id, self.cohort, *numbers)
 
     @cached_property
     def position(self) -> dict[ClientId, int]:

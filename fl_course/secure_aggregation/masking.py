@@ -75,6 +75,15 @@ def agree(private: X25519PrivateKey, public: bytes) -> bytes:
     return private.exchange(X25519PublicKey.from_public_bytes(public))
 
 
+def usable(public: bytes) -> bool:
+    """False for the few public keys of small order, with which every secret would be 32 zeros (RFC 7748, section 6.1)."""
+    try:
+        agree(private_key(bytes(SEED_BYTES)), public)
+    except ValueError:
+        return False
+    return True
+
+
 def pair_seed(secret: bytes, round_id: bytes, pair: tuple[ClientId, ClientId], model_hash: bytes) -> bytes:
     """The seed of the mask of two clients (in cohort order) that agreed on `secret`.
 

@@ -2,7 +2,7 @@
 
     up    secagg-advertise    round, sender, two public keys, signature
     down  secagg-roster       round, [client, two public keys, signature] of the receiver and its neighbours
-    up    secagg-shares       round, sender, commitment to the self-mask seed, [receiver, ciphertext]
+    up    secagg-shares       round, sender, commitment to the self-mask seed, [receiver, ciphertext of BOX bytes]
     down  secagg-inbox        round, [sender, ciphertext] for this receiver
     up    secagg-masked       round, sender, the masked vector, `ring_bits` a number
     down  secagg-survivors    round, the set of those whose vector arrived
@@ -25,12 +25,14 @@ import numpy as np
 from ..core import ClientId, FederatedError, fingerprint
 from ..wire.messages import WireError, frame, unframe
 from ..wire.ring import RingVector, pack, unpack
-from .graph import Setup
+from .graph import ROUND_ID_BYTES, Setup
 from .masking import SEED_BYTES
 from .shamir import SHARE_BYTES
 
 SERVER = "server"
 KEY, SIGNATURE, DIGEST = 32, 64, 32           # bytes of a public key, an Ed25519 signature, a SHA-256 digest
+NONCE, TAG = 12, 16                           # bytes that AES-GCM puts before and behind what it hides
+BOX = NONCE + 2 * SHARE_BYTES + TAG           # two shares, encrypted for one client
 
 
 class Abort(FederatedError):
@@ -74,8 +76,12 @@ class Keys:
 
 
 def survivors_digest(setup: Setup, survivors: Iterable[ClientId]) -> bytes:
-    """What the consistency round signs: this set of survivors in this round."""
-    return fingerprint("secagg-survivors", setup.round_id, encode_set(setup, survivors))
+    """What the consistency round signs: this set of survivors in this round, of this cohort in this order.
+
+    The bitmap alone would not do: a server that tells two clients two orders could have both sign the same bits for two
+    different sets. So `setup.digest` is signed with it, which also says that both believe in the same threshold.
+    """
+    return fingerprint("secagg-survivors", setup.digest, encode_set(setup, survivors))
 
 
 # --- client to server ------------------------------------------------------------------------------------------------
@@ -95,7 +101,7 @@ def encode_shares(setup: Setup, sender: ClientId, commitment: bytes, boxes: dict
 
 def decode_shares(setup: Setup, message: bytes) -> tuple[ClientId, bytes, dict[ClientId, bytes]]:
     sender, commitment, boxes = _body(setup, message, "secagg-shares", 3)
-    return _id(sender), _bytes(commitment, DIGEST), _to_dict(boxes)
+    return _id(sender), _bytes(commitment, DIGEST), _to_dict(boxes, BOX)
 
 
 def encode_masked(setup: Setup, sender: ClientId, vector: RingVector) -> bytes:
@@ -204,7 +210,7 @@ def _body(setup: Setup, message: bytes, kind: str, count: int) -> list[Any]:
     body = _list(unframe(message, kind))
     if len(body) != count + 1:
         raise WireError(f"a {kind} message has {count + 1} fields, not {len(body)}")
-    if body[0] != setup.round_id:
+    if _bytes(body[0], ROUND_ID_BYTES) != setup.round_id:
         raise WireError(f"a {kind} message of another round: replayed, or misrouted")
     return body[1:]
 

@@ -1,6 +1,7 @@
 """The server's half of a round: it relays, it sums, and it opens exactly the secrets that the sum needs.
 
-It is written as an honest server; what a lying one could gain is the clients' business (client.py). The five stages are
+It is written as an honest server; what a lying one could gain is the clients' business (client.py). It believes the sender's
+name in a message: lines between a client and its server are authentic, as TLS makes them. The five stages are
 advertise → share → upload → consistency → unmask; each `close_…` ends one and returns what to send to whom.
 """
 
@@ -16,7 +17,7 @@ from ..core import ClientId
 from ..wire.ring import RingVector, reduce_ring, ring_dtype
 from . import messages as wire
 from .graph import Setup, components
-from .masking import add_mask, agree, commitment, pair_seed, private_key, public_bytes, signature_ok
+from .masking import add_mask, agree, commitment, pair_seed, private_key, public_bytes, signature_ok, usable
 from .messages import SERVER, Abort, Keys, Refused
 from .shamir import LIMBS, reconstruct_keys
 
@@ -56,6 +57,12 @@ class SecureServer:
             self._directory[keys.client], keys.digest(self.setup), keys.signature
         ):
             raise Refused(f"the keys of {keys.client!r} are not signed by {keys.client!r}")
+        # The clients check both again, and leave: the round would die of one client's keys.
+        taken = {key for other in self.keys.values() for key in (other.cipher, other.mask)}
+        if len(taken | {keys.cipher, keys.mask}) < len(taken) + 2:
+            raise Refused(f"{keys.client!r} advertises one key twice, or the key of another client")
+        if not (usable(keys.cipher) and usable(keys.mask)):
+            raise Refused(f"a public key of {keys.client!r} forces a secret that everybody knows")
         self.keys[keys.client] = keys
 
     def close_advertise(self) -> Outgoing:

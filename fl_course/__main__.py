@@ -1,5 +1,17 @@
-"""`python -m fl_course` is the command `fl-course`."""
+"""`python -m fl_course` is the command `fl-course`. The doctor is called first: it must work where other packages do not."""
 
-from .workbook.commands.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    if sys.argv[1:] == ["doctor"]:
+        from .workbook.commands import doctor
+
+        sys.exit(doctor.main())
+    from .workbook.commands import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

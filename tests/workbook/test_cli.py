@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from workbook_fixtures import built, write_notebook
 
 from fl_course.workbook.commands import cli, doctor, export, kernels, parameters, places, sweep
+from fl_course.workbook.commands.doctor import PACKAGE
 from fl_course.workbook.grading.cards import RESULT_MIME
 
 PARAMETERS = "epsilon: float = 2.0  # privacy budget\nrounds: int = 3\nname: str = 'a'\nfast = True\nsizes: list = [1]"
@@ -205,12 +209,12 @@ def test_a_page_that_would_load_from_the_network_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_doctor(run, monkeypatch):
-    monkeypatch.setattr(places, "course", built)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     code, said = run("doctor")
-    assert f"runs {sys.executable}" in said
+    assert f"{sys.executable} runs {PACKAGE / '__init__.py'}" in said
+    assert "ok    widget: drawn" in said
     assert code == 0, said
-    monkeypatch.setattr(doctor, "_kernel", lambda: iter([doctor.Finding("kernel", "dead", "install it again")]))
+    monkeypatch.setattr(doctor, "_kernel_runs", lambda: iter([doctor.Finding("kernel", "dead", "install it again")]))
     code, said = run("doctor")
     assert code == 1
     assert "WRONG kernel: dead" in said
@@ -222,10 +226,93 @@ def test_a_look_that_fails_is_a_finding(monkeypatch):
         raise OSError("no such thing")
         yield
 
-    for look in ("_packages", "_threads", "_places", "_loopback", "_kernel"):
+    for look in ("_kernel_found", "_packages", "_threads", "_places", "_loopback", "_kernel_runs", "_page"):
         monkeypatch.setattr(doctor, look, broken)
     findings = list(doctor.examine())
-    assert [finding.ok for finding in findings] == [True, False, False, False, False, False]
+    assert [finding.ok for finding in findings] == [True] + [False] * 7
+
+
+BREAKABLE = ["anywidget", "ipywidgets", "papermill", "jupytext", "matplotlib", "dp_accounting", "jupyterlab"]
+
+
+@pytest.mark.parametrize("broken", BREAKABLE)
+def test_a_package_that_is_installed_and_broken_is_found(broken, tmp_path, monkeypatch):
+    """Metadata cannot tell. Every other package is taken for granted here, which saves the time to import it."""
+    (tmp_path / f"{broken}.py").write_text("raise ImportError('half of it is missing')")
+    for name in {doctor.MODULES.get(name, name.replace("-", "_")) for name, _ in doctor.requirements()} - {broken}:
+        (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "lab_python", lambda: sys.executable)
+    wrong = [finding for finding in doctor._packages() if not finding.ok]
+    assert [finding.subject.replace("-", "_") for finding in wrong] == [broken]
+    assert "half of it is missing" in wrong[0].found
+    assert "pip install --force-reinstall" in wrong[0].mend
+
+
+def test_a_package_that_kills_python_is_named(tmp_path, monkeypatch):
+    for name in {doctor.MODULES.get(name, name.replace("-", "_")) for name, _ in doctor.requirements()}:
+        (tmp_path / f"{name}.py").write_text("import os; os._exit(3)" if name == "scipy" else "")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "lab_python", lambda: sys.executable)
+    found = {finding.subject: finding.found for finding in doctor._packages()}
+    assert "Python died" in found["scipy"]
+    assert "the package before it ended Python" in found["torch"]
+
+
+@pytest.mark.slow
+def test_the_doctor_needs_neither_torch_nor_rich_nor_typer(tmp_path):
+    for name in ("torch", "rich", "typer"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('gone')")
+    environment, options = {**os.environ, "PYTHONPATH": str(tmp_path)}, {"capture_output": True, "text": True, "check": False}
+    said = subprocess.run([sys.executable, doctor.__file__], env=environment, timeout=300, **options)
+    for name in ("torch", "rich", "typer"):
+        assert re.search(rf"WRONG {name}: .*ImportError: gone", said.stdout), said.stdout + said.stderr
+    assert said.returncode == 1
+    imported = subprocess.run([sys.executable, "-c", "import fl_course"], env=environment, **options)
+    assert "torch is missing or broken (gone); what to do, says: python" in imported.stderr
+
+
+def test_a_foreign_kernel_that_wins_is_named(tmp_path, monkeypatch):
+    other = tmp_path / "kernels" / "python3" / "kernel.json"
+    other.parent.mkdir(parents=True)
+    other.write_text(json.dumps({"argv": ["/other/bin/python", "-m", "ipykernel"], "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    (finding,) = doctor._kernel_found()
+    assert "/other/bin/python" in finding.found
+    assert str(other.parent) in finding.mend
+    assert doctor.lab_python() == "/other/bin/python"
+
+
+def test_nothing_to_check_or_export_is_no_success(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "course", lambda: tmp_path)
+    assert run("check") == (2, "fl-course: there is nothing to check: no notebooks here\n")
+    assert run("export") == (2, "fl-course: there is nothing to export: no notebooks here\n")
+
+
+def test_a_folder_that_happens_to_be_called_notebooks_is_not_the_course(run, tmp_path):
+    write_notebook(tmp_path / "notebooks" / "01_mine.ipynb", "1 / 0")
+    assert places.here() == places.course()
+    shutil.copy(built() / "notebooks" / "99_tiny.ipynb", tmp_path / "notebooks")
+    assert places.here() == tmp_path
+
+
+def test_a_parameter_that_is_given_twice_is_refused(run, notebook):
+    code, said = run("run", notebook, "-p", "rounds", "3", "-p", "rounds", "4")
+    assert code == 2
+    assert "'rounds' is given twice" in said
+
+
+def test_a_sweep_says_which_points_failed_and_why(run, tmp_path):
+    claim = "assert rounds < 2, 'the claim did not reproduce'"
+    bad = write_notebook(tmp_path / "bad.ipynb", claim, REPORT, parameters=PARAMETERS)
+    code, said = run("sweep", bad, "-p", "rounds", "3,4", "--jobs", "1", "--out", "out")
+    assert code == 1
+    assert "2 of 2 failed" in said
+    assert "the claim did not reproduce" in said
+    assert "must end a cell" not in said
+    code, said = run("sweep", bad, "-p", "rounds", "1,4", "--jobs", "1", "--out", "out")
+    assert code == 1
+    assert re.search(r"Not in the table, it failed: rounds = 4: .*did not reproduce", said)
 
 
 def test_the_kernel_is_this_interpreter_whatever_is_installed(tmp_path, monkeypatch):

@@ -92,9 +92,12 @@ def sweep(
     for point, outcome in sweeping.run_points(path, points, jobs):
         label = ", ".join(f"{name} = {value}" for name, value in point.parameters.items())
         say(f"{label}: {outcome.seconds:.1f} s, {outcome.error or 'ok'}")
-        failures += [] if outcome.ok else [label]
+        failures += [] if outcome.ok else [f"{label}: {outcome.error}"]
     rows = sweeping.gather(points)
     swept = list(points[0].parameters)
+    if not rows:
+        say(f"No point ran through: {len(failures)} of {len(points)} failed. The first: {failures[0]}")
+        raise typer.Exit(1)
     if not any(set(row) - set(swept) for row in rows):
         say("No numbers: the notebook must end a cell with fl_course.workbook.report(name=number).")
         raise typer.Exit(1)
@@ -103,6 +106,8 @@ def sweep(
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table(path.stem, columns, [tuple(number(row.get(name, "")) for name in columns) for row in rows])
     say(f"Table: {out / path.stem}.csv  Figure: {out / path.stem}.png")
+    for failure in failures:
+        say(f"Not in the table, it failed: {failure}")
     raise typer.Exit(int(bool(failures)))
 
 
@@ -115,6 +120,8 @@ def check(names: Names = None) -> None:
     from . import places, validate
 
     paths = places.resolve(names) if names else places.notebooks("notebooks", "solutions")
+    if not paths:
+        refuse("there is nothing to check: no notebooks here")
     verdicts = []
     for path in paths:
         verdicts.append(validate.validate(path))
@@ -134,6 +141,8 @@ def export(names: Names = None, out: Annotated[Path, OUT] = Path("reports/html")
     from . import places
 
     paths = places.resolve(names) if names else places.notebooks()
+    if not paths:
+        refuse("there is nothing to export: no notebooks here")
     pages = [exporting.to_html(path, out / f"{path.stem}.html").name for path in paths]
     say(f"{len(pages)} pages: {exporting.index_page([(page, '') for page in pages], out / 'index.html')}")
 

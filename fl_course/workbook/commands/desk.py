@@ -97,15 +97,7 @@ def doctor() -> None:
     """
     from . import doctor as doctoring
 
-    wrong = 0
-    for finding in doctoring.examine():
-        wrong += not finding.ok
-        sign = "ok   " if finding.ok else "WRONG"
-        say(f"{sign} {finding.subject}: {finding.found}")
-        if not finding.ok:
-            say(f"      mend: {finding.mend}")
-    say(f"{wrong} to mend" if wrong else "All is well.")
-    raise typer.Exit(int(wrong > 0))
+    raise typer.Exit(doctoring.main())
 
 
 def test() -> None:

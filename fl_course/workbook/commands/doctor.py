@@ -1,11 +1,20 @@
-"""What is wrong with this installation, and how to mend it."""
+"""What is wrong with this installation, and how to mend it. Needs nothing but the standard library to begin with:
+
+    fl-course doctor            or, if that does not even start,            python path/to/doctor.py
+
+Metadata say what was installed, not whether it works. So every package is imported by the Python of the kernel that
+JupyterLab would start, that kernel runs a cell with a widget, and a page is made.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
+import re
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,10 +22,19 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from . import places
-from .kernels import NAME, own_kernel
-
+PACKAGE = Path(__file__).resolve().parents[2]
 SPACE = 500_000_000                                              # bytes that reports and a data cache may take
+MODULES = {"scikit-learn": "sklearn", "ipython": "IPython"}      # distributions whose module has another name
+OPTIONAL = ("nbval", "pytest")                                   # fl-course check and test need them
+CELL = """
+import sys
+import fl_course
+from fl_course.workbook.widgets import Chart, Explorer, Point, Slider
+explorer = Explorer(lambda n: iter([Point({"a": (1, n)})]), [Slider("n", 1, 2)], [Chart("a", x="x", y="y")], title="doctor")
+print(sys.executable)
+print(fl_course.__file__)
+print(sorted(explorer._repr_mimebundle_()[0]))
+"""
 
 
 @dataclass(frozen=True)
@@ -34,12 +52,15 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Look at everything, one finding after the other. A look that fails is a finding too."""
-    looks: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _packages, _threads, _places, _loopback, _kernel)
+    looks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        _python, _kernel_found, _packages, _threads, _places, _loopback, _kernel_runs, _page,
+    )  # fmt: skip
     for look in looks:
         try:
             yield from look()
         except Exception as error:
-            yield Finding(look.__name__.strip("_"), f"{type(error).__name__}: {error}", "this should work, see there")
+            said = " ".join(str(error).split())[-300:]
+            yield Finding(look.__name__.strip("_"), f"{type(error).__name__}: {said}", "mend what is named above first")
 
 
 def _python() -> Iterator[Finding]:
@@ -49,37 +70,90 @@ def _python() -> Iterator[Finding]:
     yield Finding("Python", found, "install Python 3.11 or newer" if old else "")
 
 
-def _packages() -> Iterator[Finding]:
-    from packaging.requirements import Requirement
+# --- the kernel that Lab would start ---------------------------------------------------------------------------------
 
-    for line in metadata.requires("fl-course") or []:
-        wanted = Requirement(line)
-        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            version = metadata.version(wanted.name)
-        except metadata.PackageNotFoundError:
-            yield Finding(wanted.name, "missing", f'python -m pip install "{wanted.name}{wanted.specifier}"')
-            continue
-        fits = wanted.specifier.contains(version, prereleases=True)
-        yield Finding(wanted.name, version, "" if fits else f'python -m pip install "{wanted.name}{wanted.specifier}"')
+
+def lab_python() -> str:
+    """The interpreter of the kernel "python3" as JupyterLab finds it; ours, if it says only "python", or if Jupyter is broken."""
     try:
-        yield Finding("nbval", metadata.version("nbval"))
-    except metadata.PackageNotFoundError:
-        yield Finding("nbval", "not installed: `fl-course check` and `test` need it; python -m pip install nbval")
+        from jupyter_client.kernelspec import KernelSpecManager
+
+        program = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    except Exception:
+        return sys.executable
+    return program if os.path.isabs(program) else sys.executable
+
+
+def _kernel_found() -> Iterator[Finding]:
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    spec = KernelSpecManager().get_kernel_spec("python3")
+    python = lab_python()
+    mine = os.path.dirname(python) == os.path.dirname(sys.executable)
+    mend = f"another Python's kernel wins: remove the folder {spec.resource_dir}, or start JupyterLab by `fl-course lab`"
+    yield Finding("kernel for JupyterLab", f"{python} (from {spec.resource_dir})", "" if mine else mend)
+
+
+def requirements() -> Iterator[tuple[str, str]]:
+    """(name, what is asked for) of everything that the course needs, as its own metadata say."""
+    for line in metadata.requires("fl-course") or []:
+        if "extra ==" not in line:
+            name = re.match(r"[\w.-]+", line)
+            assert name is not None
+            yield name.group(), line[name.end() :].partition(";")[0].strip()
+
+
+def _packages() -> Iterator[Finding]:
+    """Each is imported by Lab's Python, one after the other in one process: if that dies, the last name says where."""
+    wanted = {name: (asked, MODULES.get(name, name.replace("-", "_"))) for name, asked in requirements()}
+    program = (
+        "import importlib, sys, warnings; warnings.simplefilter('ignore')\n"
+        "for name in sys.argv[1:]:\n"
+        "    print(name, end=' ', flush=True)\n"
+        "    try: importlib.import_module(name); said = 'ok'\n"
+        "    except BaseException as error: said = type(error).__name__ + ': ' + ' '.join(str(error).split())[:200]\n"
+        "    print(said, flush=True)\n"
+    )
+    names = [module for _, module in wanted.values()]
+    said = subprocess.run([lab_python(), "-c", program, *names], capture_output=True, text=True, timeout=300, check=False)
+    answers = dict(line.partition(" ")[::2] for line in said.stdout.splitlines())
+    for name, (asked, module) in wanted.items():
+        install = f'python -m pip install --force-reinstall "{name}{asked}"'
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield Finding(name, "missing", f'python -m pip install "{name}{asked}"')
+            continue
+        answer = answers.get(module, "not tried: the package before it ended Python").strip()
+        if answer != "ok":
+            yield Finding(name, f"{version}, but it cannot be imported: {answer or 'Python died'}", install)
+        elif not _fits(asked, version):
+            yield Finding(name, f"{version}, asked for is {asked}", install)
+        else:
+            yield Finding(name, version)
+    for name in OPTIONAL:
+        there = importlib.util.find_spec(name) is not None
+        missing = f"not installed: `fl-course check` and `test` need it; python -m pip install {name}"
+        yield Finding(name, metadata.version(name) if there else missing)
+
+
+def _fits(asked: str, version: str) -> bool:
+    try:
+        from packaging.specifiers import SpecifierSet
+    except ImportError:
+        return True                                              # said by its own line
+    return SpecifierSet(asked).contains(version, prereleases=True)
 
 
 def _threads() -> Iterator[Finding]:
-    import torch
-
-    asked, threads = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
+    asked = os.environ.get("OMP_NUM_THREADS")
     mend = "set OMP_NUM_THREADS=1 before you start Python: small steps are far slower on several threads"
-    found = f"{threads} of {os.cpu_count()} (OMP_NUM_THREADS={asked or 'not set'}); fl-course runs notebooks with 1"
+    found = f"OMP_NUM_THREADS={asked or 'not set'}, {os.cpu_count()} processors; fl-course runs notebooks with 1"
     yield Finding("threads", found, mend if asked not in (None, "1") else "")
 
 
 def _places() -> Iterator[Finding]:
-    root = places.course()
+    root = PACKAGE.parent if (PACKAGE.parent / "source").is_dir() else PACKAGE / "course"
     count = len(list((root / "notebooks").glob("*.ipynb")))
     mend = "" if count else "build them: python tools/build_notebooks.py"
     yield Finding("notebooks", f"{count} in {root / 'notebooks'}", mend)
@@ -100,14 +174,51 @@ def _loopback() -> Iterator[Finding]:
     yield Finding("loopback", "connections to 127.0.0.1 work")
 
 
-def _kernel() -> Iterator[Finding]:
+# --- does it work together? ------------------------------------------------------------------------------------------
+
+
+def _kernel_runs() -> Iterator[Finding]:
+    """The kernel as JupyterLab would start it runs a cell that makes a widget."""
     import nbformat
     from nbclient import NotebookClient
 
-    node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import sys, fl_course\nprint(sys.executable)")])
-    with own_kernel() as folder:
-        NotebookClient(node, kernel_name=NAME, timeout=60, resources={"metadata": {"path": str(folder)}}).execute()
-    said = node.cells[0].outputs[0].text.strip()
-    right = said == sys.executable
-    mend = "" if right else "install the kernel again: python -m pip install --force-reinstall ipykernel"
-    yield Finding("kernel", f"runs {said}", mend)
+    node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(node, kernel_name="python3", timeout=120, resources={"metadata": {"path": folder}}).execute()
+    said = "".join(output.get("text", "") for output in node.cells[0].outputs if output.output_type == "stream")
+    if len(said.split()) < 3:
+        yield Finding("kernel", f"ran a cell and said only {said!r}", "mend the packages named above first")
+        return
+    python, package, bundle = said.strip().splitlines()[-3:]
+    right = Path(package).parent == PACKAGE
+    mend = "" if right else "another copy of fl_course is found first: uninstall it there, or start JupyterLab by `fl-course lab`"
+    yield Finding("kernel", f"{python} runs {package}", mend)
+    picture = "image/png" in bundle and "widget-view" in bundle
+    yield Finding("widget", "drawn, with its picture" if picture else f"draws only {bundle}",
+                  "" if picture else "python -m pip install --force-reinstall anywidget ipywidgets")  # fmt: skip
+
+
+def _page() -> Iterator[Finding]:
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    cell = nbformat.v4.new_markdown_cell("# It works: $x^2$")
+    page, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    mend = "" if "It works" in page else "python -m pip install --force-reinstall nbconvert"
+    yield Finding("page", f"{len(page):,} characters of HTML", mend)
+
+
+def main() -> int:
+    """Print what was found; 1 if something is to be mended."""
+    wrong = 0
+    for finding in examine():
+        wrong += not finding.ok
+        print(f"{'ok   ' if finding.ok else 'WRONG'} {finding.subject}: {finding.found}", flush=True)
+        if not finding.ok:
+            print(f"      mend: {finding.mend}", flush=True)
+    print(f"{wrong} to mend" if wrong else "All is well.")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -42,11 +42,16 @@ def inspect(path: Path) -> dict[str, Parameter]:
 def choose(paths: Iterable[Path], asked: Iterable[tuple[str, str]]) -> dict[Path, dict[str, Any]]:
     """What each notebook is to be run with: of the (name, text) pairs those that it has, with the right type.
 
-    Raises BadParameter if a value has the wrong type, or if none of the notebooks has a parameter of that name.
+    Raises BadParameter if a value has the wrong type, if none of the notebooks has a parameter of that name, or
+    if one is given twice.
     """
     known = {path: inspect(path) for path in paths}
     chosen: dict[Path, dict[str, Any]] = {path: {} for path in known}
+    seen: set[str] = set()
     for name, text in asked:
+        if name in seen:
+            raise BadParameter(f"parameter {name!r} is given twice; for several values: fl-course sweep … -p {name} 1,2,4")
+        seen.add(name)
         if not any(name in parameters for parameters in known.values()):
             allowed = "; ".join(f"{path.name}: {listing(parameters)}" for path, parameters in known.items())
             raise BadParameter(f"no parameter {name!r}. Allowed: {allowed}")

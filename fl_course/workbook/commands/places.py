@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -35,8 +36,16 @@ def sanitize_file() -> Path:
 
 
 def here() -> Path:
-    """The reader's own copy if the current folder is one, else the course."""
-    return Path.cwd() if (Path.cwd() / "notebooks").is_dir() else course()
+    """The reader's own copy if the current folder is one, else the course. Any other folder called notebooks/ is not ours."""
+    return Path.cwd() if any(map(is_ours, (Path.cwd() / "notebooks").glob("[0-9]*.ipynb"))) else course()
+
+
+def is_ours(notebook: Path) -> bool:
+    """Whether the course's builder wrote this notebook: it leaves the fingerprint of the source in the metadata."""
+    try:
+        return "fl_course" in json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def notebooks(*folders: str) -> list[Path]:

@@ -36,7 +36,9 @@ from .data.sources import digits, mnist, synthetic
 from .drift.methods import FedDyn, FedNova, FedProx, Scaffold, Stragglers
 from .drift.quadratics import Bowls, two_bowls
 from .engine.local import LocalSGD
-from .engine.models import ConvNet, Dense, Model, Wrapped, logistic, mlp
+from .engine.losses import BinaryCrossEntropy, CrossEntropy, SquaredError
+from .engine.models import ConvNet, Dense, Model, logistic, mlp
+from .engine.wrapped import Wrapped
 from .federation.aggregation import Discount, WeightedMean
 from .federation.checkpoint import CheckpointError, load, save
 from .federation.coordinator import Coordinator

@@ -3,16 +3,16 @@
 A model is one flat vector (d,). A cohort's models are the rows of theta (n, d); `layers(theta)` cuts it into named
 views (n, *shape), and `logits` maps inputs (n, b, *features) to (n, b, classes): row k meets only the parameters of
 row k. Therefore the gradient of the *sum* of all losses is, row by row, each client's own gradient. One client is n = 1.
+(The word logits comes from classification; a model with another `loss` answers with whatever that loss reads.)
 
 An example must not meet the others of its batch either: a batch that is not full is padded with examples of weight 0.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +20,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core import Vector
+from ..data.federated import FederatedData
+from .losses import USUAL, Loss, check_loss
 
 Layers = dict[str, Tensor]
-LENT = threading.Lock()            # functional_call puts other parameters into the module meanwhile: one thread at a time
+
+
+def describe_model(model: Any) -> str:
+    """The repr of a model: its fields, without the loss if it is the usual one."""
+    told = [field.name for field in fields(model) if field.repr and (field.name != "loss" or model.loss != USUAL)]
+    return f"{type(model).__qualname__}({', '.join(f'{name}={getattr(model, name)!r}' for name in told)})"
 
 
 class Model:
     """Abstract. A model says its parameter shapes, its first values, and its forward pass for a whole cohort.
 
+    loss: what training makes small, see losses.py.
     alone: training always takes its clients one by one, n = 1. The kernels of convolutions choose another algorithm for
     another number of groups, which moves more than last digits, and grouping gains next to nothing.
     """
 
+    loss: Loss = USUAL
     alone = False
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -60,9 +69,24 @@ class Model:
         return None
 
     def losses(self, layers: Layers, x: Tensor, y: Tensor) -> Tensor:
-        """(n, b): the cross-entropy of each example, in nats. x: (n, b, *features), y: (n, b) int64."""
-        logits = self.logits(layers, x)
-        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+        """(n, b): the loss of each example. x: (n, b, *features); y: (n, b) int64 classes, or (n, b, k) float32 numbers."""
+        return self.loss.each(self.logits(layers, x), y)
+
+    def check(self, data: FederatedData) -> None:
+        """Raise ValueError if it cannot take these examples, or its loss cannot compare its answers with their targets.
+
+        One example goes through a model of zeros.
+        """
+        try:
+            outputs = self.predict(np.zeros(self.dim, np.float32), data.x[:1])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{self!r} cannot take the data's examples, which have shape {data.x.shape[1:]}: {reason}"
+            ) from error
+        if outputs.ndim != 2 or len(outputs) != 1:
+            raise ValueError(f"the model answers one example with numbers of shape {outputs.shape}; it must be (1, outputs)")
+        self.loss.check(outputs.shape[1], data)
 
     @property
     def dim(self) -> int:
@@ -87,8 +111,8 @@ class Model:
     @torch.no_grad()
     def predict(self, params: Vector, x: np.ndarray, chunk: int = 2048) -> np.ndarray:
         """Logits (N, classes) of one model (d,) for inputs x (N, *features), in the precision of the model."""
-        theta = torch.tensor(params).unsqueeze(0)
-        layers, inputs = self.layers(theta), torch.tensor(x, dtype=theta.dtype)
+        theta = torch.tensor(params, device="cpu").unsqueeze(0)
+        layers, inputs = self.layers(theta), torch.tensor(x, dtype=theta.dtype, device="cpu")
         parts = [self.logits(layers, part.unsqueeze(0))[0] for part in inputs.split(chunk)]
         return torch.cat(parts).numpy()
 
@@ -98,8 +122,11 @@ class Dense(Model):
     """Fully connected layers of the given sizes with ReLU between them. No hidden layer: logistic regression."""
 
     sizes: tuple[int, ...]
+    loss: Loss = USUAL
+    __repr__ = describe_model
 
     def __post_init__(self) -> None:
+        check_loss(self.loss)
         if len(self.sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in self.sizes):
             raise ValueError(f"sizes = {self.sizes!r}; they must be positive whole numbers: inputs, hidden …, classes")
 
@@ -119,14 +146,20 @@ class Dense(Model):
         return h
 
 
-def logistic(inputs: int, classes: int) -> Dense:
-    """Multinomial logistic regression: d = (inputs + 1)·classes."""
-    return Dense((inputs, classes))
+def logistic(inputs: int, classes: int, loss: Loss = USUAL) -> Dense:
+    """Multinomial logistic regression: d = (inputs + 1)·classes. With loss=SquaredError() it is linear regression."""
+    return Dense((inputs, classes), loss)
 
 
-def mlp(*sizes: int) -> Dense:
+def mlp(*sizes: int, loss: Loss = USUAL) -> Dense:
     """mlp(784, 64, 10): 784 inputs, 64 hidden units, 10 classes. McMahan et al.'s 2NN is mlp(784, 200, 200, 10)."""
-    return Dense(sizes)
+    return Dense(sizes, loss)
+
+
+def is_softmax_network(model: Model) -> bool:
+    """Whether the gradient at the last layer is softmax - onehot, through nothing but dense layers and ReLU: the steps that
+    the fused engine and DP-SGD have written out."""
+    return type(model) is Dense and model.loss == USUAL
 
 
 @dataclass(frozen=True)
@@ -143,9 +176,12 @@ class ConvNet(Model):
     channels: int = 1
     widths: tuple[int, ...] = (16, 32)
     groups: int = 4
+    loss: Loss = USUAL
     alone = True
+    __repr__ = describe_model
 
     def __post_init__(self) -> None:
+        check_loss(self.loss)
         numbers = (self.side, self.classes, self.channels, self.groups, *self.widths)
         if not self.widths or any(not isinstance(number, int) or number < 1 for number in numbers):
             raise ValueError(f"side, classes, channels, groups and widths must be positive whole numbers, not {self}")
@@ -190,52 +226,3 @@ class ConvNet(Model):
             h = F.max_pool2d(h.relu(), 2)                                                         # (b, n·width, s/2, s/2)
         h = h.unflatten(1, (n, -1)).flatten(2).transpose(0, 1)                                    # (n, b, features)
         return torch.baddbmm(layers["head.bias"].unsqueeze(1), h, layers["head.weight"].transpose(1, 2))
-
-
-@dataclass(frozen=True)
-class Wrapped(Model):
-    """Any torch.nn.Module that maps (b, *features) to (b, classes), run for a whole cohort by torch.func.
-
-    The module's present parameters are the initial model, and all of them are trained, as float32. Refused: batch norm,
-    where the examples of a batch meet; anything else that keeps buffers, which have no place in a parameter vector; and
-    active dropout, which would draw from torch's global generator.
-    """
-
-    module: torch.nn.Module = field(repr=False)
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        for part in self.module.modules():
-            if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
-                raise ValueError(f"{part} mixes the examples of a batch, and its running statistics are not part of the "
-                                 "model vector; use GroupNorm or LayerNorm")
-            if isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
-                raise ValueError(f"{part} draws from torch's global generator, so runs would not repeat; remove it")
-        if buffers := [name for name, _ in self.module.named_buffers()]:
-            raise ValueError(f"the module keeps buffers ({', '.join(buffers[:3])}), which are not part of the model "
-                             "vector and would not be averaged; make them constants or parameters")
-        parameters = list(self.module.parameters())
-        if not parameters:
-            raise ValueError(f"{self.module} has no parameters to train")
-        object.__setattr__(self, "name", self.name or type(self.module).__name__)
-        object.__setattr__(self, "alone", any(p.dim() > 2 for p in parameters))       # kernels of convolutions
-
-    def single(self) -> torch.nn.Module | None:
-        if type(self) is not Wrapped:
-            return None
-        with LENT:
-            return copy.deepcopy(self.module).requires_grad_()
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(p.shape) for name, p in self.module.named_parameters()}
-
-    def init(self, rng: np.random.Generator) -> Vector:
-        flat = torch.cat([p.detach().flatten() for p in self.module.parameters()])
-        return flat.to(torch.float32).numpy().copy()
-
-    def logits(self, layers: Layers, x: Tensor) -> Tensor:
-        def one_client(parameters: Layers, batch: Tensor) -> Tensor:
-            return torch.func.functional_call(self.module, parameters, (batch,))
-
-        with LENT:
-            return torch.func.vmap(one_client)(layers, x)

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..core import Task, Vector
@@ -24,6 +23,7 @@ from ..data.federated import FederatedData
 from ..federation.interfaces import Correction
 from .batches import Plan, client_keys, plan_batches, round_key, splitmix, width
 from .local import LocalSGD
+from .losses import Loss
 from .models import Model
 
 
@@ -37,9 +37,9 @@ def stack(tasks: Sequence[Task], vectors: Sequence[Vector | None]) -> np.ndarray
 
 def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor, plan: Plan, lr: float, how: LocalSGD,
                tasks: Sequence[Task]) -> Tensor:
-    """SGD for n clients, in place on theta (n, d). Returns the mean loss of each batch (S, n), in nats.
+    """SGD for n clients, in place on theta (n, d). Returns the mean loss of each batch (S, n).
 
-    x: (N, *features), y: (N,): the examples that plan.rows counts; anchor: (n, d), where the clients began.
+    x: (N, *features), y: (N,) or (N, k): the examples that plan.rows counts; anchor: (n, d), where the clients began.
     Step t moves the first plan.active[t] rows; the rows of clients that have finished stay untouched, bit for bit.
     """
     correction = how.correction or Correction()
@@ -49,7 +49,7 @@ def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor
     velocity = torch.zeros_like(theta)
     weight = torch.from_numpy(plan.weight).to(theta.dtype)
     index = torch.from_numpy(plan.rows)
-    losses = torch.zeros(plan.count.shape, dtype=theta.dtype)
+    losses = torch.zeros(plan.count.shape, dtype=theta.dtype, device="cpu")
     alive = -1
     for t, a in enumerate(plan.active):
         if a != alive:                                                             # views of the clients still at work
@@ -74,23 +74,25 @@ def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor
 
 
 class SingleEngine:
-    """Plain SGD for one client after the other with an ordinary module, (b, *features) -> (b, classes).
+    """Plain SGD for one client after the other with an ordinary module, (b, *features) -> (b, outputs).
 
     The cohort's tensors save nothing when a single step keeps the processor busy; this loop has the least around it.
+    Parameters that need no gradient stay what they are.
     """
 
-    def __init__(self, module: torch.nn.Module, dtype: torch.dtype = torch.float32) -> None:
-        self.module, self.parameters = module, list(module.parameters())
-        self.flat = torch.empty(sum(p.numel() for p in self.parameters), dtype=dtype)      # (d,)
+    def __init__(self, module: torch.nn.Module, loss: Loss, dtype: torch.dtype = torch.float32) -> None:
+        self.module, self.loss = module.to(dtype), loss
+        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
+        self.flat = torch.empty(sum(p.numel() for p in self.parameters), dtype=dtype, device="cpu")      # (d,)
         torch.nn.utils.vector_to_parameters(self.flat, self.parameters)            # the parameters are views of flat
 
     def train(self, theta: Tensor, x: Tensor, y: Tensor, plan: Plan, lr: float) -> Tensor:
-        """In place on theta (1, d). Returns the mean losses (S, 1), in nats. x, y, plan: as in train_rows."""
+        """In place on theta (1, d). Returns the mean losses (S, 1). x, y, plan: as in train_rows."""
         self.flat.copy_(theta[0])
         losses = []
         for t, count in enumerate(plan.count[:, 0]):
             rows = torch.from_numpy(plan.rows[t, 0, :count])
-            loss = F.cross_entropy(self.module(x[rows]), y[rows])
+            loss = self.loss.mean(self.module(x[rows]), y[rows])
             gradients = torch.autograd.grad(loss, self.parameters)
             with torch.no_grad():
                 for parameter, gradient in zip(self.parameters, gradients, strict=True):

@@ -31,7 +31,7 @@ from .cohort import Part, Planner
 from .correction import Affine
 from .fused import DenseEngine, padded
 from .local import LocalSGD
-from .models import Dense, Model
+from .models import Model, is_softmax_network
 from .sgd import SingleEngine, stack, train_rows
 
 
@@ -43,30 +43,33 @@ class Trainer:
     model: Model
     data: FederatedData
     x: Tensor = field(init=False, repr=False)               # (N, *features)
-    y: Tensor = field(init=False, repr=False)               # (N,)
+    y: Tensor = field(init=False, repr=False)               # (N,) classes, or (N, k) numbers
     fused: DenseEngine | None = field(init=False, repr=False)
     planner: Planner = field(init=False, repr=False)
     pool: ThreadPoolExecutor | None = field(init=False, repr=False)
     mine: threading.local = field(init=False, repr=False)   # each thread's own SingleEngine
     spare: np.ndarray | None = field(default=None, init=False, repr=False)
 
+    @torch.inference_mode(False)                            # or autograd could not read them
     def __post_init__(self) -> None:
         x, y = (np.require(part, requirements=["C", "W"]) for part in (self.data.x, self.data.y))   # as torch needs it
         self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
         affine = isinstance(self.how.correction, Affine | None)
-        dense = type(self.model) is Dense and affine and self.how.engine == "auto"
+        dense = is_softmax_network(self.model) and affine and self.how.engine == "auto"
         self.fused = DenseEngine(self.model.sizes, self.x, self.y) if dense else None                # type: ignore[attr-defined]
         self.planner = Planner(self.how, self.model, self.data, self.fused)
         self.mine, self.pool = threading.local(), None
         if self.how.threads > 1:                               # a new thread would use as many of torch's as there are cores
             self.pool = ThreadPoolExecutor(self.how.threads, "train", torch.set_num_threads, (torch.get_num_threads(),))
 
+    @torch.inference_mode(False)                            # whatever the caller has switched off
+    @torch.enable_grad()
     def train(self, tasks: Sequence[Task]) -> list[Update]:
         """Train every task from the model that it was handed. Returns the updates in the order of the tasks."""
         if self.how.private is not None:
             return self.how.private.train(tasks, self)
         anchors = {id(task.server.params): task.server.params for task in tasks}                    # usually one
-        models = {key: torch.tensor(params) for key, params in anchors.items()}
+        models = {key: torch.tensor(params, device="cpu") for key, params in anchors.items()}
         changes, parts, done = self._rows(len(tasks)), [], 0
         for part in self.planner.parts(tasks):
             parts.append((part, changes[done : done + len(part.tasks)]))
@@ -85,7 +88,7 @@ class Trainer:
         return [updates[i] for i in range(len(tasks))]
 
     def execute(self, part: Part, anchor: Tensor, out: Tensor) -> Tensor:
-        """Train the clients of a part from anchor (n, d); out (n, d): their changes. Returns mean losses (S, n), in nats."""
+        """Train the clients of a part from anchor (n, d); out (n, d): their changes. Returns mean losses (S, n)."""
         if self.fused is not None:
             pull, constant = self._affine(part.tasks, anchor)
             decay = self.how.weight_decay + pull
@@ -133,7 +136,7 @@ class Trainer:
             return None
         if not hasattr(self.mine, "single"):
             module = self.model.single()
-            self.mine.single = None if module is None else SingleEngine(module)
+            self.mine.single = None if module is None else SingleEngine(module, self.model.loss)
         return self.mine.single
 
     def _affine(self, tasks: list[Task], anchor: Tensor) -> tuple[float, Tensor | None]:
@@ -152,6 +155,6 @@ class Trainer:
     def _full_gradient(self, task: Task) -> Vector:
         """(d,) of the client's mean loss over all its training examples, at the model that it was handed."""
         rows = torch.from_numpy(self.data.train[self.data.position(task.client)])
-        theta = torch.tensor(task.server.params)[None].requires_grad_()                # (1, d)
+        theta = torch.tensor(task.server.params, device="cpu")[None].requires_grad_()  # (1, d)
         loss = self.model.losses(self.model.layers(theta), self.x[rows][None], self.y[rows][None]).mean()
         return torch.autograd.grad(loss, theta)[0][0].numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from torch.nn import Module
 
 from ..data.federated import Dataset, FederatedData
 from ..engine.local import LocalSGD
@@ -32,10 +33,12 @@ def check_composition(experiment: Experiment) -> None:
             hint = f"; make one: {part.__name__}(…)" if isinstance(part, type) and issubclass(part, kind) else ""
             hint = "; it goes into LocalSGD(correction=…)" if isinstance(part, Correction) else hint
             hint = "; deal it to clients first: .partition(…)" if isinstance(part, Dataset) else hint
+            hint = "; wrap it: Wrapped(module)" if isinstance(part, Module) else hint
+            hint = "; make one and wrap it: Wrapped(Net(…))" if isinstance(part, type) and issubclass(part, Module) else hint
             raise TypeError(f"{name} must be of the kind {kind.__name__}, not {part!r}{hint}")
     if not isinstance(experiment.seed, int | np.integer) or experiment.seed < 0:
         raise ValueError(f"seed must be a whole number from 0, not {experiment.seed!r}")
-    _check_model(experiment.model, experiment.data)
+    experiment.model.check(experiment.data)
     experiment.schedule.check(experiment)
     experiment.selection.check(experiment)
     experiment.aggregation.check(experiment)
@@ -45,14 +48,3 @@ def check_composition(experiment: Experiment) -> None:
         experiment.training.private.check(experiment)
     for stage in experiment.pipeline:
         stage.check(experiment)
-
-
-def _check_model(model: Model, data: FederatedData) -> None:
-    """One example through a model of zeros: the shapes must fit."""
-    try:
-        logits = model.predict(np.zeros(model.dim, np.float32), data.x[:1])
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{model!r} cannot take the data's examples, which have shape {data.x.shape[1:]}: {reason}") from error
-    if logits.shape != (1, data.classes):
-        raise ValueError(f"the model answers with {logits.shape[1:]} numbers, the data has {data.classes} classes")

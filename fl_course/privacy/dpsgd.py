@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..core import ClientFailure, CompositionError, Task, Update, stream
 from ..engine.batches import client_keys, plan_batches, round_key, splitmix
-from ..engine.models import Dense, Model
+from ..engine.models import Dense, Model, is_softmax_network
 from ..engine.training import Trainer
 from ..federation.interfaces import Experiment, PrivateTraining
 from .accounting import RDP, Accountant, Event, Gaussian, Ledger, PoissonSampled, Repeated
@@ -118,7 +118,7 @@ def clipped_sum(model: Model, theta: Tensor, x: Tensor, y: Tensor, bound: float)
     """(d,): the gradients of the b examples x (b, *features), y (b,), each scaled down to L2 norm `bound`, summed."""
     if not len(x):
         return torch.zeros_like(theta)
-    if type(model) is Dense:
+    if isinstance(model, Dense) and is_softmax_network(model):
         return _ghost(model, theta, x, y, bound)
     grads = example_gradients(model, theta, x, y)                # (b, d)
     return _factors(grads.double().norm(dim=1), bound).to(grads.dtype) @ grads

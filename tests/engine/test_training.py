@@ -26,9 +26,10 @@ from fl_course.engine.batches import client_keys, plan_batches, round_key, split
 from fl_course.engine.correction import Affine
 from fl_course.engine.fused import DenseEngine, implicit_room
 from fl_course.engine.local import LocalSGD
-from fl_course.engine.models import ConvNet, Dense, Model, Wrapped, logistic, mlp
+from fl_course.engine.models import ConvNet, Dense, Model, logistic, mlp
 from fl_course.engine.sgd import SingleEngine, train_alone, train_rows
 from fl_course.engine.training import Trainer
+from fl_course.engine.wrapped import Wrapped
 from fl_course.federation.coordinator import Coordinator
 from fl_course.federation.evaluation import Evaluation, score
 from fl_course.federation.interfaces import Correction, Stage
@@ -210,7 +211,7 @@ def in_double(model: Model, data: FederatedData, how: LocalSGD, tasks: list[Task
             for lr in (0.5 * how.lr, how.lr):                          # buffers must not remember another run
                 dense.train(anchor, plan, lr, change, how.momentum, how.weight_decay, room=room)
         elif engine == "single":
-            SingleEngine(model.single().double(), torch.float64).train(theta, x, y, plan, how.lr)
+            SingleEngine(model.single(), model.loss, torch.float64).train(theta, x, y, plan, how.lr)
             change = theta - anchor
         else:
             train_rows(model, theta, anchor, x, y, plan, how.lr, how, group)

@@ -1,0 +1,304 @@
+"""Any torch module as a model: what trains, what stays the module's own, and where the promise ends, with the cure."""
+
+import re
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fl_course import Coordinator, FederatedData, FedProx, LocalSGD, Synchronous, logistic
+from fl_course.core import Server, Task, stream
+from fl_course.engine.losses import SquaredError
+from fl_course.engine.sgd import train_alone
+from fl_course.engine.training import Trainer
+from fl_course.engine.wrapped import Wrapped
+
+STEPS, WIDTH, CLASSES = 4, 3, 3
+
+
+def federation(shape=(STEPS, WIDTH), sizes=(9, 5, 12)) -> FederatedData:
+    rng, total = stream(0, "test-wrapped"), sum(sizes)
+    x, y = rng.standard_normal((total, *shape)).astype(np.float32), rng.integers(0, CLASSES, total)
+    train = tuple(np.split(np.arange(total), np.cumsum(sizes)[:-1]))
+    return FederatedData("test", x, y, CLASSES, tuple(range(len(sizes))), train, (np.arange(0),) * len(sizes), x[:7], y[:7])
+
+
+class Net(nn.Module):
+    """`forward` is a function of the parts, so that a test can say in a line what its module does."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self.how = forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.how(self, x)
+
+
+def made(build):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build()
+
+
+def recurrent(kind, **settings):
+    return made(lambda: Net(lambda self, x: self.head(self.cell(x)[0][:, -1]), cell=kind(WIDTH, 5, batch_first=True, **settings),
+                            head=nn.Linear(5, CLASSES)))  # fmt: skip
+
+
+class Cells(nn.Module):
+    """A recurrent network by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head = nn.LSTMCell(WIDTH, 5), nn.Linear(5, CLASSES)
+
+    def forward(self, x):
+        h = c = x.new_zeros(len(x), 5)
+        for step in x.unbind(1):
+            h, c = self.cell(step, (h, c))
+        return self.head(h)
+
+
+def branching(self, x):
+    h = self.first(x.flatten(1))
+    return self.second(h * 2 if float(h.detach().abs().max()) > 1e9 else h)
+
+
+def attention():
+    layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+    return Net(lambda self, x: self.head(self.body(self.up(x)).mean(1)), up=nn.Linear(WIDTH, 4), body=layer,
+               head=nn.Linear(4, CLASSES))
+
+
+MODULES = {
+    "LSTM": recurrent(nn.LSTM), "GRU": recurrent(nn.GRU), "RNN": recurrent(nn.RNN), "two LSTMs": recurrent(nn.LSTM, num_layers=2),
+    "both ways": made(lambda: Net(lambda self, x: self.head(self.cell(x)[0][:, -1]),
+                                  cell=nn.GRU(WIDTH, 3, batch_first=True, bidirectional=True), head=nn.Linear(6, CLASSES))),
+    "cells": made(Cells), "attention": made(attention),
+    "a branch": made(lambda: Net(branching, first=nn.Linear(12, 4), second=nn.Linear(4, CLASSES))),
+    "dense": made(lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, CLASSES))),
+}  # fmt: skip
+HOWS = {"plain": LocalSGD(lr=0.2, epochs=2, batch_size=4), "momentum": LocalSGD(lr=0.1, epochs=2, batch_size=4, momentum=0.5),
+        "FedProx": LocalSGD(lr=0.1, batch_size=4, correction=FedProx(0.3)),
+        "together": LocalSGD(lr=0.2, epochs=2, batch_size=4, engine="rows", together=3)}  # fmt: skip
+
+
+def tasks_of(model, data):
+    return [Task(client, Server(model.init(stream(0, "init")))) for client in data.ids]
+
+
+def updates_of(model, data, how):
+    return Trainer(how, model, data).train(tasks_of(model, data))
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("name", MODULES)
+def test_every_kind_of_module_trains_and_equals_the_slow_loop(name, how):
+    data, model = federation(), Wrapped(MODULES[name])
+    experiment = Coordinator(data, model, HOWS[how], Synchronous(1.0))
+    updates = updates_of(model, data, HOWS[how])
+    for task, update in zip(tasks_of(model, data), updates, strict=True):
+        assert update.delta.any()
+        np.testing.assert_allclose(update.delta, train_alone(model, task, data, HOWS[how]), rtol=0, atol=2e-6)
+    history = experiment.train(2)
+    assert history.records[-1].events == ()
+    assert np.isfinite(history.last("loss"))
+
+
+def test_the_reference_itself_equals_an_ordinary_torch_program():
+    """One full batch step of an LSTM by torch alone."""
+    data, module = federation(), MODULES["LSTM"]
+    model, mine = Wrapped(module), federation().train[0]
+    loss = F.cross_entropy(module(torch.tensor(data.x[mine])), torch.tensor(data.y[mine]))
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(module.parameters()))])
+    update = updates_of(model, data, LocalSGD(lr=0.5, batch_size=None))[0]
+    np.testing.assert_allclose(update.delta, -0.5 * gradient.numpy(), atol=1e-6)
+
+
+# --- what is the module's own ----------------------------------------------------------------------------------------------
+
+
+def backbone():
+    """A frozen half with batch norm that keeps its statistics, a constant buffer, and a head that is trained."""
+    body = nn.Sequential(nn.Linear(12, 6), nn.BatchNorm1d(6), nn.Tanh()).requires_grad_(False).eval()
+    body[1].running_mean += 0.3
+    net = Net(lambda self, x: self.head(self.body(x.flatten(1)) - self.offset), body=body, head=nn.Linear(6, CLASSES))
+    net.register_buffer("offset", torch.full((6,), 0.25))
+    return net
+
+
+def everything(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_what_is_frozen_stays_to_the_bit_and_does_not_travel(how):
+    module, data = made(backbone), federation()
+    before, model = everything(module), Wrapped(module)
+    assert model.dim == 6 * CLASSES + CLASSES
+    assert list(model.shapes()) == ["head.weight", "head.bias"]
+    history = Coordinator(data, model, HOWS[how], Synchronous(1.0)).train(3)
+    assert history.state.server.params.shape == (model.dim,)
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    for (name, p), (_, fresh) in zip(module.named_parameters(), made(backbone).named_parameters(), strict=True):
+        assert p.requires_grad == fresh.requires_grad, name
+    head = logistic(6, CLASSES)                                         # the same experiment on what the body makes of x
+    with torch.no_grad():
+        features = (module.body(torch.tensor(data.x).flatten(1)) - 0.25).numpy()
+    plain = FederatedData("features", features, data.y, CLASSES, data.ids, data.train, data.test, features[:7], data.y[:7])
+    alone = Coordinator(plain, head, HOWS[how], Synchronous(1.0))
+    expected = alone.train(3, alone.initial(model.init(stream(0)))).state.server.params
+    np.testing.assert_allclose(history.state.server.params, expected, atol=1e-5)
+
+
+def test_thawing_a_parameter_later_does_not_change_the_model():
+    module = made(backbone)
+    model = Wrapped(module)
+    module.requires_grad_(True)
+    assert model.dim == 6 * CLASSES + CLASSES
+    assert sum(p.numel() for p in model.single().parameters() if p.requires_grad) == model.dim
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_module_in_another_precision_is_trained_in_single_precision(dtype):
+    module = made(backbone).to(dtype)
+    data, model = federation(), Wrapped(module)
+    experiment = Coordinator(data, model, HOWS["plain"], Synchronous(1.0))
+    slow = train_alone(model, tasks_of(model, data)[0], data, HOWS["plain"])
+    np.testing.assert_allclose(updates_of(model, data, HOWS["plain"])[0].delta, slow, atol=1e-6)
+    assert np.isfinite(experiment.train(1).last("loss"))
+    assert {p.dtype for p in module.parameters()} == {dtype}
+
+
+# --- whatever the caller has switched --------------------------------------------------------------------------------------
+
+ELSEWHERE = {
+    "no gradients": lambda: torch.set_grad_enabled(False), "no_grad": torch.no_grad, "inference": torch.inference_mode,
+    "another device": lambda: torch.device("meta"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where", [*ELSEWHERE, "another dtype"])
+@pytest.mark.parametrize("how", ["plain", "FedProx", "together"])
+@pytest.mark.parametrize("build", ["dense", "LSTM", "softmax"])
+def test_training_works_whatever_torch_is_told_by_default(where, how, build):
+    def run():
+        model = logistic(12, CLASSES) if build == "softmax" else Wrapped(MODULES[build])
+        return Coordinator(federation(), model, HOWS[how], Synchronous(1.0)).train(2).state.server.params.tobytes()
+
+    expected = run()
+    with ExitStack() as stack:
+        if where in ELSEWHERE:
+            stack.enter_context(ELSEWHERE[where]())
+        else:
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float64)
+        assert run() == expected
+
+
+def test_the_convolutional_network_does_not_mind_the_default_dtype():
+    from fl_course import ConvNet
+
+    data = federation((16,))
+    run = lambda: Coordinator(data, ConvNet(4, CLASSES, widths=(4,)), HOWS["plain"], Synchronous(1.0)).train(2)  # noqa: E731
+    expected = run().state.server.params.tobytes()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert run().state.server.params.tobytes() == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# --- where it ends, and what to do -----------------------------------------------------------------------------------------
+
+
+def linear(then):
+    return Net(lambda self, x: then(self, self.layer(x.flatten(1))), layer=nn.Linear(12, CLASSES))
+
+
+def counting():
+    def forward(self, x):
+        self.seen += 1
+        return self.layer(x.flatten(1))
+
+    net = Net(forward, layer=nn.Linear(12, CLASSES))
+    net.register_buffer("seen", torch.zeros(()))
+    return net
+
+
+def replacing():
+    def forward(self, x):
+        self.mean = x.mean(0)
+        return self.layer(x.flatten(1))
+
+    net = Net(forward, layer=nn.Linear(12, CLASSES))
+    net.register_buffer("mean", torch.zeros(STEPS, WIDTH))
+    return net
+
+
+def time_first():
+    return Net(lambda self, x: self.head(self.cell(x)[0][:, -1]), cell=nn.LSTM(WIDTH, 5), head=nn.Linear(5, CLASSES))
+
+
+@pytest.mark.parametrize(("module", "says"), [
+    (lambda: nn.LSTM(WIDTH, CLASSES, batch_first=True), "answers with a tuple; it must be one tensor (b, outputs)"),
+    (lambda: linear(lambda self, h: {"logits": h}), "answers with a dict"),
+    (lambda: linear(lambda self, h: None), "answers with a NoneType"),
+    (lambda: linear(lambda self, h: F.dropout(h, 0.5)), "draws random numbers from torch's global generator"),
+    (lambda: linear(lambda self, h: h + torch.randn_like(h)), "switch it off: module.eval()"),
+    (lambda: recurrent(nn.LSTM, num_layers=2, dropout=0.5), "draws random numbers"),
+    (lambda: linear(lambda self, h: h + np.random.random()), "differently a second time"),  # noqa: NPY002
+    (lambda: linear(lambda self, h: h - h.mean(0)), "depends on the others of its batch"),
+    (lambda: linear(lambda self, h: h.softmax(0)), "depends on the others of its batch"),
+    (time_first, "batch_first=True"),
+    (counting, "writes to the buffer 'seen'"),
+    (replacing, "writes to the buffer 'mean'"),
+    (lambda: Net(lambda self, x: self.layer(x), layer=nn.Linear(WIDTH, CLASSES)), "take the last step of a sequence, out[:, -1]"),
+    (lambda: linear(lambda self, h: h[:, 0]), "numbers of shape (2,); it must be (2, outputs)"),
+    (lambda: nn.Sequential(nn.Flatten(), nn.Linear(11, CLASSES)), "cannot take the data's examples, which have shape (4, 3)"),
+    (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), "answers with (4,) numbers, the data has 3 classes"),
+    (lambda: linear(lambda self, h: self.no_such_part(h)), "no attribute 'no_such_part'"),
+])  # fmt: skip
+def test_what_cannot_be_trained_is_refused_when_the_experiment_is_built(module, says):
+    model = Wrapped(made(module))
+    before = everything(model.module)
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Coordinator(federation(), model)
+    assert all(torch.equal(before[name], value) for name, value in model.module.state_dict().items())
+
+
+def test_dropout_that_looks_at_the_mode_is_accepted_in_eval():
+    model = Wrapped(linear(lambda self, h: F.dropout(h, 0.5, self.training)).eval())
+    assert np.isfinite(Coordinator(federation(), model).train(1).last("loss"))
+    with pytest.raises(ValueError, match="draws random numbers"):
+        Coordinator(federation(), Wrapped(linear(lambda self, h: F.dropout(h, 0.5, self.training))))
+
+
+def in_inference_mode():
+    with torch.inference_mode():
+        return nn.Linear(4, 2)
+
+
+@pytest.mark.parametrize(("wrap", "error", "says"), [
+    (lambda: Wrapped(nn.LSTM), TypeError, "not a class of modules; make one: Wrapped(LSTM(…))"),
+    (lambda: Wrapped(logistic(2, 2)), TypeError, "is a model already"),
+    (lambda: Wrapped(lambda x: x), TypeError, "Wrapped takes a torch.nn.Module, not"),
+    (lambda: Wrapped(nn.Linear(2, 2), loss=SquaredError), TypeError, "make one: SquaredError()"),
+    (lambda: Wrapped(nn.Linear(2, 2), loss="mse"), TypeError, "loss must be CrossEntropy()"),
+    (lambda: Wrapped(nn.LazyLinear(3)), ValueError, "call the module once on an example"),
+    (lambda: Wrapped(nn.Linear(2, 2, device="meta")), ValueError, "module.to('cpu')"),
+    (lambda: Wrapped(in_inference_mode()), ValueError, "make the module outside"),
+    (lambda: Wrapped(nn.Linear(2, 2).requires_grad_(False)), ValueError, "all of its parameters are frozen"),
+    (lambda: Wrapped(nn.Linear(2, 2, dtype=torch.complex64)), ValueError, "holds torch.complex64"),
+    (lambda: Wrapped(nn.BatchNorm1d(3, track_running_stats=False).eval()), ValueError, "mixes the examples of a batch"),
+    (lambda: Coordinator(federation(), nn.Linear(12, CLASSES)), TypeError, "wrap it: Wrapped(module)"),
+    (lambda: Coordinator(federation(), nn.LSTM), TypeError, "make one and wrap it"),
+])  # fmt: skip
+def test_what_is_no_module_or_cannot_be_a_vector_is_refused_at_once(wrap, error, says):
+    with pytest.raises(error, match=re.escape(says)):
+        wrap()

@@ -11,8 +11,9 @@ Sign convention, everywhere: delta = local - broadcast, so that the server *adds
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,10 @@ class CompositionError(FederatedError, ValueError):
 class ClientFailure(FederatedError):
     """One client cannot answer (bad data, non-finite update). The round goes on without it and records why.
 
-    Raise it on purpose, in a correction or in the client half of a stage. Any other exception is a bug in the program and
-    stops the run: to go on would hide it.
+    Raise it on purpose, in a correction or in the client half of a stage. Any other exception there, and None where an
+    update should be, costs that client's answer just so, and the event has its type and text; because it may also be a bug
+    in the program, Python warns once a run, and if everybody who is asked fails so, the first one is raised as it was.
+    Coordinator(strict=True) raises at the first failure of either kind.
     """
 
 
@@ -141,8 +144,8 @@ class Context:
     cohort: tuple[ClientId, ...] = ()                            # the clients that were asked
     arrived: tuple[ClientId, ...] = ()                           # the clients whose updates are in the sum
     client: ClientId | None = None                               # None in a server half
-    memory: Memory = field(default_factory=dict)                 # this client's drawer; kept if its update arrives
-    session: dict[str, Any] = field(default_factory=dict)        # shared by all halves of one round (protocol state)
+    memory: Memory = field(default_factory=dict)                 # its drawer; kept if its update arrives ("books": once sent)
+    session: dict[str, Any] = field(default_factory=dict)        # shared by all halves of one version; ends with its step
     meter: Meter = field(default_factory=lambda: Meter())
     state: dict[str, Any] = field(default_factory=dict)          # a server half writes what server.state shall keep
     broadcast: dict[str, Vector] = field(default_factory=dict)   # … and what server.extras shall tell the clients
@@ -153,6 +156,63 @@ class Context:
         return stream(self.seed, *purpose, self.server.version, self.client)
 
 
+# Names that a record, or its row in a table, already uses.
+TAKEN = frozenset({
+    "version", "clock", "clients", "staleness", "upload", "bytes_up", "bytes_down", "events", "metrics", "accuracy", "loss",
+    "client_accuracy", "client_accuracy_std", "client_accuracy_worst10", "train_loss_first", "train_loss_last", "drift",
+    "failed", "refused", "too_stale",
+})  # fmt: skip
+
+
+class Notes(MutableMapping[str, float]):
+    """Metrics that a stage adds to the record. Checked where they are written, so that every record can be exported.
+
+    A number of any kind (NumPy's and torch's too, a bool) becomes a float. NaN means "not measured" and is left out of the
+    record; infinity may stand, as an ε without noise does.
+    """
+
+    def __init__(self, notes: Mapping[str, float] | None = None) -> None:
+        self._notes: dict[str, float] = {}
+        self.update(notes or {})
+
+    def __setitem__(self, name: str, value: float) -> None:
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise ValueError(f"a note is named by a printable word, not by {name!r}")
+        if name in TAKEN or name.startswith(("up_", "down_")):
+            raise ValueError(f"a note cannot be named {name!r}: the record has something else of that name; choose another")
+        self._notes[str(name)] = _as_float(name, value)
+
+    def __getitem__(self, name: str) -> float:
+        return self._notes[name]
+
+    def __delitem__(self, name: str) -> None:
+        del self._notes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._notes)
+
+    def __len__(self) -> int:
+        return len(self._notes)
+
+    def __ior__(self, other: Mapping[str, float]) -> Notes:
+        self.update(other)
+        return self
+
+    def __repr__(self) -> str:
+        return f"Notes({self._notes!r})"
+
+
+def _as_float(name: str, value: Any) -> float:
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):      # NumPy's scalars, arrays and tensors without axes
+        value = value.item()
+    if not isinstance(value, Real):
+        raise TypeError(f"the note {name!r} must be one number, not {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"the note {name!r} is a number beyond the range of a float") from None
+
+
 @dataclass
 class Meter:
     """Bytes of the messages that were really encoded, by direction and purpose, and events worth a line in the record."""
@@ -160,13 +220,26 @@ class Meter:
     up: dict[str, int] = field(default_factory=dict)
     down: dict[str, int] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
-    notes: dict[str, float] = field(default_factory=dict)        # extra metrics of the round: epsilon, clip bound
+    notes: MutableMapping[str, float] = field(default_factory=Notes)     # extra metrics of the round: epsilon, clip bound
+    counts: dict[str, int] = field(default_factory=dict)                 # the loop's own: failed, refused, too_stale
 
     def sent_up(self, purpose: str, nbytes: int) -> None:
-        self.up[purpose] = self.up.get(purpose, 0) + nbytes
+        _add_bytes(self.up, purpose, nbytes)
 
     def sent_down(self, purpose: str, nbytes: int) -> None:
-        self.down[purpose] = self.down.get(purpose, 0) + nbytes
+        _add_bytes(self.down, purpose, nbytes)
+
+    def count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+
+def _add_bytes(sent: dict[str, int], purpose: str, nbytes: int) -> None:
+    if not isinstance(purpose, str) or not purpose.isprintable():
+        raise ValueError(f"the purpose of a message is a printable word, not {purpose!r}")
+    if (size := whole(nbytes, f"bytes of {purpose!r}")) < 0:
+        raise ValueError(f"bytes of {purpose!r} cannot be {nbytes}")
+    if size:
+        sent[purpose] = sent.get(purpose, 0) + size
 
 
 @dataclass(frozen=True)
@@ -178,7 +251,12 @@ class Record:
     clients: tuple[ClientId, ...]                                # whose updates are in the step, in summing order
     staleness: tuple[int, ...]                                   # server steps between download and use, one a client
     upload: tuple[int, ...]                                      # bytes of each client's update message
-    bytes_up: Mapping[str, int]                                  # by purpose: update, keys, shares, evaluation …
+    bytes_up: Mapping[str, int]                                  # by purpose: update, late, keys, shares, evaluation …
     bytes_down: Mapping[str, int]                                # by purpose: model, evaluation …
     events: tuple[str, ...] = ()                                 # drop-outs, refusals, late answers, in plain words
     metrics: Mapping[str, float] = field(default_factory=dict)   # accuracy, loss, train_loss …
+
+    @property
+    def nbytes(self) -> int:
+        """Both ways, all purposes."""
+        return sum(self.bytes_up.values()) + sum(self.bytes_down.values())

@@ -92,6 +92,7 @@ def _pack(state: State) -> dict[str, Any]:
         "server": _pack_server(state.server),
         "clock": state.clock,
         "ticket": state.ticket,
+        "sent": state.sent,
         "memory": [[client, dict(drawer)] for client, drawer in state.memory.items()],
         "reports": [[client, dict(report)] for client, report in state.reports.items()],
         "bases": [_pack_server(base) for base in bases],
@@ -109,7 +110,7 @@ def _unpack(body: Mapping[str, Any]) -> State:
         for due, ticket, client, cohort, base, memory, begun, lost, message, sent in body["jobs"]
     )
     memory, reports = dict(map(tuple, body["memory"])), dict(map(tuple, body["reports"]))
-    return State(_unpack_server(body["server"]), body["clock"], body["ticket"], memory, reports, jobs)
+    return State(_unpack_server(body["server"]), body["clock"], body["ticket"], memory, reports, jobs, body.get("sent", 0))
 
 
 def _pack_server(server: Server) -> list[Any]:

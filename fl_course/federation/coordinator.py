@@ -12,40 +12,32 @@ from __future__ import annotations
 import heapq
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..core import (
-    Aggregate,
-    BudgetSpent,
-    ClientFailure,
-    ClientId,
-    Context,
-    Memory,
-    Record,
-    Server,
-    Task,
-    Update,
-    stream,
-)
+from ..core import Aggregate, BudgetSpent, ClientId, Context, Memory, Notes, Record, Server, Task, Update, stream
 from ..data.federated import FederatedData
 from ..engine.local import LocalSGD
 from ..engine.models import Model
 from ..engine.training import Trainer
-from ..wire.messages import WireError, check_update, decode_model, decode_update, encode_model, encode_update
+from ..wire.messages import WireError, decode_model, encode_model
 from .aggregation import WeightedMean
+from .arrival import receive
+from .clock import between, exact, later, under_way
 from .composition import check_composition
 from .evaluation import Evaluation, drift, training_metrics
-from .fleet import Equal
-from .history import History, describe, progress_bar
+from .fleet import Equal, checked_drop, checked_seconds
+from .history import History, describe, progress_bar, state_of, warn_if_unheard
 from .interfaces import Aggregation, Fleet, Schedule, Selector, ServerOptimizer, Stage
-from .optimizers import FedAvg
+from .optimizers import FedAvg, broken
 from .sampling import UniformSelection, checked
 from .schedule import Synchronous
-from .stages import ByExamples, client_half, server_half
-from .state import Job, State
+from .stages import ByExamples, each_its_own, server_half
+from .state import Job, State, booked
+from .work import Work
 
 
 @dataclass(frozen=True)
@@ -64,12 +56,12 @@ class Coordinator:
     fleet: Fleet = Equal()
     evaluation: Evaluation = Evaluation()
     seed: int = 0
-    strict: bool = False                # raise at the first invalid update instead of going on without it
+    strict: bool = False                # raise at the first failure or invalid answer instead of going on without it
 
     def __post_init__(self) -> None:
         if isinstance(self.stages, Stage):
             raise TypeError(f"stages is a list, also of one: stages=[{self.stages!r}]")
-        object.__setattr__(self, "stages", tuple(self.stages))
+        object.__setattr__(self, "stages", each_its_own(tuple(self.stages)))
         check_composition(self)
         object.__setattr__(self, "seed", int(self.seed))
 
@@ -91,34 +83,40 @@ class Coordinator:
             raise ValueError("params hold NaN or infinite values; training must begin with a finite model")
         return State(Server(params))
 
-    def run(self, rounds: int, state: State | None = None) -> Generator[tuple[State, Record], None, str]:
-        """Take so many server steps, from a state or from the beginning; yield the state and the record of each.
+    def run(self, rounds: int, state: State | History | None = None) -> Generator[tuple[State, Record], None, str]:
+        """Take so many server steps, from a state, a history's last or the beginning; yield the state and record of each.
 
-        Ends early, returning the reason, when a stage's budget does not cover another round.
+        Ends early, returning the reason, when a stage's budget does not cover another round, or after a step that would
+        have made the model infinite: that round is recorded with what it cost, and its state has the last good model.
         """
         if not isinstance(rounds, int | np.integer) or rounds < 0:
             raise ValueError(f"rounds must be a whole number from 0, not {rounds!r}")
-        state = state or self.initial()
+        state = state_of(state) or self.initial()
         if state.server.params.shape != (self.model.dim,):
             raise ValueError(f"the state's model has {state.server.params.size} numbers, this experiment's {self.model.dim}")
-        trainer = Trainer(self.training, self.model, self.data)
+        work = Work(Trainer(self.training, self.model, self.data), self.pipeline, self.strict)
         for _ in range(rounds):
             try:
-                state, record = self._round(state, trainer)
-            except BudgetSpent as reason:
-                return str(reason)
+                state, record, reason = self._round(state, work)
+            except BudgetSpent as spent:
+                return str(spent)
             yield state, record
+            if reason:
+                return reason
         return ""
 
-    def _round(self, state: State, trainer: Trainer) -> tuple[State, Record]:
-        server, clock, ticket = state.server, state.clock, state.ticket
+    def _round(self, state: State, work: Work) -> tuple[State, Record, str]:
+        server, ticket = state.server, state.ticket
+        opened = clock = exact(state.clock)
+        closes = later(opened, exact(self.schedule.deadline))
         jobs = {job.ticket: job for job in state.jobs}
-        due = [(job.due, job.ticket) for job in state.jobs]
+        due = [(exact(job.due), job.ticket) for job in state.jobs]
+        uploads: dict[int, tuple[Decimal, Decimal]] = {}                            # ticket -> when it begins and arrives
         heapq.heapify(due)
         ctx = Context(self.seed, server, experiment=self)
         memory, reports = dict(state.memory), dict(state.reports)
         arrived: list[tuple[Update, int]] = []
-        opened, first, clients = clock, True, self.clients
+        first, clients = True, self.clients
         while True:
             # 1. Step now? Nobody is started with a model that is about to be replaced.
             if (arrived or not first) and self.schedule.ready(len(jobs), len(arrived), len(clients)):
@@ -131,47 +129,65 @@ class Coordinator:
                     rng = stream(self.seed, "select", server.version, len(ctx.cohort))
                     chosen = checked(self.selection.select(idle, wanted, rng, reports), idle)
                     ctx = replace(ctx, cohort=ctx.cohort + chosen)
-                    for job in self._broadcast(server, chosen, clock, ticket, memory, ctx):
+                    for ends, job in self._broadcast(server, chosen, clock, ticket, memory, ctx):
                         jobs[job.ticket] = job
-                        heapq.heappush(due, (job.due, job.ticket))
+                        heapq.heappush(due, (ends, job.ticket))
                     ticket, first = ticket + len(chosen), False
             # 3. Time passes until somebody finishes, or the deadline comes, or nobody is left to wait for.
             if not due:
                 break
-            clock = min(due[0][0], opened + self.schedule.deadline)
+            clock = min(due[0][0], closes)
             if due[0][0] > clock:
                 break
             # 4. A client has finished training: train everybody who is still untrained, then send. Or: an answer arrives.
             job = jobs[heapq.heappop(due)[1]]
             if not job.lost and not job.sent:
-                jobs = self._train(jobs, trainer, ctx) if job.message is None else jobs
+                jobs = work.finish(jobs, ctx, heard=bool(reports)) if job.message is None else jobs
                 job = jobs[job.ticket]
                 if job.message is not None:
-                    job = replace(job, due=clock + self.fleet.upload(job.client, len(job.message)), sent=True)
+                    seconds = self.fleet.upload(job.client, len(job.message))
+                    ends = later(clock, checked_seconds(self.fleet, "upload", job.client, seconds))
+                    uploads[job.ticket] = clock, ends
+                    job = replace(job, due=float(ends), sent=True, memory=booked(job.memory))
                     jobs[job.ticket] = job
-                    heapq.heappush(due, (job.due, job.ticket))
+                    memory[job.client] = {**memory.get(job.client, {}), "books": job.memory["books"]}
+                    heapq.heappush(due, (ends, job.ticket))
                     continue
             del jobs[job.ticket]
             if job.lost:
                 ctx.meter.events.append(job.lost)
+                if not job.vanished:
+                    ctx.meter.count("failed")
                 continue
-            update = self._receive(job, ctx, like=arrived[0][0] if arrived else None)
+            update = self._receive(job, ctx)
             if update is not None:
                 arrived.append((update, len(job.message or b"")))
                 memory[job.client] = job.memory
-                reports[job.client] = {**update.metrics, "seconds": clock - job.begun, "version": float(update.version)}
-        return self._close(state, ctx, arrived, clock, ticket, memory, reports, tuple(jobs.values()))
+                reports[job.client] = {
+                    **update.metrics, "seconds": between(exact(job.begun), clock), "version": float(update.version),
+                }  # fmt: skip
+        if not self.schedule.keeps_stragglers:
+            # Whoever is late is told to stop; what has left by now was sent all the same.
+            for job in jobs.values():
+                if job.sent:
+                    ctx.meter.sent_up("late", under_way(len(job.message or b""), clock, *uploads[job.ticket]))
+        elif any(type(stage).begin is not Stage.begin or type(stage).down is not Stage.down for stage in self.pipeline):
+            # A session ends with its version. Where a stage may have put something there, clients train before the step.
+            jobs = work.finish(jobs, ctx, heard=bool(reports))
+        return self._close(state, ctx, arrived, float(clock), ticket, memory, reports, tuple(jobs.values()))
 
     def _broadcast(
-        self, server: Server, chosen: Sequence[ClientId], clock: float, ticket: int,
+        self, server: Server, chosen: Sequence[ClientId], clock: Decimal, ticket: int,
         memory: Mapping[ClientId, Memory], ctx: Context,
-    ) -> Iterator[Job]:  # fmt: skip
+    ) -> Iterator[tuple[Decimal, Job]]:  # fmt: skip
         """Send the model to the chosen clients: one message for all, unless a stage makes each its own."""
         for stage in self.pipeline:
             stage.begin(ctx)
-        private = [stage for stage in self.pipeline if type(stage).down is not Stage.down]
+        if self.training.private is not None:
+            self.training.private.begin(ctx)
+        private, fleet = [stage for stage in self.pipeline if type(stage).down is not Stage.down], self.fleet
         message = encode_model(server)
-        base = decode_model(message)
+        base = decode_model(message, self.model.dim)
         for i, client in enumerate(chosen):
             drawer = dict(memory.get(client, {}))
             if private:
@@ -179,112 +195,104 @@ class Coordinator:
                 for stage in private:
                     own = stage.down(own, here)
                 message = encode_model(own)
-                base = decode_model(message)
+                base = decode_model(message, self.model.dim)
             ctx.meter.sent_down("model", len(message))
-            epochs = self.training.epochs_of(Task(client, base, self.seed))
-            examples = len(self.data.train[self.data.position(client)]) * epochs
-            seconds = self.fleet.download(client, len(message))
-            seconds += self.fleet.compute(client, examples, partial(stream, self.seed, "compute", server.version, client))
-            gone = self.fleet.drops(client, partial(stream, self.seed, "drop", server.version, client))
-            lost = f"client {client!r} dropped out" if gone else ""
-            yield Job(clock + seconds, ticket + i, client, ctx.cohort, base, drawer, clock, lost)
-
-    def _train(self, jobs: Mapping[int, Job], trainer: Trainer, ctx: Context) -> dict[int, Job]:
-        """Local training and the client halves of the stages, for all jobs that have not been trained yet, together."""
-        todo = [job for job in jobs.values() if job.message is None and not job.lost]
-        done = dict(jobs)
-        for job, (task, update) in zip(todo, self._train_cohort(todo, trainer), strict=True):
-            here = replace(ctx, server=job.base, cohort=job.cohort, client=job.client, memory=task.memory)
             try:
-                if isinstance(update, ClientFailure):
-                    raise update
-                if not np.isfinite(update.delta).all():
-                    raise ClientFailure("its update is not finite: the training diverged; lower the learning rate")
-                message = encode_update(client_half(self.pipeline, update, here))
-                done[job.ticket] = replace(job, message=message, memory=task.memory)
-            except ClientFailure as why:
-                lost = f"client {job.client!r} failed in version {job.base.version}: {why}"
-                if self.strict:
-                    raise ClientFailure(lost) from why
-                done[job.ticket] = replace(job, lost=lost)
-        return done
+                epochs = self.training.epochs_of(Task(client, base, self.seed))
+            except Exception:                       # it will be raised again when this client trains, as its own failure
+                epochs = 1
+            examples = len(self.data.train[self.data.position(client)]) * epochs
+            luck = [partial(stream, self.seed, purpose, server.version, client) for purpose in ("compute", "drop")]
+            ends = later(clock, checked_seconds(fleet, "download", client, fleet.download(client, len(message))))
+            ends = later(ends, checked_seconds(fleet, "compute", client, fleet.compute(client, examples, luck[0])))
+            job = Job(float(ends), ticket + i, client, ctx.cohort, base, drawer, float(clock))
+            gone = checked_drop(fleet, client, fleet.drops(client, luck[1]))
+            yield ends, replace(job, lost=job.dropped_out) if gone else job
 
-    def _train_cohort(self, jobs: Sequence[Job], trainer: Trainer) -> list[tuple[Task, Update | ClientFailure]]:
-        """All together. If somebody among them cannot go on, each alone: nobody's result depends on who else trains."""
-        tasks = [Task(job.client, job.base, self.seed, dict(job.memory)) for job in jobs]
-        try:
-            return list(zip(tasks, trainer.train(tasks), strict=True))
-        except ClientFailure as why:
-            if len(jobs) == 1:
-                return [(tasks[0], why)]
-            return [pair for job in jobs for pair in self._train_cohort([job], trainer)]
-
-    def _receive(self, job: Job, ctx: Context, like: Update | None) -> Update | None:
+    def _receive(self, job: Job, ctx: Context) -> Update | None:
         """Decode an answer and check it. An invalid or too old one is recorded and left out."""
         version, meter = ctx.server.version, ctx.meter
         meter.sent_up("update", len(job.message or b""))
         try:
-            update = decode_update(job.message or b"")
-            check_update(update, job.client, job.base, like)
+            update = receive(job, ctx, self)
         except WireError as why:
             event = f"the answer of client {job.client!r} in version {version} was refused: {why}"
             if self.strict:
                 raise WireError(event) from why
             meter.events.append(event)
+            meter.count("refused")
             return None
         age, limit = version - update.version, self.schedule.max_staleness
         if limit is not None and age > limit:
             meter.events.append(f"the answer of client {job.client!r} was refused: {age} versions old, the limit is {limit}")
-            meter.notes["too_stale"] = meter.notes.get("too_stale", 0.0) + 1
+            meter.count("too_stale")
             return None
         return update
 
     def _close(
         self, before: State, ctx: Context, arrived: list[tuple[Update, int]], clock: float, ticket: int,
         memory: dict[ClientId, Memory], reports: dict[ClientId, Any], jobs: tuple[Job, ...],
-    ) -> tuple[State, Record]:  # fmt: skip
+    ) -> tuple[State, Record, str]:  # fmt: skip
         """Sum, undo the stages in reverse, step, evaluate, record. The order of the sum is that of the names."""
         server = before.server
         arrived = sorted(arrived, key=lambda pair: (isinstance(pair[0].client, str), pair[0].client))
         updates = [update for update, _ in arrived]
         staleness = tuple(server.version - update.version for update in updates)
         ctx = replace(ctx, server=server, arrived=tuple(update.client for update in updates))
-        if updates:
-            aggregate = server_half(self.pipeline, self.aggregation.combine(updates, staleness), ctx)
-        else:
-            ctx.meter.events.append("no update arrived")
-            noisy = [stage for stage in self.pipeline if stage.noisy]
-            aggregate = server_half(noisy, Aggregate(np.zeros(server.params.shape), 0.0), ctx)
-        after = server
-        if aggregate.weight > 0:
-            after = self.optimizer.step(server, aggregate)
-            if updates and self.training.correction is not None:
-                after = self.training.correction.absorb(after, aggregate, len(updates), len(self.clients))
+        after, reason, events = server, "", ctx.meter.events
+        with np.errstate(over="ignore", invalid="ignore"):             # a step that is not finite is not taken, see below
+            if updates:
+                aggregate = server_half(self.pipeline, self.aggregation.combine(updates, staleness), ctx)
+            else:
+                events.append("no update arrived")
+                # Noise goes the way of a full round, or the release would tell that nobody came; there is nothing to unmask.
+                way = [s for s in self.pipeline if not s.masks] if any(s.noisy for s in self.pipeline) else []
+                aggregate = server_half(way, Aggregate(np.zeros(server.params.shape), 0.0), ctx)
+            if aggregate.weight > 0:
+                after = self.optimizer.step(server, aggregate)
+                if updates and self.training.correction is not None:
+                    after = self.training.correction.absorb(after, aggregate, len(updates), len(self.clients))
+                if reason := broken(server, after, ctx.broadcast):
+                    after = server
+                    ctx.broadcast.clear()
+                    events.append(reason)
+            elif updates and not (events and events[-1].endswith("stays as it was")):       # a stage may have said why
+                events.append(f"the updates weigh {aggregate.weight:g} in all: the model stays as it was")
         extras, private = {**after.extras, **ctx.broadcast}, {**after.state, **ctx.state}
         after = replace(after, version=server.version + 1, extras=extras, state=private)
         if not self.schedule.keeps_stragglers:
             ctx.meter.events.extend(f"the answer of client {job.client!r} was too late" for job in jobs)
             jobs = ()
-        metrics = {**training_metrics(updates), "drift": drift(updates), **ctx.meter.notes}
+        metrics = {**training_metrics(updates), "drift": drift(updates), **ctx.meter.counts, **Notes(ctx.meter.notes)}
         if self.evaluation.due(after.version):
             metrics |= self.evaluation.measure(self.model, self.data, after, ctx.meter)
         record = Record(
             version=after.version, clock=clock, clients=ctx.arrived, staleness=staleness,
             upload=tuple(nbytes for _, nbytes in arrived), bytes_up=ctx.meter.up, bytes_down=ctx.meter.down,
-            events=tuple(ctx.meter.events), metrics={name: value for name, value in metrics.items() if value == value},
+            events=tuple(map(str, ctx.meter.events)), metrics={k: float(v) for k, v in metrics.items() if v == v},
         )  # fmt: skip
-        return State(after, clock, ticket, memory, reports, jobs), record
+        return State(after, clock, ticket, memory, reports, jobs, before.sent + record.nbytes), record, reason
 
-    def train(self, rounds: int, state: State | None = None, progress: bool = False) -> History:
-        """The for loop, written once: run so many rounds and return their history. A bar shows how it goes."""
-        history = History(experiment=describe(self), state=state or self.initial())
-        steps = self.run(rounds, history.state)
-        with progress_bar(rounds, shown=progress) as bar:
-            while True:
-                try:
-                    history.state, record = next(steps)
-                except StopIteration as end:
-                    history.stopped = end.value or ""
-                    return history
-                history.records.append(record)
-                bar(record)
+    def train(self, rounds: int, state: State | History | None = None, progress: bool = False) -> History:
+        """The for loop, written once: run so many rounds and return their history. A bar shows how it goes.
+
+        An interrupt (Ctrl-C, a notebook's stop button) ends it with the history so far, whose `stopped` says so.
+        """
+        begin = state_of(state) or self.initial()
+        history = History(experiment=describe(self), state=begin, before=begin.sent)
+        steps = self.run(rounds, begin)
+        with progress_bar(rounds, progress, begin.sent) as bar:
+            try:
+                while True:
+                    now, record = next(steps)
+                    history.records.append(record)
+                    history.state = now
+                    bar(record)
+            except StopIteration as end:
+                history.stopped = end.value or ""
+            except KeyboardInterrupt:
+                history.stopped = "interrupted"
+                if history.records and history.state.server.version < history.records[-1].version:
+                    del history.records[-1]                            # caught between the two lines that belong together
+        warn_if_unheard(history)
+        return history

@@ -8,11 +8,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 
 import numpy as np
 
 from ..core import ClientId, stream
+from .clock import exact
 from .interfaces import Fleet, Luck
+
+LONGEST = 1e300       # seconds: more would take the clock to infinity
+WIDEST = 50.0         # of a spread: e^50 ≈ 5·10^21; more would make devices that take for ever, or no time at all
+
+
+def checked_seconds(fleet: Fleet, what: str, client: ClientId, seconds: float) -> Decimal:
+    """What a fleet said, exactly; ValueError unless it is a number of seconds by which a clock can go on."""
+    if isinstance(seconds, Real) and not isinstance(seconds, bool | np.bool_) and 0 <= seconds <= LONGEST:
+        return exact(seconds if isinstance(seconds, float | int | np.floating) else float(seconds))
+    raise ValueError(
+        f"{fleet!r} says that the {what} of client {client!r} takes {seconds!r} seconds; it must be a finite number from 0"
+    )
+
+
+def checked_drop(fleet: Fleet, client: ClientId, drops: bool) -> bool:
+    if not isinstance(drops, bool | np.bool_ | int):
+        raise TypeError(f"{fleet!r} says {drops!r} to whether client {client!r} drops out; it must be True or False")
+    return bool(drops)
 
 
 def _check_drop(drop: float) -> None:
@@ -29,7 +50,7 @@ class Equal(Fleet):
 
     def __post_init__(self) -> None:
         _check_drop(self.drop)
-        if not (self.seconds >= 0 and math.isfinite(self.seconds)):
+        if not 0 <= self.seconds <= LONGEST:
             raise ValueError(f"seconds must be at least 0 and finite, not {self.seconds}")
 
     def compute(self, client: ClientId, examples: float, luck: Luck) -> float:
@@ -63,21 +84,26 @@ class LogNormal(Fleet):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         for name in ("speed_spread", "link_spread", "jitter"):
-            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
-                raise ValueError(f"{name} must be at least 0 and finite, not {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= WIDEST:
+                raise ValueError(f"{name} must be at least 0 and finite (at most {WIDEST:g}), not {getattr(self, name)}")
 
     def _factor(self, client: ClientId, what: str, spread: float) -> float:
         return float(np.exp(spread * stream(self.seed, "device", what, client).standard_normal()))
 
     def compute(self, client: ClientId, examples: float, luck: Luck) -> float:
         speed = self.examples_per_second * self._factor(client, "speed", self.speed_spread)
-        return examples / speed * (float(np.exp(self.jitter * luck().standard_normal())) if self.jitter else 1.0)
+        return _quotient(examples, speed) * (float(np.exp(self.jitter * luck().standard_normal())) if self.jitter else 1.0)
 
     def download(self, client: ClientId, nbytes: int) -> float:
-        return nbytes * 8e-6 / (self.down_mbit * self._factor(client, "link", self.link_spread))
+        return _quotient(nbytes * 8e-6, self.down_mbit * self._factor(client, "link", self.link_spread))
 
     def upload(self, client: ClientId, nbytes: int) -> float:
-        return nbytes * 8e-6 / (self.up_mbit * self._factor(client, "link", self.link_spread))
+        return _quotient(nbytes * 8e-6, self.up_mbit * self._factor(client, "link", self.link_spread))
 
     def drops(self, client: ClientId, luck: Luck) -> bool:
         return self.drop > 0 and bool(luck().random() < self.drop)
+
+
+def _quotient(amount: float, rate: float) -> float:
+    """Seconds; infinite, which the loop refuses with a sentence, for a rate so small that it is 0."""
+    return amount / rate if rate else math.inf

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -29,14 +30,22 @@ def describe(experiment: object) -> str:
     return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(experiment))
 
 
+class Unsaved:
+    """Stands in a history that comes from JSON, which keeps the records only, where its state was."""
+
+    def __repr__(self) -> str:
+        return "Unsaved()"
+
+
 @dataclass
 class History:
     """The records of a run, its description, and the state from which it can go on."""
 
     records: list[Record] = field(default_factory=list)
     experiment: str = ""
-    state: State | None = None
+    state: Any = None                     # State; None or Unsaved if there is none to go on from
     stopped: str = ""                     # why the run ended early, or ""
+    before: int = 0                       # bytes sent before the first record, if the run is a resumed one
 
     def __len__(self) -> int:
         return len(self.records)
@@ -50,18 +59,22 @@ class History:
 
     @property
     def megabytes(self) -> float:
-        """Both ways, all purposes, all records, in MB (10^6 bytes)."""
-        return sum(sum(r.bytes_up.values()) + sum(r.bytes_down.values()) for r in self.records) / MB
+        """Sent so far, both ways, all purposes, in MB (10^6 bytes). Like the clock it goes on counting in a resumed run."""
+        return (self.before + sum(record.nbytes for record in self.records)) / MB
 
     def last(self, metric: str) -> float:
         """The newest measured value, or NaN."""
         return next((r.metrics[metric] for r in reversed(self.records) if metric in r.metrics), math.nan)
 
-    def rounds_to(self, accuracy: float, metric: str = "accuracy") -> int | None:
-        """The first version at which the metric reached this value, or None. McMahan et al. (2017, tables 1 and 2) count so
-        too, but interpolate between two rounds."""
-        reached = (record.version for record in self.records if record.metrics.get(metric, -math.inf) >= accuracy)
-        return next(reached, None)
+    def rounds_to(self, target: float, metric: str = "accuracy", falling: bool | None = None) -> int | None:
+        """The first version at which the metric reached this value, or None; ValueError for a metric that no record has.
+
+        falling: it is reached from above, by default if "loss" or "error" is in its name. McMahan et al. (2017, tables 1 and
+        2) count so too, but interpolate between two rounds.
+        """
+        down = any(word in metric for word in ("loss", "error")) if falling is None else falling
+        values = zip(self.records, self.series(metric), strict=True)
+        return next((r.version for r, value in values if (value <= target if down else value >= target)), None)
 
     # --- out and in ------------------------------------------------------------------------------------------------
 
@@ -96,7 +109,7 @@ class History:
         rows = [asdict(r) for r in self.records]
         for row in rows:
             row["metrics"] = {k: v if math.isfinite(v) else str(v) for k, v in row["metrics"].items() if v == v}
-        body = {"experiment": self.experiment, "stopped": self.stopped, "records": rows}
+        body = {"experiment": self.experiment, "stopped": self.stopped, "before": self.before, "records": rows}
         text = json.dumps(body, indent=1, allow_nan=False)
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
@@ -113,7 +126,8 @@ class History:
                 row.update({name: tuple(row[name]) for name in ("clients", "staleness", "upload", "events")})
                 row["metrics"] = {name: float(value) for name, value in row["metrics"].items()}
                 records.append(Record(**row))
-            return cls(records, body["experiment"], stopped=body["stopped"])
+            state = Unsaved() if records else None
+            return cls(records, body["experiment"], state, body["stopped"], body.get("before", 0))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"this is not a history that to_json wrote: {error}") from error
 
@@ -140,10 +154,10 @@ class History:
         if x not in ("round", "MB", "seconds"):
             raise ValueError(f"x must be 'round', 'MB' or 'seconds', not {x!r}")
         ax = plt.subplots(figsize=(5, 3), layout="constrained")[1] if ax is None else ax
-        total, at = 0.0, []
+        total, at = self.before, []
         for r in self.records:
-            total += (sum(r.bytes_up.values()) + sum(r.bytes_down.values())) / MB
-            at.append({"round": r.version, "MB": total, "seconds": r.clock}[x])
+            total += r.nbytes
+            at.append({"round": r.version, "MB": total / MB, "seconds": r.clock}[x])
         points = [(u, v) for u, v in zip(at, self.series(metric), strict=True) if v == v]
         ax.plot([u for u, _ in points], [v for _, v in points], label=label or metric, marker="." if len(points) < 40 else "")
         names = {"round": "round", "MB": "MB sent, both ways", "seconds": "simulated seconds"}
@@ -158,7 +172,20 @@ class History:
             return "History(no rounds yet)"
         accuracy, seconds = self.last("accuracy"), self.records[-1].clock
         end = f", stopped: {self.stopped}" if self.stopped else ""
-        return f"History({len(self)} rounds, accuracy {accuracy:.3f}, {self.megabytes:.2f} MB, {seconds:.1f} simulated s{end})"
+        text = f"History({len(self)} rounds, accuracy {accuracy:.3f}, {self.megabytes:.2f} MB, {seconds:.1f} simulated s{end})"
+        return text + (f"\n{lost}" if (lost := self.lost()) else "")
+
+    def lost(self) -> str:
+        """One line on answers that failed or were refused, and whether any arrived at all; "" if nothing is wrong."""
+        parts, first = [], ""
+        for what, text, word in (("failed", "clients failed", " failed in "), ("refused", "answers were refused", " refused")):
+            if count := int(sum(record.metrics.get(what, 0) for record in self.records)):
+                parts.append(f"{count} {text}")
+                events = (event for record in self.records for event in record.events if word in event)
+                first = first or next((f"; the first: {event}" for event in events), "")
+        if self.records and not any(record.clients for record in self.records):
+            parts.insert(0, "no update was ever used, so the model has learned nothing")
+        return ", ".join(parts) + first
 
     def _repr_html_(self) -> str:
         """The last rounds as a table: what was learned, from whom, and what it cost."""
@@ -189,22 +216,45 @@ def _number(text: str) -> int | float:
 
 
 @contextmanager
-def progress_bar(rounds: int, shown: bool) -> Iterator[Callable[[Record], None]]:
-    """A bar with rounds, accuracy, MB and the time to go. Yields the function that moves it on by one record."""
+def progress_bar(rounds: int, shown: bool, sent: int = 0) -> Iterator[Callable[[Record], None]]:
+    """A bar with rounds, accuracy, MB and the time to go. Yields the function that moves it on by one record.
+
+    sent: bytes before the first record.
+    """
     if not shown:
         yield lambda record: None
         return
     from tqdm.auto import tqdm
 
-    sent = 0.0
     with tqdm(total=rounds, unit="round", file=sys.stdout, dynamic_ncols=True) as bar:
 
         def advance(record: Record) -> None:
             nonlocal sent
-            sent += (sum(record.bytes_up.values()) + sum(record.bytes_down.values())) / MB
+            sent += record.nbytes
             accuracy = record.metrics.get("accuracy")
-            shown = {"MB": f"{sent:.1f}"} if accuracy is None else {"accuracy": f"{accuracy:.3f}", "MB": f"{sent:.1f}"}
+            shown = {} if accuracy is None else {"accuracy": f"{accuracy:.3f}"}
+            shown["MB"] = f"{sent / MB:.1f}"
             bar.set_postfix(shown, refresh=False)
             bar.update()
 
         yield advance
+
+
+def state_of(begin: State | History | None) -> State | None:
+    """What a run goes on from: a state, or a history's. ValueError for a history that has none."""
+    state = begin.state or Unsaved() if isinstance(begin, History) else begin
+    if isinstance(state, Unsaved):
+        raise ValueError(
+            "this history has no state to go on from: to_json keeps the records only. Keep the state with "
+            "save(path, history.state, experiment), and hand on load(path, experiment)"
+        )
+    if state is not None and not isinstance(state, State):
+        raise TypeError(f"a run goes on from a State, such as history.state, or from a History, not from {state!r}")
+    return state
+
+
+def warn_if_unheard(history: History) -> None:
+    """A Python warning if answers failed or were refused and not one was ever used: such a run only looks like training."""
+    troubles = {name for record in history.records for name in ("failed", "refused") if name in record.metrics}
+    if troubles and not any(record.clients for record in history.records):
+        warnings.warn(history.lost(), RuntimeWarning, stacklevel=3)

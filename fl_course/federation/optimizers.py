@@ -6,7 +6,9 @@ Reddi et al. (2021), "Adaptive federated optimization", algorithm 2: no bias cor
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,28 @@ def _fraction(**numbers: float) -> None:
 
 def _moment(server: Server, name: str, start: float = 0.0) -> Vector:
     return server.state.get(name, np.full_like(server.params, start))
+
+
+def broken(before: Server, after: Server, broadcast: Mapping[str, Vector]) -> str:
+    """Why this step must not be taken, in words, or "": the model, or something new beside it, is infinite or NaN.
+
+    broadcast: what the stages add to server.extras.
+    """
+    if not isinstance(after, Server) or np.shape(after.params) != before.params.shape:
+        given = f"params of shape {np.shape(after.params)}" if isinstance(after, Server) else repr(after)
+        raise TypeError(f"the server's step gave {given} where a Server with params {before.params.shape} was expected")
+    new: dict[str, Any] = {"the model": after.params}
+    pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]]
+    pairs = [(before.extras, after.extras), (before.state, after.state), ({}, broadcast)]
+    for old, now in pairs:
+        new |= {repr(name): value for name, value in now.items() if value is not old.get(name)}
+    for name, value in new.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
+            return (
+                f"the server's step from version {before.version} would make {name} infinite or NaN, so it is not taken and "
+                "the model stays as it was; lower the server's or the clients' learning rate, or bound the updates"
+            )
+    return ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -164,8 +165,9 @@ def test_client_halves_run_first_to_last_and_server_halves_last_to_first():
             order.append(("server", self.name))
             return aggregate
 
-    stages = [Named("a"), Named("b")]
-    experiment(stages=stages, schedule=Synchronous(0.1)).train(1)
+    it = experiment(stages=[Named("a"), Named("b")], schedule=Synchronous(0.1))
+    order.clear()                                                        # stages may be tried out when they are put together
+    it.train(1)
     assert order == [("client", "a"), ("client", "b"), ("server", "b"), ("server", "a")]
 
 
@@ -404,7 +406,9 @@ def test_a_bug_is_not_taken_for_a_failing_client():
 ], ids=["all drop out", "all refused", "all drop out, buffered"])  # fmt: skip
 def test_if_nobody_is_left_the_model_is_unchanged_and_the_round_recorded(parts):
     it = experiment(optimizer=FedAdam(), **parts)
-    history = it.train(3)
+    with pytest.warns(RuntimeWarning, match="no update was ever used") if "stages" in parts else nullcontext():
+        history = it.train(3)
+    assert repr(history).splitlines()[1].startswith("no update was ever used")
     assert history.state.server.params.tobytes() == it.initial().server.params.tobytes()
     assert history.state.server.version == 3
     for record in history.records:

@@ -1,0 +1,100 @@
+"""What clients do with a job: local training and the client halves of the stages. Who fails costs no answer but its own.
+
+A ClientFailure is said on purpose. Any other exception, or None where an update should be, may be one client's trouble (its
+data, its memory) or a bug in the program. It is a bug if it happens to everybody who trains: then the first exception is
+raised as it was. Otherwise the run goes on, with an event, and a Python warning at the first one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..core import BudgetSpent, ClientFailure, Context, Task, Update
+from ..wire.messages import encode_update
+from .interfaces import Stage
+from .stages import client_half
+from .state import Job
+
+
+@dataclass
+class Work:
+    """The local work of one run."""
+
+    trainer: Any                            # engine.training.Trainer: train(tasks) -> updates, in the order of the tasks
+    stages: Sequence[Stage]
+    strict: bool = False                    # raise at the first failure
+    warned: bool = False
+
+    def finish(self, jobs: Mapping[int, Job], ctx: Context, heard: bool) -> dict[int, Job]:
+        """Train and encode, together, all jobs that have not been trained yet. heard: has anybody ever answered?"""
+        todo = [job for job in jobs.values() if job.message is None and not job.lost]
+        done, crashes = dict(jobs), []
+        for job, (task, update) in zip(todo, self._train(todo, ctx.seed), strict=True):
+            # The session belongs to ctx's version. A job of an earlier one, whose session was empty, finds it empty.
+            session = ctx.session if job.base.version == ctx.server.version else {}
+            here = replace(ctx, server=job.base, cohort=job.cohort, client=job.client, memory=task.memory, session=session)
+            try:
+                if isinstance(update, Exception):
+                    raise update
+                if not np.isfinite(update.delta).all():
+                    raise ClientFailure("its update is not finite: the training diverged; lower the learning rate")
+                message = encode_update(client_half(self.stages, update, here))
+                done[job.ticket] = replace(job, message=message, memory=task.memory)
+            except BudgetSpent:
+                raise
+            except Exception as why:
+                lost = f"client {job.client!r} failed in version {job.base.version}: {_in_words(why)}"
+                if isinstance(why, ClientFailure):
+                    if self.strict:
+                        raise ClientFailure(lost) from why
+                else:
+                    why.add_note(lost)
+                    if self.strict:
+                        raise
+                    crashes.append((why, lost))
+                done[job.ticket] = replace(job, lost=lost)
+        if crashes:
+            # One client alone proves nothing, unless nobody has ever answered.
+            if len(crashes) == len(todo) and (len(todo) > 1 or not heard):
+                raise crashes[0][0]
+            self._warn(crashes[0][1])
+        return done
+
+    def _train(self, jobs: Sequence[Job], seed: int) -> list[tuple[Task, Update | Exception]]:
+        """All together. If somebody among them cannot go on, each alone: nobody's result depends on who else trains."""
+        tasks = [Task(job.client, job.base, seed, dict(job.memory)) for job in jobs]
+        try:
+            updates = _given(self.trainer.train(tasks), Sequence)
+            return [(task, _given(update, Update)) for task, update in zip(tasks, updates, strict=True)]
+        except BudgetSpent:
+            raise
+        except Exception as why:
+            if len(jobs) == 1:
+                return [(tasks[0], why)]
+            return [pair for job in jobs for pair in self._train([job], seed)]
+
+    def _warn(self, lost: str) -> None:
+        if not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"{lost} (its answer is left out and the run goes on; strict=True raises; said once a run, the rest is in "
+                "record.events)", RuntimeWarning, stacklevel=2,
+            )  # fmt: skip
+
+
+def _in_words(why: Exception, width: int = 300) -> str:
+    """One line: a failure's own words, or the type of an exception that nobody foresaw and what it says."""
+    text = str(why) if isinstance(why, ClientFailure) else f"{type(why).__name__}: {why}"
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[:width] + " …"
+
+
+def _given(result: Any, kind: type) -> Any:
+    if not isinstance(result, kind):
+        raise TypeError(f"the training returned {result!r} where {kind.__name__} was expected; is a `return` missing?")
+    return result

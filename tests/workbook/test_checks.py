@@ -76,10 +76,12 @@ def test_inputs_are_fresh():
 @pytest.mark.parametrize(
     ("fn", "words"),
     [
-        (lambda updates, counts: None, "returned None"),
+        (lambda updates, counts: None, "got None, which is also what a function without `return` gives"),
         (lambda updates, counts: np.zeros(2), "expected shape (3,), got shape (2,)"),
         (lambda updates, counts: 1 / 0, "ZeroDivisionError: division by zero in line"),
+        (lambda updates, counts: 1 / 0, "tried updates = shape "),                      # what a check raises on, it shows
         (lambda updates: 1, "TypeError"),
+        (lambda updates, counts: np.zeros, "got the function zeros"),
         (lambda updates, counts: "text", "got 'text'"),
         (np.zeros(3), "hand over the function itself"),
     ],

@@ -116,8 +116,8 @@ def test_every_stored_mistake_gets_its_own_hint(grades):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("deaf", "stopped after 9 s in cell 8"),
-        ("exit", "the process ended with code 0 in cell 8"),
+        ("deaf", "stopped after 9 s in cell 11"),
+        ("exit", "the process ended with code 0 in cell 11"),
         ("segfault", "the process ended with code"),
         ("broken", "not a notebook"),
         ("list", "not a notebook"),
@@ -147,7 +147,7 @@ def test_what_befell_the_file_is_said(grades, name, words):
 def test_what_befell_a_cell_is_said(grades, name, words):
     cells = grades[0][f"{name}.ipynb"].cells
     assert words in cells[0]["error"]
-    assert cells[0]["cell"] == 8
+    assert cells[0]["cell"] == 11
 
 
 @pytest.mark.slow

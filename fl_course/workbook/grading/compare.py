@@ -51,6 +51,8 @@ def short(value: Any, width: int = 110) -> str:
         elif isinstance(value, list | tuple) and len(value) <= 8:
             inner = ", ".join(short(part, width) for part in value)
             text = f"[{inner}]" if isinstance(value, list) else f"({inner})"
+        elif callable(value) and hasattr(value, "__name__"):
+            text = f"the function {value.__name__}"            # not where it lies in memory
         else:
             text = reprlib.repr(value)
     return text if len(text) <= width else text[: width - 1] + "…"

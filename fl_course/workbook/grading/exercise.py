@@ -6,14 +6,15 @@ import inspect
 import linecache
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from .cards import Result
-from .compare import Function, clone, recorded, repeats, same, short
+from .compare import Call, Function, clone, recorded, repeats, same, short
 
 Test = Callable[[Function, np.random.Generator], None]
 NAME = re.compile(r"\d\d\.[a-z][a-z0-9_]*")
@@ -63,7 +64,7 @@ class Exercise:
 def expect(got: Any, want: Any, tried: str, rtol: float = 1e-5, atol: float = 1e-8) -> None:
     """Raise Wrong unless `got` is `want` up to rounding; `tried` says in a few words what the function was given."""
     if got is None and want is not None:
-        raise Wrong(f"tried {tried}: your function returned None. Is a `return` missing?")
+        raise Wrong(f"tried {tried}: expected {short(want)}, got None, which is also what a function without `return` gives")
     shape, wanted = getattr(got, "shape", None), getattr(want, "shape", None)
     if shape is not None and wanted is not None and tuple(shape) != tuple(wanted):
         raise Wrong(f"tried {tried}: expected shape {tuple(wanted)}, got shape {tuple(shape)}")
@@ -99,11 +100,11 @@ def examine(exercise: Exercise, fn: Function, rng: np.random.Generator) -> Resul
     except NotImplementedError as error:
         if not error.args:                    # the stub's own; torch raises NotImplementedError too, with a text
             return Result(exercise.name, "todo", "not written yet")
-        message = _explain(error, fn)
+        message = _explain(error, fn, calls)
     except Wrong as wrong:
         message = str(wrong)
     except Exception as error:
-        message = _explain(error, fn)
+        message = _explain(error, fn, calls)
     else:
         return Result(exercise.name, "pass", f"{exercise.title}: right on fresh random inputs")
     for mistake in exercise.mistakes:
@@ -112,19 +113,27 @@ def examine(exercise: Exercise, fn: Function, rng: np.random.Generator) -> Resul
     return Result(exercise.name, "fail", message)
 
 
-def _explain(error: Exception, fn: Function) -> str:
-    """Type, message and the line of the student's own code in which it happened."""
+def _explain(error: Exception, fn: Function, calls: list[Call]) -> str:
+    """What was tried, type, message, and the line of the student's own code in which it happened."""
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    tried = f"tried {_call_text(fn, *calls[-1].given)}: " if calls else ""
     home = getattr(getattr(inspect.unwrap(fn), "__code__", None), "co_filename", None)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == home]
     if not frames:
-        return f"the answer cannot be used: {said}"
+        answer = f" {short(calls[-1].answer)}" if calls and calls[-1].raised is None else ""
+        return f"{tried}the answer{answer} cannot be used: {said}"
     line = frames[-1].lineno or 0
-    return f"your function raised {said} in line {line} of its cell: {linecache.getline(str(home), line).strip()}"
+    return f"{tried}your function raised {said} in line {line} of its cell: {linecache.getline(str(home), line).strip()}"
 
 
-def _call_text(reference: Function, args: tuple[Any, ...]) -> str:
-    named = zip(inspect.signature(reference).parameters, args, strict=False)
+def _call_text(fn: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """`x = 3, y = [1 2]`: the arguments by the names that the function gives them; generators say nothing."""
+    try:
+        names = list(inspect.signature(fn).parameters)
+    except (TypeError, ValueError):
+        names = []
+    names += [f"argument {i + 1}" for i in range(len(names), len(args))]
+    named = [*zip(names, args, strict=False), *kwargs.items()]
     return ", ".join(f"{name} = {short(value, 70)}" for name, value in named if not _is_rng(value))
 
 

@@ -11,7 +11,17 @@ import numpy as np
 
 from ..core import Vector
 from .bits import log2_choose, pack, unpack
-from .payloads import Payload, as_count, numbers, values_bound, values_formula, values_from_wire, values_to_wire
+from .payloads import (
+    Payload,
+    as_bytes,
+    as_count,
+    check_values,
+    numbers,
+    values_bound,
+    values_formula,
+    values_from_wire,
+    values_to_wire,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +45,12 @@ class LowRank(Payload):
     @classmethod
     def from_wire(cls, wire: Sequence[Any]) -> LowRank:
         return cls(tuple(_part(part) for part in wire[1:]))
+
+    def check(self, like: LowRank) -> None:
+        mine, theirs = ([[f.shape for f in part] if isinstance(part, tuple) else part.shape for part in payload.parts]
+                        for payload in (self, like))  # fmt: skip
+        if mine != theirs:
+            raise ValueError(f"its factors have shapes {mine}, others' have {theirs}")
 
     def formula(self) -> float:
         """r·(m + n) numbers for an (m, n) matrix."""
@@ -90,14 +106,21 @@ class Submodel(Payload):
         _, sizes, flags, sent = wire
         if not isinstance(sizes, list) or len(sizes) < 2 or min(as_count(size) for size in sizes) < 1:
             raise ValueError(f"{sizes!r} are not the sizes of layers")
-        ends = np.cumsum([0, *sizes[1:-1]])
-        units = unpack(flags, 1, int(ends[-1])).astype(bool)
+        ends = list(itertools.accumulate(sizes[1:-1], initial=0))             # Python's numbers do not overflow
+        units = unpack(as_bytes(flags), 1, ends[-1]).astype(bool)
         kept = tuple(units[a:b] for a, b in itertools.pairwise(ends))
         there = [sizes[0], *(int(k.sum()) for k in kept), sizes[-1]]
-        values = values_from_wire(sent)
-        if values.size != sum((a + 1) * b for a, b in itertools.pairwise(there)):
+        count = sum((a + 1) * b for a, b in itertools.pairwise(there))
+        values = values_from_wire(sent, count)
+        if values.size != count:
             raise ValueError(f"{values.size} values for layers of {there} units")
         return cls(tuple(sizes), kept, values)
+
+    def check(self, like: Submodel) -> None:
+        mine, theirs = ([payload.sizes, [int(k.sum()) for k in payload.kept]] for payload in (self, like))
+        if mine != theirs:
+            raise ValueError(f"it holds {mine[1]} hidden units of layers {mine[0]}, others hold {theirs[1]} of {theirs[0]}")
+        check_values(self.values, like.values)
 
     def formula(self) -> float:
         """The numbers that are held, and a bit for each hidden unit."""

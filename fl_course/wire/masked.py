@@ -70,6 +70,11 @@ class Masked(Payload):
             raise ValueError(f"a masked vector of {size!r} numbers in round {round_id!r}")
         return cls(unpack(packed, bits, size), bits, round_id)
 
+    def check(self, like: Masked) -> None:
+        if (self.bits, self.round_id) != (like.bits, like.round_id):
+            raise ValueError(f"it is masked for round {self.round_id.hex() or 'none'} modulo 2^{self.bits}, "
+                             f"this is round {like.round_id.hex() or 'none'} modulo 2^{like.bits}")
+
     def formula(self) -> float:
         """Bytes: bits · (d + 1) / 8. Random numbers cannot be compressed, so this is the bound, too."""
         return self.bits * self.vector.size / 8

@@ -21,12 +21,17 @@ import numpy as np
 
 from ..core import ClientId, FederatedError, Server, Update
 from .layer_payloads import LowRank, Submodel
+from .lengths import count_objects
 from .masked import Masked
-from .payloads import Payload, Quantised, Sparse
+from .payloads import Payload, Quantised, Sparse, numbers
 
 MAGIC = b"FLC"
 FORMAT = 1
 ARRAY = 1                                     # msgpack extension type of an array
+OBJECTS = 100_000                             # the most numbers, names, lists … that a model or an update is made of
+UNSAID = 1 << 24                              # the longest vector that a short message may stand for if nobody says which
+METRICS = 256                                 # the most metrics that a client may report
+LARGEST = float(np.finfo(np.float32).max)
 DTYPES = ("<f4", "<f8", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "|b1")
 PAYLOADS: Mapping[str, type[Payload]] = {
     "sparse": Sparse,
@@ -48,10 +53,12 @@ def frame(kind: str, body: Any) -> bytes:
     return b"".join((head, packed, struct.pack("<I", zlib.crc32(packed, zlib.crc32(head)))))
 
 
-def unframe(message: bytes, kind: str) -> Any:
+def unframe(message: bytes, kind: str, objects: int | None = None) -> Any:
     """Decode a message and return its body; arrays are read-only.
 
-    Raises WireError if the bytes are truncated, altered, of another kind or format, or not a message at all.
+    Raises WireError if the bytes are truncated, altered, of another kind or format, or not a message at all, or if it is
+    made of more than so many `objects`. Whatever it says, it takes no more room than some ten times its own bytes and
+    some hundred bytes an object.
     """
     if not isinstance(message, bytes | bytearray | memoryview):
         raise WireError(f"a message is bytes, not {type(message).__name__}")
@@ -63,6 +70,8 @@ def unframe(message: bytes, kind: str) -> Any:
     if zlib.crc32(view[:-4]) != struct.unpack("<I", view[-4:])[0]:
         raise WireError("the checksum does not match: the message was truncated or altered on its way")
     try:
+        if (count := count_objects(view[4:-4])) > (count if objects is None else objects):
+            raise WireError(f"it is made of {count} objects, where at most {objects} are expected")
         found, body = msgpack.unpackb(view[4:-4], ext_hook=_unpack_array, raw=False, strict_map_key=True)
     except WireError:
         raise
@@ -107,12 +116,16 @@ def encode_model(server: Server) -> bytes:
     return frame("model", [server.version, _payload_to_wire(server.params), dict(server.extras)])
 
 
-def decode_model(message: bytes) -> Server:
-    version, model, extras = _fields(unframe(message, "model"), 3)
-    params = _payload_from_wire(model)
-    params = params if isinstance(params, np.ndarray) else params.dense()
-    if not isinstance(version, int) or not isinstance(params, np.ndarray) or params.ndim != 1 or not _arrays(extras):
+def decode_model(message: bytes, size: int | None = None) -> Server:
+    """What a client makes of the broadcast. size: d of its model; another one is refused before there is room for it."""
+    version, model, extras = _fields(unframe(message, "model", OBJECTS), 3)
+    if type(version) is not int or not 0 <= version < 2**63 or not _arrays(extras):
         raise WireError("a model message must hold a version, a model (d,) and named arrays")
+    params = _payload_from_wire(model, size)
+    if isinstance(params, Payload):
+        params = _dense(params, size)
+    if params.ndim != 1 or params.dtype != np.float32:
+        raise WireError(f"a model is (d,) float32 numbers, not {params.dtype} of shape {params.shape}")
     return Server(params=params, version=version, extras=extras)
 
 
@@ -122,41 +135,93 @@ def encode_update(update: Update) -> bytes:
     return frame("update", [*body, dict(update.extras), dict(update.metrics)])
 
 
-def decode_update(message: bytes) -> Update:
-    client, version, delta, weight, extras, metrics = _fields(unframe(message, "update"), 6)
-    if not isinstance(client, int | str) or not isinstance(version, int) or not isinstance(weight, int | float):
-        raise WireError(f"the head of the update is not (client, version, weight): {client!r}, {version!r}, {weight!r}")
+def decode_update(message: bytes, like: Update | None = None) -> Update:
+    """A client's answer. like: an example of the answer that is expected; what is longer gets no room (check_update says
+    whether it is right)."""
+    if like is not None:
+        numbers_expected = np.size(like.delta) if isinstance(like.delta, np.ndarray) else like.delta.size
+        most = 8 * (numbers_expected + sum(map(np.size, like.extras.values()))) + 8 * len(str(like.client)) + 65_536
+        if len(message) > most:
+            raise WireError(f"{len(message)} bytes, where no answer takes more than {most}")
+    client, version, delta, weight, extras, metrics = _fields(unframe(message, "update", OBJECTS), 6)
+    if type(client) not in (int, str) or type(version) is not int or type(weight) not in (int, float):
+        raise WireError(f"the head of the update is not (client, version, weight): {client!r}, {version!r}, {weight!r}"[:300])
     if not _arrays(extras):
         raise WireError("the update's extras must be named arrays")
-    if not isinstance(metrics, Mapping) or not all(isinstance(value, int | float) for value in metrics.values()):
-        raise WireError("the update's metrics must be named numbers")
-    return Update(client, version, _payload_from_wire(delta), float(weight), extras, metrics)
+    _check_metrics(metrics)
+    payload = _payload_from_wire(delta, None if like is None else like.delta.size)
+    return Update(client, version, payload, float(weight), extras, metrics)
 
 
 def check_update(update: Update, client: ClientId, server: Server, like: Update | None = None) -> None:
     """Whether a decoded update answers what this client was asked: WireError otherwise, and nothing is ever broadcast.
 
-    server: as that client received it; like: another client's update of the same step, whose extras have the same shapes.
+    server: as that client received it; like: an example of an honest answer (see federation/arrival.py), of which this
+    one must have the payload's class and form and the extras' names and shapes. Numbers are looked at as they will be
+    added: decoded, in float32. The mean of updates that pass is finite, whatever their weights are.
     """
-    if update.client != client or update.version != server.version:
-        raise WireError(f"it claims to be of client {update.client!r}, version {update.version}")
-    if not 0 <= update.weight < math.inf:
+    if type(update.client) is not type(client) or update.client != client or update.version != server.version:
+        raise WireError(f"it claims to be of client {update.client!r}, version {update.version}"[:300])
+    if not 0 <= update.weight <= LARGEST:
         raise WireError(f"its weight is {update.weight}, not a finite number from 0")
-    arrays = {f"extra {name!r}": value for name, value in update.extras.items()}
-    if isinstance(update.delta, np.ndarray):
-        if update.delta.shape != server.params.shape:
-            raise WireError(f"its delta has shape {update.delta.shape}, the model has {server.params.shape}")
-        arrays["delta"] = update.delta
-    elif isinstance(update.delta, Payload) and update.delta.size != server.params.size:
-        raise WireError(f"its payload stands for {update.delta.size} numbers, the model has {server.params.size}")
-    for name, array in arrays.items():
-        if array.dtype.kind != "f":
-            raise WireError(f"its {name} holds {array.dtype}, not floating-point numbers")
-        if not np.isfinite(array).all():
+    for name, array in update.extras.items():
+        _check_numbers(array, f"extra {name!r}"[:100])
+    if like is not None:
+        shapes, others = ({name: v.shape for name, v in u.extras.items()} for u in (update, like))
+        if shapes != others:
+            raise WireError(f"its extras have shapes {shapes}"[:300] + f", where {others} are expected")
+    delta = update.delta
+    if isinstance(delta, np.ndarray):
+        if delta.shape != server.params.shape:
+            raise WireError(f"its delta has shape {delta.shape}, the model has {server.params.shape}")
+    elif delta.size != server.params.size:
+        raise WireError(f"its payload stands for {delta.size} numbers, the model has {server.params.size}")
+    if like is not None and type(delta) is not type(like.delta):
+        raise WireError(f"its payload is {type(delta).__name__}, where {type(like.delta).__name__} is expected")
+    if like is not None and isinstance(delta, Payload):
+        try:
+            delta.check(like.delta)
+        except ValueError as error:
+            raise WireError(str(error)) from error
+    if not isinstance(delta, Masked):                            # a masked one cannot be read: any integers of its ring do
+        delta = _dense(delta, server.params.size) if isinstance(delta, Payload) else delta
+        _check_numbers(delta, "delta", LARGEST * min(update.weight, 1.0) if update.weight else LARGEST)
+
+
+def _check_numbers(array: np.ndarray, name: str, largest: float = LARGEST) -> None:
+    """WireError unless these are floating-point numbers that are finite in float32, and at most so large."""
+    if array.dtype.kind != "f":
+        raise WireError(f"its {name} holds {array.dtype}, not floating-point numbers")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(array.astype(np.float32, copy=False)).all():
             raise WireError(f"its {name} holds NaN or infinite values")
-    shapes, others = ({name: v.shape for name, v in u.extras.items()} for u in (update, like or update))
-    if shapes != others:
-        raise WireError(f"its extras have shapes {shapes}, those of client {like and like.client!r} have {others}")
+    if largest < LARGEST and array.size and np.abs(array).max() > largest:
+        raise WireError(f"its {name} divided by its weight is infinite")
+
+
+def _check_metrics(metrics: Any) -> None:
+    """What a client reports about itself is read by selectors and plots: numbers, not too many, under short names.
+
+    One that spends a budget without noise says so by an infinite epsilon.
+    """
+    if not isinstance(metrics, Mapping) or not all(isinstance(value, int | float) for value in metrics.values()):
+        raise WireError("the update's metrics must be named numbers")
+    if len(metrics) > METRICS or any(len(name) > 100 for name in metrics):
+        raise WireError(f"the update has more than {METRICS} metrics, or names of more than 100 letters")
+    for name, value in metrics.items():
+        if not abs(value) <= LARGEST and not (name == "epsilon" and value == math.inf):
+            raise WireError(f"the update's metric {name!r} is {value}, no finite number")
+
+
+def _dense(payload: Payload, size: int | None) -> np.ndarray:
+    """The numbers behind a payload, once its length is known to be the right one."""
+    if size is None and payload.size > UNSAID:
+        raise WireError(f"the payload stands for {payload.size} numbers; say how many are expected")
+    try:
+        with np.errstate(all="ignore"):                          # what overflows is infinite, and refused as such
+            return numbers(payload)
+    except Exception as error:
+        raise WireError(f"the {payload.tag} payload cannot be read: {error}"[:300]) from error
 
 
 def _arrays(extras: Any) -> bool:
@@ -177,13 +242,19 @@ def _payload_to_wire(payload: Any) -> Any:
     return payload.to_wire()
 
 
-def _payload_from_wire(wire: Any) -> Any:
-    """An array is itself; [tag, …] is a payload of the class that carries the tag."""
+def _payload_from_wire(wire: Any, size: int | None) -> Any:
+    """An array is itself; [tag, …] is a payload of the class that carries the tag, and stands for `size` numbers."""
     if isinstance(wire, np.ndarray):
+        if size is not None and wire.ndim == 1 and wire.size != size:
+            raise WireError(f"its delta has shape {wire.shape}, the model has ({size},)")
         return wire
     if not isinstance(wire, list) or not wire or not isinstance(wire[0], str) or wire[0] not in PAYLOADS:
         raise WireError("the update's payload is neither an array nor of a known kind")
+    kind = PAYLOADS[wire[0]]
     try:
-        return PAYLOADS[wire[0]].from_wire(wire)
+        claimed = kind.claims(wire)
+        if claimed is not None and (claimed > UNSAID if size is None else claimed != size):
+            raise ValueError(f"it stands for {claimed} numbers, where {'at most ' + str(UNSAID) if size is None else size} fit")
+        return kind.from_wire(wire)
     except Exception as error:                # whatever is wrong with the fields of a stranger's payload
-        raise WireError(f"the {wire[0]} payload cannot be read: {error}") from error
+        raise WireError(f"the {wire[0]} payload cannot be read: {error}"[:300]) from error

@@ -6,8 +6,9 @@
     Submodel    the part of a network that a client holds    likewise
 
 What a payload promises: `dense()` is exactly what the receiver will compute, so a client knows to the bit what got lost;
-`from_wire(to_wire())` is the same payload, and ValueError for anything that is not one; `+` adds up what payloads stand
-for, in float64, because the sum of such updates is as a rule not of the same short form.
+`from_wire(to_wire())` is the same payload, and ValueError for anything that is not one, without more room than a small
+multiple of the message, or of the d that it claims, takes; `+` adds up what payloads stand for, in float64, because the
+sum of such updates is as a rule not of the same short form.
 
 `formula()` is what papers count for it and `bound()` what no code can go below, both in bytes; the true length is that of
 the encoded message. Numbers that stay float32 count 4 bytes in all three.
@@ -24,7 +25,17 @@ from typing import Any
 import numpy as np
 
 from ..core import Vector, stream
-from .bits import decode_positions, encode_positions, entropy, log2_choose, pack, pack_ternary, unpack, unpack_ternary
+from .bits import (
+    decode_positions,
+    encode_positions,
+    entropy,
+    log2_choose,
+    pack,
+    pack_ternary,
+    packed_size,
+    unpack,
+    unpack_ternary,
+)
 
 KEYED = 2                                                     # positions drawn from a key, beside BITMAP and GAPS
 
@@ -51,6 +62,15 @@ class Payload:
     def from_wire(cls, wire: Sequence[Any]) -> Payload:
         """The inverse of to_wire; may raise anything for what is not a payload of this kind (the wire refuses it then)."""
         raise NotImplementedError
+
+    @classmethod
+    def claims(cls, wire: Sequence[Any]) -> int | None:
+        """The d that a message names, to be compared before it is unpacked. None: unpacking takes no more room than the
+        message does, and `size` is asked then."""
+        return None
+
+    def check(self, like: Any) -> None:
+        """ValueError unless this has the form of `like`, an honest payload of the same class in the same place."""
 
     def formula(self) -> float:
         raise NotImplementedError
@@ -121,14 +141,23 @@ class Sparse(Payload):
         return [self.tag, self.length, *self._coded, values_to_wire(self.values)]
 
     @classmethod
+    def claims(cls, wire: Sequence[Any]) -> int:
+        return as_count(wire[1])
+
+    @classmethod
     def from_wire(cls, wire: Sequence[Any]) -> Sparse:
         _, length, code, coded, sent = wire
-        values = values_from_wire(sent)
-        if as_count(length) < values.size:
-            raise ValueError(f"{values.size} values for a vector of {length}")
-        if code == KEYED:
+        values = values_from_wire(sent, as_count(length))
+        if as_count(code) == KEYED:
             return cls(length, drawn(as_count(coded), length, values.size), values, coded)
+        if len(as_bytes(coded)) > packed_size(length, 1):
+            raise ValueError(f"{len(coded)} bytes say where the values lie; a bitmap of {length} takes fewer")
         return cls(length, decode_positions(code, coded, length, values.size), values)
+
+    def check(self, like: Sparse) -> None:
+        if (self.key is None) != (like.key is None):
+            raise ValueError(f"its positions are {'spelt out' if self.key is None else 'drawn from a key'}, others' are not")
+        check_values(self.values, like.values)
 
     def formula(self) -> float:
         """32 bits a value and ceil(log2 d) for its position, or 64 for the key."""
@@ -169,8 +198,9 @@ class Quantised(Payload):
     def dense(self) -> Vector:
         grid = (2 * np.arange(self.levels) / (self.levels - 1) - 1).astype(np.float32)     # its ends are exactly ±1
         vector = np.take(grid, self.codes)
-        whole = self.size // self.block * self.block
-        vector[:whole].reshape(-1, self.block)[:] *= self.scales[: whole // self.block, None]
+        block = min(self.block, max(1, self.size))
+        whole = self.size // block * block
+        vector[:whole].reshape(-1, block)[:] *= self.scales[: whole // block, None]
         vector[whole:] *= self.scales[-1:]
         return vector
 
@@ -179,11 +209,15 @@ class Quantised(Payload):
         return [self.tag, self.size, self.levels, self.block, self.scales.astype("<f4").tobytes(), packed]
 
     @classmethod
+    def claims(cls, wire: Sequence[Any]) -> int:
+        return as_count(wire[1])
+
+    @classmethod
     def from_wire(cls, wire: Sequence[Any]) -> Quantised:
         _, size, levels, block, scales, packed = wire
         if not 2 <= as_count(levels) <= 65536 or as_count(block) < 1:
             raise ValueError(f"{levels} levels in blocks of {block}")
-        as_count(size)
+        as_count(size), as_bytes(packed)
         codes = unpack_ternary(packed, size) if levels == 3 else unpack(packed, bits_of(levels), size)
         if size and codes.max() >= levels:
             raise ValueError(f"a code beyond the {levels} levels")
@@ -191,6 +225,10 @@ class Quantised(Payload):
         if values.size != -(-size // block) or (values < 0).any():
             raise ValueError(f"{values.size} scales, or a negative one, for {size} numbers in blocks of {block}")
         return cls(codes, levels, values, block)
+
+    def check(self, like: Quantised) -> None:
+        if self.levels != like.levels:
+            raise ValueError(f"its grid has {self.levels} levels, others' have {like.levels}")
 
     def formula(self) -> float:
         """log2 L bits a number, 32 a scale."""
@@ -212,8 +250,20 @@ def values_to_wire(values: Any) -> Any:
     return values.to_wire() if isinstance(values, Quantised) else values.astype("<f4").tobytes()
 
 
-def values_from_wire(wire: Any) -> Any:
+def values_from_wire(wire: Any, most: int) -> Any:
+    """The values that a message holds, at most so many."""
+    count = as_count(wire[1]) if isinstance(wire, list) else len(as_bytes(wire)) // 4
+    if count > most:
+        raise ValueError(f"{count} values for a vector of {most}")
     return Quantised.from_wire(wire) if isinstance(wire, list) else floats(wire)
+
+
+def check_values(values: Any, like: Any) -> None:
+    """ValueError unless the numbers inside a payload travel as they do in `like`."""
+    if type(values) is not type(like):
+        raise ValueError(f"its values travel as {type(values).__name__}, others' as {type(like).__name__}")
+    if isinstance(values, Quantised):
+        values.check(like)
 
 
 def values_formula(values: Any) -> float:
@@ -226,10 +276,17 @@ def values_bound(values: Any) -> float:
 
 def floats(data: bytes) -> Vector:
     """The float32 numbers of a message; ValueError if one is not finite."""
-    values = np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
+    values = np.frombuffer(as_bytes(data), dtype="<f4").astype(np.float32, copy=False)
     if not np.isfinite(values).all():
         raise ValueError("NaN or infinite values")
     return values
+
+
+def as_bytes(value: Any) -> bytes:
+    """A string of bytes, and no array, which has a length, too, and another one."""
+    if not isinstance(value, bytes):
+        raise ValueError(f"a {type(value).__name__} where bytes belong")
+    return value
 
 
 def as_count(value: Any) -> int:

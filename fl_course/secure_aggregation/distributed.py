@@ -15,16 +15,17 @@ sqrt((t - k) / t) of the deviation.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import Aggregate, ClientId, CompositionError, Context, stream
+from ..core import Aggregate, ClientId, CompositionError, Context, stream, whole
 from ..federation.interfaces import Experiment
 from ..privacy.accounting import RDP, ZCDP, Accountant, Gaussian, Ledger
-from ..privacy.central import afford, keep_books, open_ledger, rounds_left
+from ..privacy.books import afford, keep_books, nothing_yet, open_ledger, rounds_left
 from ..privacy.mechanisms import clip, positive
 from ..privacy.noise import NoiseSource, secure_generator
 from ..privacy.rules import expected_cohort, refuse_side_channels
@@ -56,6 +57,8 @@ class DistributedNoise:
     def __post_init__(self) -> None:
         positive("norm", self.norm)
         positive("noise_multiplier", self.noise_multiplier)
+        if self.noise_seed is not None and whole(self.noise_seed, "noise_seed") < 0:
+            raise ValueError(f"noise_seed must be None or a whole number from 0, not {self.noise_seed!r}")
         if not isinstance(self.accountant, RDP | ZCDP):
             raise ValueError(f"{self.accountant!r} prices the continuous Gaussian; for the discrete one use RDP() or ZCDP()")
         Ledger(self.budget, self.delta, self.accountant)
@@ -94,7 +97,9 @@ class DistributedNoise:
 
     def begin(self, ctx: Context) -> None:
         """BudgetSpent if the ledger cannot pay for this round."""
-        afford(self._ledger(ctx), self.event(), ctx.server.version)
+        ledger = self._ledger(ctx)
+        afford(ledger, self.event(), ctx.server.version)
+        nothing_yet(ctx, ledger)                         # an aborted round stays so
 
     def release(self, grid: FixedPointGrid, total: RingVector, ctx: Context) -> Aggregate:
         """A noisy sum has been opened: decode it and write it down. An aborted round releases nothing and costs nothing.
@@ -111,29 +116,42 @@ class DistributedNoise:
     # --- what it does not go with ------------------------------------------------------------------------------------------
 
     def check(
-        self, experiment: Experiment, grid: FixedPointGrid, max_weight: int, rounding: str, threshold: int, asked: int
+        self, experiment: Experiment, max_weight: int, rounding: str, cohorts: Iterable[tuple[FixedPointGrid, int]]
     ) -> None:
-        """asked: clients in the largest cohort, for which `grid` is made; threshold: those at least in a sum that is opened."""
+        """cohorts: the grid and the threshold of every cohort that can occur and be opened, as in `fit`."""
         refuse_side_channels("DistributedNoise", experiment)
-        d = experiment.model.dim
         if max_weight != 1:
             raise CompositionError(
                 "DistributedNoise is scaled to updates that count once; use weights=Uniform() and leave max_weight at 1."
             )
         if any(hasattr(other, "noise_multiplier") for other in experiment.pipeline):
             raise CompositionError("two private stages: use DistributedNoise or the other one.")
+        for grid, threshold in cohorts:
+            try:
+                self.fit(grid, experiment.model.dim, rounding, threshold)
+            except ValueError as why:
+                raise CompositionError(f"a cohort of {grid.clients} clients, which can occur: {why}") from why
+
+    def fit(self, grid: FixedPointGrid, size: int, rounding: str, threshold: int) -> None:
+        """ValueError unless the noise of a cohort of grid.clients can be priced, and its sum cannot wrap around.
+
+        size: d; threshold: answers at least in a sum that is opened. Neither the ring nor the shares of a small cohort
+        follow from those of a large one, so this is asked of every cohort.
+        """
         if grid.ring_bits > 62:
-            raise CompositionError(f"ring_bits = {grid.ring_bits}: DistributedNoise works with 62 at most.")
-        deviation = self.share(grid, d, rounding, threshold)
-        if deviation < LEAST:
-            raise CompositionError(
-                f"one client's noise is {deviation:.2g} steps of the grid, too few for a discrete Gaussian to be priced as a "
+            raise ValueError(f"ring_bits = {grid.ring_bits}: DistributedNoise works with 62 at most.")
+        share = self.share(grid, size, rounding, threshold)
+        if share < LEAST:
+            raise ValueError(
+                f"one client's noise is {share:.2g} steps of the grid, too few for a discrete Gaussian to be priced as a "
                 f"Gaussian ({LEAST:g} are needed); use more bits, or more noise."
             )
-        if margin(grid) < 10 * deviation * math.sqrt(asked):
-            raise CompositionError(
+        deviation = share * math.sqrt(grid.clients)
+        if margin(grid) < 10 * deviation:
+            raise ValueError(
                 f"a ring of {grid.ring_bits} bits leaves {margin(grid)} steps on either side of the sum for noise of deviation "
-                f"{deviation * math.sqrt(asked):.0f}: it would wrap around; use a larger ring_bits."
+                f"{deviation:.3g}, and 10 deviations are needed: it would wrap around; say a larger ring_bits (62 at most), "
+                "or use fewer bits."
             )
 
 

@@ -42,33 +42,19 @@ class Setup:
         n = len(self.cohort)
         if not isinstance(self.round_id, bytes) or len(self.round_id) != ROUND_ID_BYTES:
             raise ValueError(f"round_id must be {ROUND_ID_BYTES} random bytes")
-        if n < 2:
-            raise ValueError(f"{n} clients: a secure sum needs at least 2, the sum of one is its input")
         if len(set(self.cohort)) != n:
             raise ValueError(f"duplicate ids in the cohort {self.cohort}: each client has one vote and one mask")
         if any(isinstance(i, bool) or not isinstance(i, int | str) for i in self.cohort):
             raise TypeError(f"client ids are ints or strings, not {self.cohort}")
         if "server" in self.position:
             raise ValueError("no client may be called 'server'")
-        if whole(self.dimension, "dimension") < 1:
+        for name in ("threshold", "dimension", "ring_bits", "degree"):   # NumPy's integers overflow where Python's grow
+            if name != "degree" or self.degree is not None:
+                object.__setattr__(self, name, whole(getattr(self, name), name))
+        if self.dimension < 1:
             raise ValueError(f"dimension = {self.dimension} must be at least 1")
         ring_dtype(self.ring_bits)
-        if self.degree is not None:
-            k = whole(self.degree, "degree")
-            if not 2 <= k < n or k * n % 2:
-                raise ValueError(
-                    f"degree = {k}: each of {n} clients can have 2 … {n - 1} neighbours, and degree · {n} must be even"
-                )
-        t, holders = whole(self.threshold, "threshold"), n if self.degree is None else self.degree + 1
-        if t < 2:
-            raise ValueError(f"threshold = {t}: with fewer than 2, one client could open the secrets of another")
-        if t > holders:
-            raise ValueError(f"threshold = {t} exceeds the {holders} clients that hold shares of a secret")
-        if 2 * t <= holders:
-            raise ValueError(
-                f"threshold = {t} must be more than half of the {holders} holders of a secret: else a server could "
-                f"ask one half for a client's self mask and the other for its mask key; use {holders // 2 + 1} or more"
-            )
+        check_numbers(n, self.threshold, self.degree)
 
     @cached_property
     def digest(self) -> bytes:
@@ -116,6 +102,47 @@ class Setup:
 
     def in_order(self, clients: Iterable[ClientId]) -> tuple[ClientId, ...]:
         return tuple(sorted(clients, key=self.position.__getitem__))
+
+
+def check_numbers(n: int, threshold: int, degree: int | None = None) -> None:
+    """ValueError unless a round of n clients can open a sum, and no server both secrets of a client."""
+    if n < 2:
+        raise ValueError(f"{n} clients: a secure sum needs at least 2, the sum of one is its input")
+    if degree is not None:
+        k = whole(degree, "degree")
+        if not 2 <= k < n or k * n % 2:
+            raise ValueError(
+                f"degree = {k}: each of {n} clients can have 2 … {n - 1} neighbours, and degree · {n} must be even"
+            )
+    t, holders = whole(threshold, "threshold"), n if degree is None else degree + 1
+    if t < 2:
+        raise ValueError(f"threshold = {t}: with fewer than 2, one client could open the secrets of another")
+    if t > holders:
+        raise ValueError(f"threshold = {t} exceeds the {holders} clients that hold shares of a secret")
+    if 2 * t <= holders:
+        raise ValueError(
+            f"threshold = {t} must be more than half of the {holders} holders of a secret: else a server could "
+            f"ask one half for a client's self mask and the other for its mask key; use {holders // 2 + 1} or more"
+        )
+
+
+def why_closed(setup: Setup, survivors: Collection[ClientId]) -> str:
+    """Why honest participants, all of whom shared their secrets, open no sum of these survivors; "" if they open it.
+
+    What the protocol does step by step (client.py, server.py), said at once, for sums that are made without it.
+    """
+    here, t = set(survivors), setup.threshold
+    if len(here) < t:
+        return f"{len(here)} clients at 'upload' are fewer than the threshold {t}; nothing was opened"
+    if components(setup, here) > 1:
+        return "the survivors fall apart into groups without common masks: each group's sum would be visible"
+    if setup.degree is None:
+        return ""
+    for owner in setup.cohort:                               # of whoever put a mask into the sum a secret must be opened
+        helpers = here.intersection(setup.holders(owner))
+        if helpers and len(helpers) < t:
+            return f"{len(helpers)} survivors hold shares of {owner!r}, fewer than the threshold {t}; nothing was opened"
+    return ""
 
 
 def components(setup: Setup, clients: Collection[ClientId]) -> int:

@@ -35,11 +35,15 @@ class FixedPointGrid:
     ring_bits: int = 0
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.clip, int | float) and math.isfinite(self.clip) and self.clip > 0):
+        if isinstance(self.clip, np.floating | np.integer):
+            object.__setattr__(self, "clip", self.clip.item())
+        if isinstance(self.clip, bool) or not isinstance(self.clip, int | float) or not 0 < self.clip < math.inf:
             raise ValueError(f"clip = {self.clip!r} must be a positive number")
-        if not 2 <= whole(self.bits, "bits") <= 32:
+        for name in ("bits", "clients", "max_weight", "ring_bits"):      # NumPy's integers overflow where Python's grow
+            object.__setattr__(self, name, whole(getattr(self, name), name))
+        if not 2 <= self.bits <= 32:
             raise ValueError(f"bits = {self.bits} must lie between 2 and 32")
-        if whole(self.clients, "clients") < 1 or whole(self.max_weight, "max_weight") < 1:
+        if self.clients < 1 or self.max_weight < 1:
             raise ValueError(f"clients = {self.clients} and max_weight = {self.max_weight} must be at least 1")
         # R >= n W (2^bits − 1) + 1: the largest sum must still be smaller than the modulus
         largest = self.clients * self.max_weight * ((1 << self.bits) - 1)
@@ -51,7 +55,7 @@ class FixedPointGrid:
             )
         if self.ring_bits == 0:
             object.__setattr__(self, "ring_bits", needed)
-        elif not needed <= whole(self.ring_bits, "ring_bits") <= 64:
+        elif not needed <= self.ring_bits <= 64:
             raise ValueError(
                 f"ring_bits = {self.ring_bits} is too small for {self.clients} clients: their sum can reach {largest}, "
                 f"which needs {needed} bits (at most 64); a sum that wraps is wrong without anybody noticing"

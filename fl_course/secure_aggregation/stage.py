@@ -17,19 +17,34 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core import Aggregate, ClientFailure, ClientId, CompositionError, Context, Server, Update, Vector, fingerprint
+from ..core import (
+    Aggregate,
+    ClientFailure,
+    ClientId,
+    CompositionError,
+    Context,
+    Server,
+    Update,
+    Vector,
+    fingerprint,
+    whole,
+)
 from ..federation.interfaces import Experiment, Stage
-from ..federation.stages import ByExamples, dense
+from ..federation.stages import dense
 from ..wire.masked import Masked
 from ..wire.messages import decode_model, encode_model
+from ..wire.ring import RingVector, ring_dtype
 from .distributed import DistributedNoise
-from .graph import ROUND_ID_BYTES, Setup
+from .graph import ROUND_ID_BYTES, Setup, why_closed
 from .grid import FixedPointGrid
 from .masking import insecure_random
 from .messages import SERVER, decode_masked
 from .rounds import Round, new_round_id
+from .rules import check_cohorts, check_neighbours, check_timing, check_weights
 
 KEY = "secure sum"                                       # of the round in ctx.session
+NO_MASKS = "masked=False: the server sees what every single client sends, and nobody is protected"
+KNOWN_MASKS = "round_seed is known: this run is not private, for whoever knows the seed can take off every mask"
 PURPOSES = {
     "secagg-advertise": "keys", "secagg-roster": "keys", "secagg-shares": "shares", "secagg-inbox": "shares",
     "secagg-survivors": "consistency", "secagg-consistent": "consistency", "secagg-unmask": "unmask",
@@ -50,9 +65,11 @@ class SecureSum(Stage):
     degree      None: every two clients share a mask. k: SecAgg+, each with k others (Bell et al. 2020)
     max_weight  the largest number of examples of one client, when they weigh (weights=ByExamples())
     rounding    "nearest", or "toward zero", which never lengthens an update, as noise scaled to a clip bound needs
-    masked      False: the same integers without masks or protocol. To compare with; it protects nobody
+    masked      False: the same integers, opened by the same rules, without masks or protocol. To compare with; it
+                protects nobody, and every record says so ("not_private")
     noise       DistributedNoise(…): every client adds its share of noise, and no single sum is without it
-    round_seed  None: secrets come from the operating system. A number: reproducible bytes, and not secure at all
+    round_seed  None: secrets come from the operating system. A number: reproducible bytes, and not secure at all, which
+                every record says
 
     The weight travels as one more masked coordinate, and what a client would say in the clear (examples, losses) is left
     out, so selectors and plots that live on reports have none. Below the threshold the round is aborted: nothing is
@@ -75,9 +92,15 @@ class SecureSum(Stage):
     def __post_init__(self) -> None:
         if self.rounding not in ("nearest", "toward zero"):
             raise ValueError(f"rounding must be 'nearest' or 'toward zero', not {self.rounding!r}")
-        self.grid(2)                                     # refuses the numbers that can never do
-        if self.threshold is not None and (not isinstance(self.threshold, int) or self.threshold < 2):
-            raise ValueError(f"threshold must be None or a whole number from 2, not {self.threshold!r}")
+        grid = self.grid(2)                              # refuses the numbers that can never do
+        for name in ("clip", "bits", "max_weight"):      # Python's numbers, if they were NumPy's
+            object.__setattr__(self, name, getattr(grid, name))
+        object.__setattr__(self, "ring_bits", whole(self.ring_bits, "ring_bits"))
+        for name, least in (("threshold", 2), ("degree", 2), ("round_seed", 0)):
+            value = getattr(self, name)
+            if value is not None and whole(value, name) < least:
+                raise ValueError(f"{name} must be None or a whole number from {least}, not {value!r}")
+            object.__setattr__(self, name, value if value is None else int(value))
 
     def grid(self, clients: int) -> FixedPointGrid:
         """The numbers that a cohort of so many clients shares."""
@@ -104,16 +127,20 @@ class SecureSum(Stage):
         if self.noise is not None:
             self.noise.begin(ctx)                        # ends the run if the budget does not cover the round
         ctx.meter.notes.setdefault("saturated", 0.0)
-        if not self.masked:
-            return
+        self._say_who_is_protected(ctx)
         version, round_id = ctx.server.version, new_round_id()
         if self.round_seed is not None:
             round_id = insecure_random(self.round_seed, "secure sum", version)(ROUND_ID_BYTES)
         try:
             setup = self.setup(ctx.cohort, ctx.server.params.size + 1, round_id)
+            if self.noise is not None:                   # a selector of one's own may ask fewer clients than were planned
+                self.noise.fit(self.grid(len(ctx.cohort)), ctx.server.params.size, self.rounding, setup.threshold)
         except ValueError as why:                        # a Poisson cohort too small for any threshold
             ctx.session[KEY] = f"the secure round of version {version} could not be opened: {why}"
             ctx.meter.events.append(ctx.session[KEY])
+            return
+        if not self.masked:
+            ctx.session[KEY] = setup
             return
         secure = Round(setup, model_hash=model_hash(_as_received(ctx)), seed=self.round_seed, shared_work=True)
         secure.open()
@@ -142,105 +169,66 @@ class SecureSum(Stage):
         if self.noise is not None:
             share = self.noise.share(grid, x.size, self.rounding, self.least(len(ctx.cohort)))
             codes = self.noise.add(codes, share, grid.ring_bits, ctx.server.version, update.client)
-        if not self.masked:
-            return replace(update, delta=Masked(codes, grid.ring_bits), weight=1.0, metrics={})
-        secure = ctx.session[KEY]
+        secure = ctx.session.get(KEY)
         if isinstance(secure, str):
             raise ClientFailure(secure)
+        if not self.masked:
+            return replace(update, delta=Masked(codes, grid.ring_bits), weight=1.0, metrics={})
+        assert isinstance(secure, Round)
         if model_hash(ctx.server) != secure.model_hash:
             raise ClientFailure("it received another model than the others, so its masks would not cancel")
         message = secure.upload(update.client, codes, arrives=False)
         if message is None:
-            raise ClientFailure(f"it has left the secure round: {(secure.events or [secure.aborted])[-1]}")
+            raise ClientFailure(f"it has left the secure round: {secure.events[-1] if secure.events else secure.aborted}")
         _, vector = decode_masked(secure.setup, message)
         masked = Masked(vector, grid.ring_bits, secure.setup.round_id)
         return replace(update, delta=masked, weight=1.0, metrics={})
 
+    def sends(self, example: Update, ctx: Context) -> Update:
+        grid, secure = self.grid(len(ctx.cohort)), ctx.session.get(KEY)
+        zeros = np.zeros(example.delta.size + 1, ring_dtype(grid.ring_bits))
+        return replace(example, delta=Masked(zeros, grid.ring_bits, secure.setup.round_id if isinstance(secure, Round) else b""))
+
     def server(self, aggregate: Aggregate, ctx: Context) -> Aggregate:
         if not isinstance(aggregate.total, Masked):
             raise TypeError(f"SecureSum was handed a {type(aggregate.total).__name__} to unmask; it must be the last stage")
-        total = aggregate.total.vector
-        if self.masked:
-            secure: Round = ctx.session[KEY]
-            opened = secure.close(total, ctx.arrived)
-            _count_bytes(secure, ctx, closing=True)
-            if opened is None:
-                ctx.meter.events.append("there is no secure sum of this round: the model stays as it was")
-                return Aggregate(np.zeros(ctx.server.params.shape), 0.0)
-            total = opened
+        total = self._open(aggregate.total.vector, ctx)
+        if total is None:
+            ctx.meter.events.append("there is no secure sum of this round: the model stays as it was")
+            return Aggregate(np.zeros(ctx.server.params.shape), 0.0)
         grid = self.grid(len(ctx.cohort))
         if self.noise is not None:
             return self.noise.release(grid, total, ctx)
         values, weight = grid.decode_weighted(total)
         return Aggregate(values, float(weight))
 
+    def _open(self, total: RingVector, ctx: Context) -> RingVector | None:
+        """(d + 1,) the sum modulo R, or None if too few answered: by the same rules with and without masks."""
+        secure = ctx.session[KEY]
+        if isinstance(secure, Round):
+            opened = secure.close(total, ctx.arrived)
+            _count_bytes(secure, ctx, closing=True)
+            return opened
+        if why := why_closed(secure, ctx.arrived):
+            ctx.meter.events.append(f"the server aborted: {why}")
+            return None
+        return total
+
+    def _say_who_is_protected(self, ctx: Context) -> None:
+        """A run whose masks are off, or can be taken off, says so: in every record, and once in words."""
+        reasons = [NO_MASKS] * (not self.masked) + [KNOWN_MASKS] * (self.masked and self.round_seed is not None)
+        if reasons:
+            ctx.meter.notes["not_private"] = 1.0
+        if ctx.server.version == 0:
+            ctx.meter.events.extend(reasons)
+
     # --- what it does not go with ----------------------------------------------------------------------------------------
 
     def check(self, experiment: Experiment) -> None:
-        if experiment.schedule.keeps_stragglers:
-            raise CompositionError(
-                "SecureSum with a buffered schedule: masks cancel among clients that began a round together, and here each "
-                "begins by itself, from another version of the model; use Synchronous(…)."
-            )
-        if not experiment.aggregation.linear or getattr(experiment.aggregation, "discount", None) is not None:
-            raise CompositionError(
-                f"{experiment.aggregation!r} looks at single updates or rescales them, but under SecureSum only their sum "
-                "can be read; use WeightedMean(), or leave SecureSum out."
-            )
-        self._check_neighbours(experiment)
-        self._check_weights(experiment)
-        self._check_cohort(experiment)
-
-    def _check_neighbours(self, experiment: Experiment) -> None:
-        here = next(i for i, stage in enumerate(experiment.pipeline) if stage is self)
-        for i, stage in enumerate(experiment.pipeline):
-            name, kind = type(stage).__name__, type(stage)
-            if stage is not self and stage.masks:
-                raise CompositionError(f"{name} and SecureSum both mask: one of them is enough, and two do not cancel.")
-            if i > here and (kind.client is not Stage.client or kind.server is not Stage.server):
-                raise CompositionError(
-                    f"{name} after SecureSum: masked integers look random and may only be added; put {name} before it."
-                )
-            if any(getattr(stage, trait, False) for trait in ("picks", "quantises")):
-                raise CompositionError(
-                    f"{name} before SecureSum: each client would have its own places or its own scale, and integers add up "
-                    f"only at the same places on one grid; leave {name} out, SecureSum rounds to {self.bits} bits itself."
-                )
-            if stage.noisy and self.rounding == "nearest":
-                raise CompositionError(
-                    f"{name} scales its noise to a clip bound, and rounding to the nearest grid point can lengthen an update "
-                    "beyond it; what counts is the norm of what is on the wire. Use SecureSum(…, rounding='toward zero')."
-                )
-
-    def _check_weights(self, experiment: Experiment) -> None:
-        weights, largest = experiment.weights, 1
-        if isinstance(weights, ByExamples):
-            if weights.cap is not None and weights.cap != int(weights.cap):
-                raise CompositionError(f"ByExamples(cap={weights.cap}): weights under SecureSum are whole numbers.")
-            largest = max((len(part) for part in experiment.data.train), default=1)
-            largest = int(min(largest, weights.cap or largest))
-        if largest > self.max_weight:
-            raise CompositionError(
-                f"clients weigh up to {largest} examples, SecureSum leaves room for max_weight={self.max_weight}: say "
-                f"max_weight={largest} or more (a public bound), or weights=Uniform()."
-            )
-
-    def _check_cohort(self, experiment: Experiment) -> None:
-        clients, poisson = experiment.clients, experiment.selection.poisson
-        asked = len(clients) if poisson else experiment.schedule.start(len(clients), 0, True)
-        stage = replace(self, threshold=None, degree=None) if poisson else self          # those are checked in each round
-        try:                                             # the largest cohort there can be
-            setup = stage.setup(clients[:asked], experiment.model.dim + 1)
-        except (ValueError, TypeError) as why:
-            raise CompositionError(f"SecureSum cannot work with cohorts of {asked} clients: {why}") from why
-        if self.noise is not None:
-            self.noise.check(experiment, self.grid(asked), self.max_weight, self.rounding, setup.threshold, asked)
-        goal = getattr(experiment.schedule, "goal", lambda count: asked)(len(clients))
-        if self.degree is None and not poisson and goal < setup.threshold:
-            raise CompositionError(
-                f"a step waits for {goal} of {asked} clients, but the secure sum opens nothing below {setup.threshold} "
-                "answers, so every round would be aborted; lower over_selection, or set threshold (more than half)."
-            )
+        check_timing(experiment)
+        check_neighbours(self, experiment)
+        check_weights(self, experiment)
+        check_cohorts(self, experiment)
 
 
 def model_hash(server: Server) -> bytes:

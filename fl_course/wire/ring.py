@@ -24,7 +24,7 @@ def ring_dtype(bits: int) -> np.dtype[np.unsignedinteger]:
 def reduce_ring(vector: RingVector, bits: int) -> RingVector:
     """`vector` modulo 2^bits, in place."""
     if bits < 8 * vector.dtype.itemsize:
-        vector &= vector.dtype.type((1 << bits) - 1)
+        vector &= vector.dtype.type((1 << int(bits)) - 1)
     return vector
 
 
@@ -35,7 +35,7 @@ def pack(vector: RingVector, bits: int) -> bytes:
     group, and the loop over j handles all groups at once. Refused: what is not a (d,) array of integers (TypeError) and an
     integer outside [0, 2^bits) (ValueError), which would be cut, or written into its neighbour.
     """
-    dtype = ring_dtype(bits)
+    dtype, bits = ring_dtype(bits), int(bits)
     vector = np.asarray(vector)
     if vector.dtype.kind not in "ui" or vector.ndim != 1:
         raise TypeError(f"what is packed is a (d,) array of integers, not {vector.dtype} of shape {vector.shape}")
@@ -59,7 +59,7 @@ def pack(vector: RingVector, bits: int) -> bytes:
 
 def unpack(data: bytes, bits: int, size: int) -> RingVector:
     """The inverse of `pack`. ValueError unless `data` has exactly the length that `size` numbers take."""
-    dtype = ring_dtype(bits)
+    dtype, bits = ring_dtype(bits), int(bits)
     if not isinstance(data, bytes):                      # an array of bytes has a length, too, and other rules
         raise TypeError(f"packed numbers are bytes, not {type(data).__name__}")
     if len(data) != -(-size * bits // 8):

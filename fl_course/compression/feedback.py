@@ -65,6 +65,9 @@ class Compression(Stage):
             ctx.memory["residual"] = lost if self.feedback or left is None else left + lost
         return replace(update, delta=sent)
 
+    def sends(self, example: Update, ctx: Context) -> Update:
+        return replace(example, delta=on_values(example.delta, lambda zeros: self.compress(zeros, ctx)))
+
     def server(self, aggregate: Aggregate, ctx: Context) -> Aggregate:
         return replace(aggregate, total=numbers(aggregate.total))
 

@@ -113,6 +113,9 @@ class Scaffold(Affine):
         task.memory["control"] = renewed
         return {"control": renewed - mine}
 
+    def sends(self, server: Server) -> dict[str, Vector]:
+        return {"control": np.zeros_like(server.params)}
+
     def absorb(self, server: Server, aggregate: Aggregate, arrived: int, clients: int) -> Server:
         """c ← c + |S|/N·mean Δc_k (algorithm 1, line 17): those who have never taken part count with c_k = 0."""
         change = np.float32(arrived / clients) * aggregate.extras["control"]
@@ -183,6 +186,9 @@ class FedNova(Stage):
         steps = np.float32(update.metrics["steps"])
         work = np.array([update.weight * steps, update.weight], dtype=np.float32)    # p_k·τ_k and p_k, for τ_eff
         return replace(update, delta=dense(update.delta, "FedNova") / steps, extras={**update.extras, "work": work})
+
+    def sends(self, example: Update, ctx: Context) -> Update:
+        return replace(example, extras={**example.extras, "work": np.zeros(2, np.float32)})
 
     def server(self, aggregate: Aggregate, ctx: Context) -> Aggregate:
         steps, weight = aggregate.extras["work"].astype(float)

@@ -133,6 +133,10 @@ class Correction:
         """
         return {}
 
+    def sends(self, server: Server) -> dict[str, Vector]:
+        """What `finish` returns, with zeros for its numbers: the server refuses an answer with other names or shapes."""
+        return {}
+
     def absorb(self, server: Server, aggregate: Aggregate, arrived: int, clients: int) -> Server:
         """The server half, after the optimiser's step: arrived of all clients are in the aggregate."""
         return server
@@ -167,6 +171,11 @@ class Stage:
 
     def client(self, update: Update, ctx: Context) -> Update:
         return update
+
+    def sends(self, example: Update, ctx: Context) -> Update:
+        """What leaves the client half, shown by an example whose numbers are all zero: the server refuses an answer of
+        another form. A stage that makes a payload of the update or lets something travel beside it says so here."""
+        return example
 
     def server(self, aggregate: Aggregate, ctx: Context) -> Aggregate:
         return aggregate

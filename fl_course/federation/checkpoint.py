@@ -1,14 +1,17 @@
 """A state in a file, written so that a crash at any moment leaves the old file or the new one, never a torn one.
 
 The file is one message of the wire format (plain data and arrays, a checksum, no pickle), so a damaged or foreign file is
-refused, and opening one cannot run code. It also holds the description of its experiment and a fingerprint of its data:
-another one refuses it. What a run carries is secret where its noise or its clients' drawers are; so is the file.
+refused, and opening one cannot run code. It also holds the facts that decide its run (identity.py): another experiment
+refuses it, and says which fact differs. What a run carries is secret where its noise or its clients' drawers are; so is the
+file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,56 +21,173 @@ import numpy as np
 
 from ..core import FederatedError, Server
 from ..wire.messages import frame, unframe
+from .archive import check, from_plain, to_plain
+from .archive import difference as state_difference
 from .coordinator import Coordinator
-from .history import describe
+from .history import History, describe
+from .identity import difference, facts
 from .state import Job, State
+
+FORMAT = 2                # 1 was a list without this number, and told experiments apart by their repr
 
 
 class CheckpointError(FederatedError):
     """The file is damaged, foreign, or of another experiment. Nothing has been changed."""
 
 
-def save(path: str | Path, state: State, experiment: Coordinator) -> None:
+def save(path: str | Path, state: State | History, experiment: Coordinator) -> None:
     """Write the state atomically: to a temporary file beside `path`, flushed to disk, then renamed over it.
 
-    Before, it is read back, because a drawer might hold what does not survive the trip: CheckpointError then.
+    A link is followed, and what it points to is replaced. Before, the file is read back and compared to the last bit and
+    type: CheckpointError, with the name of the place, for a drawer that holds what would not come back.
+
+    A private run must not be branched: a state that is resumed twice releases twice, while each branch's ledger charges
+    once, and a tree's noise is the same in both. Go on from the newest file only, and from each file once.
     """
-    path = Path(path)
+    _check_experiment(experiment)
+    state = _state_of(state)
     try:
-        message = frame("checkpoint", [describe(experiment), _fingerprint(experiment), _pack(state)])
-        _unpack(unframe(message, "checkpoint")[2])
-    except (TypeError, ValueError, OverflowError) as error:
+        plain = to_plain(state)
+        message = frame("checkpoint", {"format": FORMAT, "facts": facts(experiment), "state": plain})
+        back = from_plain(unframe(message, "checkpoint")["state"])
+        if where := state_difference(state, back):
+            raise ValueError(f"{where} would not come back as what it is")
+        _check(back, experiment)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"the state cannot be saved: {error}; drawers hold plain data and arrays") from error
-    handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
+    target = Path(os.path.realpath(path))
+    if _kind(target) not in ("nothing", "a file"):
+        raise CheckpointError(f"{path} is {_kind(target)}, and a checkpoint would take its place; give the name of a file")
+    handle, temporary = tempfile.mkstemp(prefix=target.name, suffix=".part", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(message)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def load(path: str | Path, experiment: Coordinator) -> State:
-    """Read a state that `save` wrote for an experiment of the same description. Raises CheckpointError otherwise."""
+    """Read a state that `save` wrote for an experiment of which everything is equal that decides a run: its data, model,
+    parts, numbers and functions. Raises CheckpointError otherwise, and says what differs.
+
+    A private run goes on from it once: see `save`.
+    """
+    _check_experiment(experiment)
     try:
-        description, data, packed = unframe(Path(path).read_bytes(), "checkpoint")
-        state = _unpack(packed)
+        if _kind(Path(path)) not in ("nothing", "a file"):
+            raise CheckpointError(f"{path} cannot be read: it is {_kind(Path(path))}")
+        content = Path(path).read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, LookupError) as error:      # WireError is a ValueError
+    try:
+        body = unframe(content, "checkpoint")
+        if isinstance(body, list):
+            description, data, packed = body
+            state, parted = _unpack_old(packed), _old_difference(description, data, experiment)
+        else:
+            if body["format"] != FORMAT:
+                raise ValueError(f"its format is {body['format']!r}, this program writes {FORMAT}")
+            state, parted = from_plain(body["state"]), difference(_texts(body["facts"]), facts(experiment))
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        hint = "; it looks like a history: that holds records, and no state" if content[:1] == b"{" else ""
+        raise CheckpointError(f"{path} is not a whole checkpoint of this course: {error}{hint}"[:600]) from error
+    if parted:
+        name, saved, here = parted
+        elsewhere = ", on other data or with another model" if name.split(".")[0] in ("data", "model") else ""
+        shown = f" of {experiment.data!r}"[:200] if name.startswith("data") else ""
+        raise CheckpointError(
+            f"{path} belongs to another experiment{elsewhere}:\n  saved: {name}={saved}\n  this:  {name}={here}{shown}"
+        )
+    try:
+        _check(state, experiment)
+    except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint of this course: {error}") from error
-    if description != describe(experiment):
-        saved, here = _difference(description, describe(experiment))
-        raise CheckpointError(f"{path} belongs to another experiment:\n  saved: {saved}\n  this:  {here}")
-    if data != _fingerprint(experiment):
-        raise CheckpointError(f"{path} belongs to an experiment on other data or with another model of the same name")
     return state
 
 
-def _fingerprint(experiment: Coordinator) -> bytes:
+def _check(state: State, experiment: Coordinator) -> None:
+    known = set(experiment.data.ids)
+    check(state, known.__contains__, experiment.model.dim)
+
+
+def _check_experiment(given: Any) -> None:
+    if not isinstance(given, Coordinator):
+        raise TypeError(f"experiment must be the Coordinator whose run this is, not {given!r}"[:200])
+
+
+def _state_of(given: Any) -> State:
+    """What is to be saved, or a sentence about what was given instead."""
+    state = given.state if isinstance(given, History) else given
+    if state is None and isinstance(given, History):
+        raise CheckpointError("this history holds records and no state (JSON has none); save the one that train returned")
+    if not isinstance(state, State):
+        raise TypeError(f"state must be a State or a History with one, as run and train give, not {state!r}"[:200])
+    return state
+
+
+def _kind(path: Path) -> str:
+    """What a path leads to, in words."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "nothing"
+    except OSError as error:
+        return f"no way to a file ({error.strerror})"
+    kinds = ((stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((word for is_kind, word in kinds if is_kind(mode)), "a device")
+
+
+def _texts(facts: Any) -> dict[str, str]:
+    if not isinstance(facts, dict) or not all(isinstance(fact, str) for fact in facts.values()):
+        raise ValueError("its experiment has no facts")
+    return {path[:200]: fact[:200] for path, fact in facts.items()}
+
+
+# --- files of format 1 -----------------------------------------------------------------------------------------------
+
+
+def _old_difference(description: Any, data: Any, experiment: Coordinator) -> tuple[str, str, str] | None:
+    """As far as a repr can tell: what both descriptions name must be equal. Fields that only one of them has are newer."""
+    if not isinstance(description, str) or not isinstance(data, bytes):
+        raise ValueError("it holds no description of an experiment")
+    if data != _old_fingerprint(experiment):
+        return "data", data.hex()[:16], _old_fingerprint(experiment).hex()[:16]
+    return _parted("experiment", description, describe(experiment))
+
+
+def _parted(name: str, saved: str, here: str) -> tuple[str, str, str] | None:
+    """The first field whose text differs, in two reprs of the same kind of object."""
+    if saved == here:
+        return None
+    (kind, old), (other, new) = _call(saved), _call(here)
+    if kind != other or not old or not new:
+        return name, saved[:200], here[:200]
+    return next((found for field in old if field in new and field not in ("strict", "evaluation", "together")
+                 and (found := _parted(field, old[field], new[field]))), None)  # fmt: skip
+
+
+def _call(text: str) -> tuple[str, dict[str, str]]:
+    """("Dense", {"sizes": "(5, 3)"}) for "Dense(sizes=(5, 3))"; no fields if it is nothing of that form."""
+    if not (match := re.fullmatch(r"(\w+)\((\w+=.*)\)", text, re.DOTALL)):
+        return text, {}
+    fields, depth, start, quote = [], 0, 0, ""
+    inside = match[2]
+    for i, letter in enumerate(inside):
+        if quote or letter in "'\"":
+            quote = "" if letter == quote else quote or letter
+        depth += (letter in "([{") - (letter in ")]}") if not quote else 0
+        if letter == "," and not depth and not quote:
+            fields.append(inside[start:i])
+            start = i + 2
+    pairs = (field.partition("=") for field in [*fields, inside[start:]])
+    return match[1], {name: value for name, _, value in pairs}
+
+
+def _old_fingerprint(experiment: Coordinator) -> bytes:
     """32 bytes that depend on every example, on who holds it, and on the model's shapes, which a repr only summarises."""
     data, digest = experiment.data, hashlib.sha256()
     layout = (data.ids, [len(rows) for rows in (*data.train, *data.test)], data.x.shape, experiment.model.shapes())
@@ -77,46 +197,11 @@ def _fingerprint(experiment: Coordinator) -> bytes:
     return digest.digest()
 
 
-def _difference(a: str, b: str, width: int = 100) -> tuple[str, str]:
-    """The two texts from shortly before they part, so that a reader of two long descriptions sees what is not equal."""
-    parted = next((i for i, (u, v) in enumerate(zip(a, b, strict=False)) if u != v), min(len(a), len(b)))
-    some = slice(max(0, parted - width // 2), parted + width // 2)
-    return f"… {a[some]} …", f"… {b[some]} …"
-
-
-def _pack(state: State) -> dict[str, Any]:
-    """Plain data. Clients at work may share the model that they started from, so each such model is stored once."""
-    bases = list({id(job.base): job.base for job in state.jobs}.values())
-    index = {id(base): i for i, base in enumerate(bases)}
-    return {
-        "server": _pack_server(state.server),
-        "clock": state.clock,
-        "ticket": state.ticket,
-        "sent": state.sent,
-        "memory": [[client, dict(drawer)] for client, drawer in state.memory.items()],
-        "reports": [[client, dict(report)] for client, report in state.reports.items()],
-        "bases": [_pack_server(base) for base in bases],
-        "jobs": [
-            [j.due, j.ticket, j.client, list(j.cohort), index[id(j.base)], j.memory, j.begun, j.lost, j.message, j.sent]
-            for j in state.jobs
-        ],
-    }
-
-
-def _unpack(body: Mapping[str, Any]) -> State:
-    bases = [_unpack_server(base) for base in body["bases"]]
+def _unpack_old(body: Mapping[str, Any]) -> State:
+    bases = [Server(*base) for base in body["bases"]]
     jobs = tuple(
         Job(due, ticket, client, tuple(cohort), bases[base], memory, begun, lost, message, sent)
         for due, ticket, client, cohort, base, memory, begun, lost, message, sent in body["jobs"]
     )
     memory, reports = dict(map(tuple, body["memory"])), dict(map(tuple, body["reports"]))
-    return State(_unpack_server(body["server"]), body["clock"], body["ticket"], memory, reports, jobs, body.get("sent", 0))
-
-
-def _pack_server(server: Server) -> list[Any]:
-    return [server.params, server.version, dict(server.extras), dict(server.state)]
-
-
-def _unpack_server(body: list[Any]) -> Server:
-    params, version, extras, state = body
-    return Server(params, version, extras, state)
+    return State(Server(*body["server"]), body["clock"], body["ticket"], memory, reports, jobs)

@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import binom
 
 from fl_course.core import stream
-from fl_course.privacy.accounting import GDP, Gaussian
+from fl_course.privacy.accounting import GDP, PLD, Gaussian, PoissonSampled
 from fl_course.privacy.auditing import (
+    TwoWorlds,
     audit_one_run,
     audit_two_worlds,
     check_noise,
@@ -21,6 +22,7 @@ from fl_course.privacy.auditing import (
 )
 from fl_course.privacy.mechanisms import clip, gaussian_epsilon
 from fl_course.privacy.noise import gaussian_noise, laplace_noise
+from fl_course.secure_aggregation import discrete_gaussian
 
 D, Z = 8, 1.0
 CANARY = np.eye(D)[0] * 1000.0                                  # a thousand clip bounds long
@@ -45,7 +47,7 @@ def mechanism(seed, share=1.0, clipped=True, reused=False):
 
 def test_correct_mechanism_is_not_flagged_on_twenty_seeds_and_the_audit_has_power():
     for seed in SEEDS:
-        audit = audit_two_worlds(mechanism(seed), CANARY, trials=400)
+        audit = audit_two_worlds(mechanism(seed), CANARY, trials=600, gaussian=True)
         assert not audit.contradicts(CLAIMED)
         assert audit.mu > 0.5 / Z                               # more than half of the truth is seen
         assert 0 < audit.epsilon < audit.gaussian_epsilon < CLAIMED
@@ -54,7 +56,7 @@ def test_correct_mechanism_is_not_flagged_on_twenty_seeds_and_the_audit_has_powe
 @pytest.mark.parametrize("bug", [{"share": 0.5}, {"clipped": False}, {"reused": True}], ids=str)
 def test_broken_mechanism_is_flagged_on_every_seed(bug):
     for seed in SEEDS:
-        assert audit_two_worlds(mechanism(seed, **bug), CANARY, trials=200).contradicts(CLAIMED)
+        assert audit_two_worlds(mechanism(seed, **bug), CANARY, trials=200, gaussian=True).contradicts(CLAIMED)
 
 
 @pytest.mark.parametrize(("share", "trials"), [(0.85, 4_000), (0.9, 20_000)])
@@ -67,8 +69,8 @@ def test_a_small_deficit_is_seen_with_enough_trials(share, trials):
 
 
 def test_a_tenth_too_little_noise_is_caught_by_the_whole_audit():
-    assert audit_two_worlds(mechanism(0, share=0.9), CANARY, trials=20_000).contradicts(CLAIMED)
-    assert not audit_two_worlds(mechanism(1), CANARY, trials=20_000).contradicts(CLAIMED)
+    assert audit_two_worlds(mechanism(0, share=0.9), CANARY, trials=20_000, gaussian=True).contradicts(CLAIMED)
+    assert not audit_two_worlds(mechanism(1), CANARY, trials=20_000, gaussian=True).contradicts(CLAIMED)
 
 
 def test_noise_before_clipping_is_flagged():
@@ -78,7 +80,7 @@ def test_noise_before_clipping_is_flagged():
         noisy = (CANARY if present else 0) + gaussian_noise(D, Z, stream(0, "noise", trial))
         return clip(noisy, 1.0)
 
-    assert audit_two_worlds(wrong, CANARY, trials=400).contradicts(CLAIMED)
+    assert audit_two_worlds(wrong, CANARY, trials=400, gaussian=True).contradicts(CLAIMED)
 
 
 def test_the_bound_without_assumptions_is_valid_for_laplace_noise():
@@ -98,6 +100,99 @@ def test_the_bound_without_assumptions_is_zero_for_equal_worlds():
 def test_mu_of_noiseless_scores():
     assert mu_lower_bound(np.ones(50), np.zeros(50)) == math.inf
     assert mu_lower_bound(np.ones(50), np.ones(50)) == 0.0
+
+
+# --- whatever the noise is: a correct mechanism is left alone, one with half its noise is not ---------------------------------
+
+
+def flipped(bits, lie, rng):
+    """Randomized response: each bit is turned over with probability `lie` (Warner 1965)."""
+    return np.where(rng.random(bits.shape) < lie, 1 - bits, bits).astype(float)
+
+
+def sampled(q, z):
+    """A cohort by independent coins: the canary is in it with probability q."""
+    return lambda there, noise, rng: there * (rng.random(len(there)) < q) + noise * z * rng.standard_normal(len(there))
+
+
+# name: (scores of worlds `there` (n,) of zeros or ones, with a share of the noise), delta, the epsilon that is proved for it
+LIE = 1 / (1 + math.exp(1.0))
+MECHANISMS = {
+    "Gaussian": (lambda there, noise, rng: there + noise * rng.standard_normal(len(there)), 1e-2, gaussian_epsilon(1.0, 1e-2)),
+    "Laplace": (lambda there, noise, rng: there + laplace_noise(len(there), noise, rng), 1e-9, 1.0),
+    "steep Laplace": (lambda there, noise, rng: there + laplace_noise(len(there), noise / 2, rng), 1e-5, 2.0),
+    "discrete Gaussian": (
+        lambda there, noise, rng: 4 * there + discrete_gaussian(len(there), 4 * noise, rng), 1e-2, gaussian_epsilon(1.0, 1e-2)),
+    "randomized response": (lambda there, noise, rng: flipped(there, LIE * noise, rng), 1e-9, 1.0),
+    "subsampled Gaussian": (sampled(0.3, 1.0), 1e-2, PLD().epsilon(PoissonSampled(0.3, Gaussian(1.0)), 1e-2)),
+}  # fmt: skip
+
+
+def audit_of(name, seed, trials, noise=1.0, **options):
+    score, delta, claimed = MECHANISMS[name]
+    rng = stream(seed, "mechanism", name)
+    worlds = {present: score(np.full(2 * trials, float(present)), noise, rng) for present in (False, True)}
+    found = audit_two_worlds(lambda present, trial: worlds[present][trial], 1.0, trials, delta, **options)
+    return found.contradicts(claimed)
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_no_correct_mechanism_is_convicted_more_often_than_the_audit_says(name):
+    assert sum(audit_of(name, seed, 200) for seed in range(200)) == 0                            # 1 in 2,000
+    loose = sum(audit_of(name, seed, 100, confidence=0.9) for seed in range(200))
+    assert loose <= binom.isf(1e-4, 200, 0.1)
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_half_the_noise_is_convicted_whatever_its_shape(name):
+    assert all(audit_of(name, seed, 8000, noise=0.5) for seed in range(5))
+
+
+def test_the_shape_of_gaussian_noise_counts_only_where_it_is_declared():
+    """Laplace noise of epsilon 2 has deviation 0.71, as a Gaussian of epsilon 6.6 has at delta = 1e-5: not its own promise."""
+    assert not any(audit_of("steep Laplace", seed, 1000) for seed in range(20))
+    assert all(audit_of("steep Laplace", seed, 1000, gaussian=True) for seed in range(20))       # a false declaration
+    assert not any(audit_of("Gaussian", seed, 300, gaussian=True) for seed in range(200))
+    assert sum(audit_of("Gaussian", seed, 300, gaussian=True, confidence=0.9) for seed in range(200)) <= binom.isf(1e-4, 200, 0.1)
+    assert all(audit_of("Gaussian", seed, 300, noise=0.5, gaussian=True) for seed in range(20))
+
+
+@pytest.mark.parametrize(("n", "mu"), [(10, 0.0), (10, 1.0), (10, 8.0), (300, 0.0), (300, 0.2), (300, 3.0)])
+def test_the_bound_on_mu_is_below_the_truth_as_often_as_it_says(n, mu):
+    """Also for ten trials, where the deviation is hardly known, and for no shift at all, which has two sides."""
+    rng = stream(n, "mu", int(10 * mu))
+    above = sum(mu_lower_bound(rng.normal(mu, 1, n), rng.normal(0, 1, n), 0.8) > mu for _ in range(1000))
+    assert above <= binom.isf(1e-5, 1000, 0.2)
+    close = [mu_lower_bound(rng.normal(mu, 1, 40_000), rng.normal(0, 1, 40_000), 0.8) for _ in range(10)]
+    assert min(close) >= mu * 0.97 - 0.03
+    assert mu_lower_bound(rng.normal(-3, 1, 500), rng.normal(0, 1, 500)) > 2                     # a shift to the other side
+
+
+def test_a_bound_holds_at_the_confidence_that_is_asked_for():
+    rng = stream(0, "confidence")
+    present, without = rng.normal(1, 1, 1000), rng.normal(0, 1, 1000)
+    for bound in (lambda c: mu_lower_bound(present, without, c), lambda c: epsilon_lower_bound(present, without, 1e-5, c)):
+        values = [bound(c) for c in (0.5, 0.9, 0.999, 0.99999)]
+        assert values == sorted(values, reverse=True)
+        assert values[0] > values[-1]
+    scores = {True: present, False: without}
+    run = {declared: audit_two_worlds(lambda there, trial: scores[there][trial % 1000], 1.0, 1000, gaussian=declared)
+           for declared in (False, True)}
+    assert run[True].mu == mu_lower_bound(present, without, 0.99975) < run[False].mu == mu_lower_bound(present, without, 0.9995)
+    assert run[True].epsilon == epsilon_lower_bound(present, without, 1e-5, 0.99975)
+    assert run[False].epsilon == epsilon_lower_bound(present, without, 1e-5, 0.9995)
+
+
+def test_an_audit_of_no_numbers_is_no_acquittal():
+    """NaN is neither above nor below a threshold: counted as nothing, it would acquit whatever produced it."""
+    for release in (np.nan, np.inf, [1.0, 2.0]):
+        with pytest.raises(ValueError, match="1 finite numbers"):
+            audit_two_worlds(lambda present, trial, release=release: release, 1.0)
+    with pytest.raises(ValueError, match="NaN"):
+        epsilon_lower_bound(np.array([np.nan] * 40), np.zeros(40), 1e-5)
+    for claimed in (math.nan, -1.0):
+        with pytest.raises(ValueError, match="claimed epsilon"):
+            TwoWorlds(1.0, 1.0, 0.5, 1e-5).contradicts(claimed)
 
 
 def test_clopper_pearson_by_its_definition():
@@ -134,6 +229,36 @@ def test_noise_check_names_what_is_wrong():
     assert check_noise(np.zeros(20_000), 1.0).problems
     laplace = laplace_noise(20_000, 1.0, stream(9, "laplace"))
     assert check_noise(laplace, math.sqrt(2)).problems == ()
+
+
+NOISES = {
+    "Gaussian": (lambda shape, rng: rng.standard_normal(shape), 1.0),
+    "Laplace": (lambda shape, rng: laplace_noise(shape, 1.0, rng), math.sqrt(2)),
+    "discrete Gaussian": (lambda shape, rng: discrete_gaussian(math.prod(shape), 3.0, rng).reshape(shape), 3.0),
+    "discrete Gaussian, narrow": (lambda shape, rng: discrete_gaussian(math.prod(shape), 1.0, rng).reshape(shape), 1.0),
+    "coins": (lambda shape, rng: rng.choice([-1.0, 1.0], shape), 1.0),
+    "rounded": (lambda shape, rng: np.round(rng.standard_normal(shape), 1), math.sqrt(1 + 0.01 / 12)),
+}
+
+
+@pytest.mark.parametrize("name", NOISES)
+@pytest.mark.parametrize("d", [100, 1000, 20_000])
+def test_noise_of_any_shape_and_size_passes_and_half_of_it_does_not(name, d):
+    draw, deviation = NOISES[name]
+    for seed in range(200 if d < 20_000 else 10):
+        noise = draw((3, d), stream(seed, "shape", name, d))
+        assert check_noise(noise, deviation).problems == ()
+        assert any("deviation" in p for p in check_noise(noise / 2, deviation).problems) or (name, d) == ("Laplace", 100)
+        assert any("deviation" in p for p in check_noise(2 * noise, deviation).problems)
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_a_block_that_comes_back_is_found_also_among_whole_numbers_and_coins(name):
+    draw, deviation = NOISES[name]
+    fresh = draw((1, 20_000), stream(0, "blocks", name))[0]
+    for row in (np.tile(fresh[:5000], 4), np.concatenate([fresh[:19_000], fresh[:1000]]), np.tile(fresh[:200], 100)):
+        assert any("tensors share" in problem for problem in check_noise(row, deviation).problems)
+    assert any("tensors share" in problem for problem in check_noise(np.ones(500), 1.0).problems)
 
 
 # --- one run -------------------------------------------------------------------------------------------------------
@@ -187,6 +312,15 @@ def test_membership_attack():
         private = membership_attack(rng.normal(3, 1, 150), rng.normal(3, 1, 150))
         assert 0.35 < private.auc < 0.65
         assert private.epsilon < 0.5
+
+
+@pytest.mark.parametrize("members_first", [True, False])
+def test_ties_are_broken_by_lot_and_not_by_the_order_of_the_list(members_first):
+    included = np.arange(200) < 100
+    included = included if members_first else ~included
+    assert audit_one_run(np.zeros(200), included, 100, 1e-6, 0.05) == 0.0
+    coins = stream(0, "ties").random(200) < 0.5
+    assert audit_one_run(coins.astype(float), coins, 100, 1e-6, 0.05) > 1.0                      # scores that tell all
 
 
 def test_membership_of_equal_losses_is_a_coin():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+
 import numpy as np
 from torch.nn import Module
 
+from ..core import CompositionError, Context, Server, Update, stream
 from ..data.federated import Dataset, FederatedData
 from ..engine.local import LocalSGD
 from ..engine.models import Model
 from .evaluation import Evaluation
 from .interfaces import Aggregation, Correction, Experiment, Fleet, Schedule, Selector, ServerOptimizer, Stage
+from .stages import Weighting
 
 KINDS = {
     "data": FederatedData,
@@ -46,5 +51,74 @@ def check_composition(experiment: Experiment) -> None:
         experiment.training.correction.check(experiment)
     if experiment.training.private is not None:
         experiment.training.private.check(experiment)
+    _check_weighting(experiment)
+    _check_evaluation(experiment)
     for stage in experiment.pipeline:
         stage.check(experiment)
+    _check_residuals(experiment.pipeline)
+    _try_client_halves(experiment)
+
+
+def _check_residuals(pipeline: Sequence[Stage]) -> None:
+    """Behind a stage with feedback nothing may vanish: what was sent and what waits is together what was meant."""
+    for i, keeper in enumerate(pipeline):
+        moved = False                                   # by a stage that the server undoes: a residual knows nothing of it
+        for later in pipeline[i + 1 :] if keeper.feedback else ():
+            if type(later).client is Stage.client:
+                continue
+            if not later.exact and (moved or not later.lossy):
+                raise CompositionError(
+                    f"{type(later).__name__} after {type(keeper).__name__}, which keeps what it did not send: what the later "
+                    "stage takes away would be missing in the residual, and would never be sent; put it before, or say "
+                    "feedback=False. A class of your own declares exact = True if its server half undoes it, lossy = True if "
+                    "it changes no coordinates and its loss may wait."
+                )
+            moved = moved or not later.lossy
+
+
+def _check_weighting(experiment: Experiment) -> None:
+    """How much a client counts is decided in one field, once; everything that is scaled to it reads it there."""
+    for i, stage in enumerate(experiment.stages):
+        if isinstance(stage, Weighting):
+            raise CompositionError(
+                f"stages[{i}] is {stage!r}, which would weigh updates that weights={experiment.weights!r} has weighed already; "
+                f"say weights={stage!r} instead."
+            )
+
+
+def _check_evaluation(experiment: Experiment) -> None:
+    for stage in experiment.pipeline:
+        if experiment.evaluation.federated and (stage.masks or stage.shields):
+            raise CompositionError(
+                "Evaluation(federated=True) has each client send its accuracy and its number of test examples in clear, to a "
+                f"server that is not to learn such things, or {type(stage).__name__} would not be there; use Evaluation(), "
+                "which an observer measures who sends nothing."
+            )
+
+
+def _try_client_halves(experiment: Experiment) -> None:
+    """One made-up update through the client halves up to the noise, on copies of the stages: what a private stage refuses
+    to send (something beside the update, a payload, a weight above its bound), it refuses here and not in the first round.
+    """
+    private = [i for i, stage in enumerate(experiment.pipeline) if stage.noisy or stage.shields]
+    d, most = experiment.model.dim, max(len(part) for part in experiment.data.train)
+    made_up = (0.01 * stream(0, "trial").standard_normal(d)).astype(np.float32)
+    reported = {"examples": float(most), "steps": 1.0, "loss_first": 1.0, "loss_last": 1.0}
+    update = Update("trial", 0, made_up, 1.0, {}, reported)
+    ctx = Context(experiment.seed, Server(np.zeros(d, np.float32)), ("trial",), client="trial", experiment=experiment)
+    for i, stage in enumerate(experiment.pipeline[: max(private, default=-1) + 1]):
+        weight = update.weight
+        try:
+            with np.errstate(all="ignore"):
+                update = copy.deepcopy(stage).client(update, ctx)
+        except CompositionError:
+            raise
+        except Exception:
+            return                                             # it needs more than this, and is seen in the first round
+        if not isinstance(update, Update):
+            return
+        if i and update.weight != weight:
+            raise CompositionError(
+                f"{type(stage).__name__} changes the weight of an update, which weights={experiment.weights!r} has decided; "
+                "a class that weighs is a Weighting (see federation/stages.py) and goes into weights=…"
+            )

@@ -118,6 +118,8 @@ class Fleet:
 class Correction:
     """What a method adds to each client's gradient, row by row. This one adds nothing; chapter 2 fills it in."""
 
+    keeps_zeros = False    # a number whose gradient is zero stays as it was broadcast. Unknown means no
+
     def rows(self, task: Task) -> dict[str, Vector]:
         """Vectors (d,) that this client needs beside its gradient, under the same names for every client."""
         return {}
@@ -148,6 +150,11 @@ class Correction:
 class PrivateTraining:
     """Abstract. Takes the place of the trainer's own steps: what a client sends is private before any stage sees it."""
 
+    keeps_zeros = False    # as a Correction's
+
+    def begin(self, ctx: Context) -> None:
+        """Server and cohort, before anybody trains: as a Stage's, for what the record shall say."""
+
     def train(self, tasks: Sequence[Task], trainer: Any) -> list[Update]:
         """One update a task. trainer: the engine.training.Trainer whose place this takes, with the data as tensors."""
         raise NotImplementedError
@@ -161,6 +168,13 @@ class Stage:
 
     masks = False    # single updates cannot be read afterwards, only their sum
     noisy = False    # the server half adds noise, and must do so even when nobody arrived
+    shields = False  # nothing that leaves a client shall tell the server about it, and its own noise sees to that
+
+    # What a neighbour may have to rely on. Unknown means no: a stage of your own says yes where it is so.
+    feedback = False       # what it did not send waits in ctx.memory["residual"], and is added to the client's next update
+    lossy = False          # its client half changes no coordinates: what it takes away may wait in an earlier stage's residual
+    exact = False          # its server half hands on the very sum that its client halves were given, to float32
+    keeps_zeros = False    # where an update is zero, what it hands on is zero, too, or noise around zero
 
     def begin(self, ctx: Context) -> None:
         """Server and cohort, before anybody trains: exchange keys, draw a public mask. Scratch goes to ctx.session."""

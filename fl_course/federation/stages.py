@@ -8,20 +8,23 @@ one frozen object, so the number exists once. The server half sees a *sum*: a st
 exactly when its server half can work on the sum. Unsound combinations are refused when the experiment is built.
 
 What a client keeps for itself (a residual, a control variate) goes into ctx.memory, its drawer, as plain data and arrays.
-Put a new array there instead of writing into the old one, which may belong to a saved state.
+Put a new array there instead of writing into the old one, which may belong to a saved state. The drawer is kept when the
+answer is heard; ctx.memory["books"], what the client has released, already when its message leaves.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TypeVar
 
 import numpy as np
 
-from ..core import Aggregate, Context, Update
+from ..core import Aggregate, CompositionError, Context, Update
+from ..wire.payloads import numbers
 from .interfaces import Stage
 
 T = TypeVar("T")
@@ -30,8 +33,20 @@ T = TypeVar("T")
 
 
 def client_half(stages: Sequence[Stage], update: Update, ctx: Context) -> Update:
-    """First to last."""
-    return reduce(lambda u, stage: _given(stage.client(u, ctx), Update, stage), stages, update)
+    """First to last. Behind a stage with feedback, what a lossy one takes away waits in the same residual: what was sent
+    and what still waits is together what was meant, for the whole pipeline."""
+    keeps_residual = False
+    for stage in stages:
+        given, update = update, _given(stage.client(update, ctx), Update, stage)
+        if keeps_residual and stage.lossy:
+            ctx.memory["residual"] = ctx.memory["residual"] + (numbers(given.delta) - numbers(update.delta))
+        keeps_residual = keeps_residual or stage.feedback
+    return update
+
+
+def each_its_own(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages; one that stands in two places becomes two objects, so that `stage is self` says where a stage stands."""
+    return tuple(copy(stage) if any(stage is other for other in stages[:i]) else stage for i, stage in enumerate(stages))
 
 
 def server_half(stages: Sequence[Stage], aggregate: Aggregate, ctx: Context) -> Aggregate:
@@ -50,18 +65,32 @@ def find(stages: Sequence[Stage], kind: type) -> Iterator[tuple[int, Stage]]:
     return ((i, stage) for i, stage in enumerate(stages) if isinstance(stage, kind))
 
 
+class PackedUpdate(CompositionError, TypeError):
+    """A stage was handed a payload that it cannot read. Tried out when the experiment is built, see composition.py."""
+
+
 def dense(payload: object, stage: str) -> np.ndarray:
     """The payload as (d,) numbers, or a refusal: a stage that reads coordinates cannot follow one that hid them."""
     if not isinstance(payload, np.ndarray):
-        raise TypeError(f"{stage} needs the update as numbers, but an earlier stage made it a {type(payload).__name__}")
+        raise PackedUpdate(f"{stage} needs the update as numbers, but an earlier stage made it a {type(payload).__name__}")
     return payload
 
 
 # --- weighting -------------------------------------------------------------------------------------------------------
 
 
+class Weighting(Stage):
+    """Abstract: the only kind of part that may change how much a client counts. It goes into weights=…, which is first in
+    the pipeline: delta becomes weight·delta, and nothing after it weighs again."""
+
+    @property
+    def largest(self) -> float | None:
+        """The largest weight that a client can have, whatever its data; None if nothing bounds it."""
+        return None
+
+
 @dataclass(frozen=True)
-class ByExamples(Stage):
+class ByExamples(Weighting):
     """FedAvg's weights: client k counts in proportion to its n_k training examples (McMahan et al. 2017, algorithm 1).
 
     The client sends n_k·delta and n_k, so that the server needs nothing but sums. `cap` bounds n_k from above, which
@@ -69,10 +98,16 @@ class ByExamples(Stage):
     """
 
     cap: float | None = None
+    exact = True
+    keeps_zeros = True
 
     def __post_init__(self) -> None:
         if self.cap is not None and not self.cap > 0:
             raise ValueError(f"cap must be a positive number of examples or None, not {self.cap}")
+
+    @property
+    def largest(self) -> float | None:
+        return self.cap
 
     def client(self, update: Update, ctx: Context) -> Update:
         examples = min(update.metrics["examples"], self.cap or math.inf)
@@ -82,8 +117,15 @@ class ByExamples(Stage):
 
 
 @dataclass(frozen=True)
-class Uniform(Stage):
+class Uniform(Weighting):
     """Every client counts once. The sensitivity of the mean is then known, which is what privacy needs."""
+
+    exact = True
+    keeps_zeros = True
+
+    @property
+    def largest(self) -> float:
+        return 1.0
 
     def client(self, update: Update, ctx: Context) -> Update:
         return replace(update, weight=1.0)

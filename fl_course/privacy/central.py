@@ -19,14 +19,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ..core import Aggregate, BudgetSpent, ClientFailure, CompositionError, Context, Server, Update, stream
+from ..core import Aggregate, ClientFailure, CompositionError, Context, Server, Update, stream
 from ..federation.interfaces import Experiment, Stage
 from ..federation.sampling import UniformSelection
 from ..federation.schedule import Synchronous
@@ -40,17 +38,13 @@ from .accounting import (
     FixedSizeSampled,
     Gaussian,
     Ledger,
-    NonPrivate,
     PoissonSampled,
 )
+from .books import NOT_COVERED, afford, keep_books, longest_under_way, open_ledger, rounds_left
 from .mechanisms import clip, norm, positive, remaining_noise_multiplier
 from .noise import NoiseSource, gaussian_noise, secure_generator
 from .rules import cap_of, expected_cohort, longest_on_wire, refuse_unsound
 
-NOT_COVERED = ("epsilon covers the models, not what else this record shows: training losses, drift, per-client accuracy, "
-               "byte counts and who took part")
-KNOWN_SEED = "the noise seed is known: this run is not private, for whoever knows the seed can subtract the noise"
-NO_NOISE = "epsilon is infinite: something was released without noise, and nobody is protected"
 KNOWN_COINS = ("the cohorts are drawn from the experiment's seed: the amplification in epsilon holds only against those who "
                "do not know it")
 
@@ -109,6 +103,7 @@ class CentralDP(Stage):
     noise_seed: int | None = None
     adaptive: Adaptive | None = None
     noisy = True
+    keeps_zeros = True
 
     def __post_init__(self) -> None:
         check_settings(self.clip, self.noise_multiplier, self.noise_seed)
@@ -119,10 +114,14 @@ class CentralDP(Stage):
     # --- what happens to an update ------------------------------------------------------------------------------------
 
     def client(self, update: Update, ctx: Context) -> Update:
-        update, fits = clipped(update, self.bound(ctx.server), type(self).__name__)
+        cap = cap_of(ctx.experiment.weights)
+        update, fits = clipped(update, self.bound(ctx.server), type(self).__name__, cap)
         if self.adaptive is None:
             return update
         return replace(update, extras={"unclipped": np.array([0.5 if fits else -0.5], dtype=np.float32)})
+
+    def sends(self, example: Update, ctx: Context) -> Update:
+        return example if self.adaptive is None else replace(example, extras={"unclipped": np.zeros(1, np.float32)})
 
     def begin(self, ctx: Context) -> None:
         """BudgetSpent before anything is broadcast, if the ledger cannot pay for this round."""
@@ -136,7 +135,8 @@ class CentralDP(Stage):
         # A buffer can hold two answers of one client: then that client moves the sum twice as far.
         times = max(Counter(ctx.arrived).values(), default=1)
         cap, cohort = cap_of(experiment.weights), expected_cohort(experiment)
-        sensitivity = times * longest_on_wire(self, experiment, cap * bound)
+        longest = longest_under_way(ctx, longest_on_wire(self, experiment, cap * bound))
+        sensitivity = times * longest
         rng, multiplier = self.source(server.version), self.update_multiplier(experiment)
         total = noised(aggregate.total, multiplier, sensitivity, rng)
         if self.adaptive is not None:
@@ -145,10 +145,10 @@ class CentralDP(Stage):
             share = (halves + float(gaussian_noise(1, deviation, rng)[0])) / cohort + 0.5
             ctx.broadcast["clip"] = np.array([self.adaptive.next_bound(bound, share)], dtype=np.float32)
         charged = ledger.charge(event)
-        keep_books(self, ctx, charged, lambda: rounds_left(charged, event))
+        keep_books(self, ctx, charged, lambda: rounds_left(charged, event), longest)
         ctx.meter.notes["clip"] = bound
         ctx.meter.notes["noise_std"] = multiplier * sensitivity / (cohort * cap) if multiplier else 0.0      # on the mean
-        if server.version == 0 and isinstance(event, PoissonSampled):
+        if isinstance(event, PoissonSampled) and NOT_COVERED in ctx.meter.events:
             ctx.meter.events.append(KNOWN_COINS)
         return Aggregate(total, float(cohort * cap))
 
@@ -213,8 +213,16 @@ def check_settings(bound: float, noise_multiplier: float, noise_seed: int | None
         raise ValueError(f"noise_seed must be None or a whole number from 0, not {noise_seed!r}")
 
 
-def clipped(update: Update, bound: float, name: str, order: int = 2) -> tuple[Update, bool]:
-    """The update clipped to weight·bound, and whether it fitted already. Whatever travels beside it is refused."""
+def clipped(update: Update, bound: float, name: str, cap: float, order: int = 2) -> tuple[Update, bool]:
+    """The update clipped to weight·bound, and whether it fitted already. Whatever travels beside it is refused.
+
+    cap: the largest weight, the number that the sensitivity is made of; a client that weighs more is refused.
+    """
+    if not 0 <= update.weight <= cap:
+        raise CompositionError(
+            f"client {update.client!r} weighs {update.weight:g}, but the noise of {name} is scaled to weights from 0 to {cap:g}; "
+            "weighting belongs into weights=…, and what it hands out must stay within its bound."
+        )
     if update.extras:
         raise CompositionError(f"{', '.join(update.extras)} would leave beside the update, where {name} adds no noise.")
     values = getattr(update.delta, "values", update.delta)
@@ -241,48 +249,3 @@ def as_sampled(experiment: Experiment, release: Event) -> Event:
             return FixedSizeSampled(schedule.goal(clients), clients, release)
         return ChosenBy(type(selection).__name__, release)
     return ChosenBy(f"{type(selection).__name__}, {type(schedule).__name__}: who is fast enough", release)
-
-
-def open_ledger(blank: Ledger, state: Mapping[str, Any], version: int = 0) -> Ledger:
-    """The blank ledger with the events that `state` remembers. Rounds made before there was a ledger had no noise."""
-    if "ledger" in state:
-        return replace(blank, events=Ledger.from_plain(state["ledger"]).events)
-    return blank.charge(NonPrivate("rounds before privacy was switched on"), version) if version else blank
-
-
-def afford(ledger: Ledger, event: Event, version: int) -> None:
-    """BudgetSpent, unless one more `event` stays within the budget."""
-    if not ledger.can_afford(event):
-        raise BudgetSpent(f"after {version} rounds {spent(ledger, event)}")
-
-
-def spent(ledger: Ledger, event: Event) -> str:
-    """Why `event` cannot be afforded."""
-    return (f"the privacy budget is spent: epsilon is {ledger.spent():.3f}, and one more round would make it "
-            f"{ledger.charge(event).spent():.3f}, above the budget of {ledger.budget_epsilon:g} at delta {ledger.delta:g}")
-
-
-def keep_books(stage: Any, ctx: Context, ledger: Ledger, rounds_left: Callable[[], int]) -> None:
-    """Write the charged ledger where checkpoints find it, and tell what it says."""
-    ctx.state["ledger"] = ledger.to_plain()
-    ctx.meter.notes |= {"epsilon": ledger.spent(), "delta": ledger.delta}
-    if ledger.budget_epsilon is not None:
-        ctx.meter.notes["rounds_left"] = float(rounds_left())
-    if stage.noise_seed is not None:
-        ctx.meter.notes["not_private"] = 1.0
-    if ctx.server.version == 0:
-        ctx.meter.events.extend([NOT_COVERED] + [KNOWN_SEED] * (stage.noise_seed is not None))
-    if math.isinf(ledger.spent()):
-        ctx.meter.events.append(NO_NOISE)
-
-
-def rounds_left(ledger: Ledger, event: Event) -> int:
-    """How many more of `event` the budget pays for; the search is made once for a run of equal events."""
-    used = dict(ledger.events).get(event, 0)
-    others = tuple((past, count) for past, count in ledger.events if past != event)
-    return max(_total_rounds(replace(ledger, events=others), event) - used, 0)
-
-
-@lru_cache(maxsize=64)
-def _total_rounds(ledger: Ledger, event: Event) -> int:
-    return ledger.rounds_remaining(event)

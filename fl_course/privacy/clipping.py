@@ -15,11 +15,17 @@ from .mechanisms import clip
 
 @dataclass(frozen=True)
 class Clip(Stage):
-    """Scale delta down so that its L2 (or L1) norm over all coordinates together is at most `bound`; never up."""
+    """Scale delta down so that its L2 (or L1) norm over all coordinates together is at most `bound`; never up.
+
+    Behind a stage with error feedback what is cut off waits in its residual, and a bound below what rounds mean lets that
+    grow. Before one, the bound is that of what a round means: the residual is added afterwards, so more may be sent.
+    """
 
     bound: float
     norm: int = 2
     lengthens = False                                          # so it may also stand after the clip of a private stage
+    lossy = True
+    keeps_zeros = True
 
     def __post_init__(self) -> None:
         if not (self.bound > 0 and math.isfinite(self.bound)):

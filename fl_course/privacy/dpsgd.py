@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import ClientFailure, CompositionError, Task, Update, stream
+from ..core import ClientFailure, CompositionError, Context, Task, Update, stream
 from ..engine.batches import client_keys, plan_batches, round_key, splitmix
 from ..engine.models import Dense, Model, is_softmax_network
 from ..engine.training import Trainer
 from ..federation.interfaces import Experiment, PrivateTraining
 from .accounting import RDP, Accountant, Event, Gaussian, Ledger, PoissonSampled, Repeated
-from .central import check_settings, open_ledger, spent
-from .local import refuse_lost_answers
+from .books import keep_own, own_ledger, spent, tell_known_seed
+from .central import check_settings
 from .noise import gaussian_noise, secure_generator
 
 
@@ -63,6 +63,9 @@ class DPSGD(PrivateTraining):
             return Repeated(release, epochs)
         return Repeated(PoissonSampled(batch / examples, release), epochs * -(-examples // batch))
 
+    def begin(self, ctx: Context) -> None:
+        tell_known_seed(ctx, self.noise_seed is not None)
+
     def train(self, tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
         """The tasks one after the other. ClientFailure if one of them cannot afford its round."""
         return [self.train_one(task, trainer) for task in tasks]
@@ -74,8 +77,7 @@ class DPSGD(PrivateTraining):
             raise ValueError(f"client {task.client!r} has no training examples, so it cannot be asked to train")
         batch = min(n, how.batch_size or n)
         event = self.event(n, batch, epochs)
-        ledger = open_ledger(Ledger(self.budget, self.delta, self.accountant), {"ledger": task.memory["example ledger"]}
-                             if "example ledger" in task.memory else {})
+        ledger = own_ledger(Ledger(self.budget, self.delta, self.accountant), task.memory, "examples")
         if not ledger.can_afford(event):
             raise ClientFailure(f"for its examples {spent(ledger, event)}")
         words = ("dpsgd", task.server.version, task.client)
@@ -97,12 +99,11 @@ class DPSGD(PrivateTraining):
             planned = batch if self.sampling == "poisson" else len(rows)
             theta = theta - lr * (total / planned + how.weight_decay * theta)
         ledger = ledger.charge(event)
-        task.memory["example ledger"] = ledger.to_plain()
+        keep_own(task.memory, "examples", ledger)
         metrics = {"examples": float(n), "steps": float(len(batches)), "epsilon": ledger.spent()}
         return Update(task.client, task.server.version, (theta - anchor).numpy(), 1.0, {}, metrics)
 
     def check(self, experiment: Experiment) -> None:
-        refuse_lost_answers("DPSGD", experiment)
         training = experiment.training
         if training.correction is not None or training.momentum:
             raise CompositionError(

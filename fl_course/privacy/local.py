@@ -13,9 +13,10 @@ from ..core import Aggregate, ClientFailure, CompositionError, Context, Update, 
 from ..federation.interfaces import Experiment, Stage
 from ..federation.stages import ByExamples, dense
 from .accounting import PLD, Accountant, Event, Gaussian, Laplace, Ledger
-from .central import KNOWN_SEED, check_settings, clipped, open_ledger, spent
+from .books import keep_own, own_ledger, spent, tell_known_seed
+from .central import check_settings, clipped
 from .noise import gaussian_noise, laplace_noise, secure_generator
-from .rules import refuse_side_channels
+from .rules import cap_of, refuse_side_channels
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class LocalDP(Stage):
     budget: float | None = None
     accountant: Accountant = field(default_factory=PLD)
     noise_seed: int | None = None
+    shields = True
+    keeps_zeros = True                                           # noise around them
 
     def __post_init__(self) -> None:
         check_settings(self.clip, self.noise_multiplier, self.noise_seed)
@@ -48,11 +51,14 @@ class LocalDP(Stage):
         kind = Gaussian if self.mechanism == "gaussian" else Laplace
         return kind(float(self.noise_multiplier), "replace-one")
 
+    def begin(self, ctx: Context) -> None:
+        self._note(ctx)
+
     def client(self, update: Update, ctx: Context) -> Update:
-        ledger = open_ledger(Ledger(self.budget, self.delta, self.accountant), ctx.memory)
+        ledger = own_ledger(Ledger(self.budget, self.delta, self.accountant), ctx.memory, "messages")
         if not ledger.can_afford(self.event):
             raise ClientFailure(spent(ledger, self.event))
-        update, _ = clipped(update, self.clip, "LocalDP", order=2 if self.mechanism == "gaussian" else 1)
+        update, _ = clipped(update, self.clip, "LocalDP", 1.0, order=2 if self.mechanism == "gaussian" else 1)
         version = update.version
         rng = secure_generator() if self.noise_seed is None else stream(self.noise_seed, "local noise", version, update.client)
         draw = gaussian_noise if self.mechanism == "gaussian" else laplace_noise
@@ -61,20 +67,24 @@ class LocalDP(Stage):
         if scale:
             noisy = (noisy + draw(noisy.shape, scale, rng)).astype(noisy.dtype)
         ledger = ledger.charge(self.event)
-        ctx.memory["ledger"] = ledger.to_plain()                 # released if and only if charged: see `check`
-        ctx.meter.notes["epsilon"] = max(ctx.meter.notes.get("epsilon", 0.0), ledger.spent())
+        keep_own(ctx.memory, "messages", ledger)
+        ctx.state["local epsilon"] = max(ctx.state.get("local epsilon", 0.0), ledger.spent())
+        ctx.meter.notes["epsilon"] = ctx.state["local epsilon"]
         return replace(update, delta=noisy, metrics={})          # losses and counts are data, too
 
     def server(self, aggregate: Aggregate, ctx: Context) -> Aggregate:
         """Nothing to do but to report: no client has spent more than this."""
-        most = max(ctx.meter.notes.get("epsilon", 0.0), ctx.server.state.get("local epsilon", 0.0))
-        ctx.state["local epsilon"] = most
-        ctx.meter.notes |= {"epsilon": most, "delta": self.delta}
-        if self.noise_seed is not None:
-            ctx.meter.notes["not_private"] = 1.0
-            if ctx.server.version == 0:
-                ctx.meter.events.append(KNOWN_SEED)
+        self._note(ctx)
+        ctx.meter.notes.update({"epsilon": ctx.state["local epsilon"], "delta": self.delta})
         return aggregate
+
+    def _note(self, ctx: Context) -> None:
+        """The largest epsilon so far; infinite if there were rounds without this noise, which somebody answered in clear."""
+        before, version = ctx.server.state, ctx.server.version
+        most = before.get("local epsilon", 0.0) if before.get("local version", 0) == version else math.inf
+        ctx.state["local epsilon"] = max(ctx.state.get("local epsilon", 0.0), most)
+        ctx.state["local version"] = version + 1
+        tell_known_seed(ctx, self.noise_seed is not None)
 
     def check(self, experiment: Experiment) -> None:
         if isinstance(experiment.weights, ByExamples):
@@ -82,8 +92,12 @@ class LocalDP(Stage):
                 "ByExamples tells the server how many examples each client has, without noise; use weights=Uniform() under "
                 "LocalDP."
             )
+        if cap_of(experiment.weights) != 1:
+            raise CompositionError(
+                f"the noise of LocalDP is scaled to updates that count once, and {experiment.weights!r} makes them count up to "
+                f"{cap_of(experiment.weights):g}; use weights=Uniform()."
+            )
         refuse_side_channels("LocalDP", experiment)
-        refuse_lost_answers("LocalDP", experiment)
         place = next(i for i, stage in enumerate(experiment.pipeline) if stage is self)
         for earlier in experiment.pipeline[:place]:
             if getattr(earlier, "picks", False) or getattr(earlier, "quantises", False):
@@ -97,16 +111,3 @@ class LocalDP(Stage):
                     f"{type(later).__name__} after LocalDP could send what has no noise; put it before LocalDP. Only "
                     "compression and masks, which see nothing but the noisy numbers, may come after."
                 )
-
-
-def refuse_lost_answers(name: str, experiment: Experiment) -> None:
-    """A client's drawer is kept when its answer is heard; an answer that was sent and ignored would be forgotten."""
-    schedule = experiment.schedule
-    thrown = {"over_selection": getattr(schedule, "over_selection", 0) > 0, "deadline": schedule.deadline < math.inf,
-              "max_staleness": schedule.max_staleness is not None}
-    if any(thrown.values()):
-        what = next(word for word, is_set in thrown.items() if is_set)
-        raise CompositionError(
-            f"{what} throws away answers that were already sent, and a client that is not heard would forget in its ledger "
-            f"what it has released; {name} needs a schedule without {what}."
-        )

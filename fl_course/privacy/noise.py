@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -113,9 +113,9 @@ def tree_variance(steps: int, sigma: float) -> float:
 def tree_noise(steps: int, shape: Shape, sigma: float, source: Callable[[int, int], NoiseSource]) -> np.ndarray:
     """`shape` float64: the noise of the *sum* of all updates of steps 1 … `steps` (Kairouz et al. 2021, DP-FTRL).
 
-    Each node has its own N(0, sigma²), made by `source(level, index)` whenever it is needed, so nothing is stored and a
-    resumed run has the same tree: `seeded_nodes(seed)` for lessons, `secret_nodes(key)` for secrets. The server that
-    moves by increments adds `tree_noise(t, …) - tree_noise(t - 1, …)` at step t. Price: `accounting.TreeAggregation`.
+    Each node has its own N(0, sigma²), made by `source(level, index)` whenever it is needed, so no noise is stored:
+    `seeded_nodes(seed)` for lessons, `secret_nodes(keys)` for secrets. The server that moves by increments adds
+    `tree_noise(t, …) - tree_noise(t - 1, …)` at step t. Price: `accounting.TreeAggregation`.
     """
     total = np.zeros(shape)
     for level, index in tree_nodes(steps):
@@ -128,9 +128,23 @@ def seeded_nodes(seed: int, *purpose: object) -> Callable[[int, int], NoiseSourc
     return lambda level, index: stream(seed, "tree", *purpose, level, index)
 
 
-def secret_nodes(key: bytes, *purpose: object) -> Callable[[int, int], NoiseSource]:
-    """Node noise from AES under a secret key of 32 bytes; a checkpoint that holds the key is itself a secret."""
-    return lambda level, index: SecureGenerator(key, "tree", *purpose, level, index)
+def secret_nodes(keys: Sequence[bytes], steps: int) -> Callable[[int, int], NoiseSource]:
+    """Node noise from AES, one secret key of 32 bytes for each of `tree_nodes(steps)`; a checkpoint that holds them is a
+    secret."""
+    by_node = dict(zip(tree_nodes(steps), keys, strict=True))
+    return lambda level, index: SecureGenerator(by_node[level, index], "tree")
+
+
+def next_keys(keys: Sequence[bytes], steps: int) -> list[bytes]:
+    """The keys of `tree_nodes(steps)` from those of `tree_nodes(steps - 1)`: some nodes end, and exactly one begins.
+
+    Its key is drawn now, when its noise is first released, and from nothing that an earlier state knows. So two runs that go
+    on from one state, say after a crash, draw different noise for what each releases; if both derived it from one stored
+    secret, the difference of their models would be the noiseless difference of their data. Keys of nodes that end are
+    forgotten.
+    """
+    stay = len(tree_nodes(steps)) - 1                            # the nodes that end are the last: they are the smallest
+    return [*keys[:stay], secrets.token_bytes(32)]
 
 
 # --- the warning, demonstrated ---------------------------------------------------------------------------------------

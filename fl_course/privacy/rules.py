@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..core import CompositionError
 from ..federation.interfaces import Correction, Experiment, Stage
 from ..federation.schedule import Buffered, Synchronous
-from ..federation.stages import ByExamples, Uniform
+from ..federation.stages import ByExamples, Weighting
 
 
 def expected_cohort(experiment: Experiment) -> int:
@@ -24,19 +25,20 @@ def expected_cohort(experiment: Experiment) -> int:
 
 
 def cap_of(weights: Stage) -> float:
-    """The largest weight that a client can have."""
-    if isinstance(weights, ByExamples):
-        if weights.cap is None:
-            raise CompositionError(
-                "data-size weights without a bound let one client move the sum as far as it has examples, and no clip bound "
-                "covers that; use weights=Uniform(), or ByExamples(cap=…)."
-            )
-        return float(weights.cap)
-    if isinstance(weights, Uniform) or type(weights) is Stage:
+    """The largest weight that a client can have: what the sensitivity is made of, and what `clipped` holds it to."""
+    if type(weights) is Stage:
         return 1.0
-    raise CompositionError(
-        f"{type(weights).__name__} has no weight bound that is known here; use weights=Uniform(), or ByExamples(cap=…)."
-    )
+    largest = weights.largest if isinstance(weights, Weighting) else None
+    if largest is None and isinstance(weights, ByExamples):
+        raise CompositionError(
+            "data-size weights without a bound let one client move the sum as far as it has examples, and no clip bound "
+            "covers that; use weights=Uniform(), or ByExamples(cap=…)."
+        )
+    if largest is None or not 0 < largest < math.inf:
+        raise CompositionError(
+            f"{type(weights).__name__} has no weight bound that is known here; use weights=Uniform(), or ByExamples(cap=…)."
+        )
+    return float(largest)
 
 
 def longest_on_wire(stage: Stage, experiment: Experiment, bound: float) -> float:

@@ -51,7 +51,7 @@ from fl_course.privacy.accounting import (
 )
 from fl_course.privacy.auditing import audit_two_worlds, check_noise
 from fl_course.privacy.mechanisms import gaussian_epsilon, joint_noise_multiplier, norm
-from fl_course.privacy.noise import seeded_nodes, tree_noise
+from fl_course.privacy.noise import secret_nodes, seeded_nodes, tree_noise
 
 BIG = mlp(5, 2222, 3)                                            # 20,001 coordinates, to measure deviations on
 
@@ -298,7 +298,7 @@ def test_an_audit_of_the_stage_itself(kind, caught):
     def mechanism(present, trial):
         return release(it.stages[0], others | ({9: canary} if present else {}), it, version=trial)[0].total
 
-    found = audit_two_worlds(mechanism, canary, trials=600)
+    found = audit_two_worlds(mechanism, canary, trials=600, gaussian=True)
     assert found.contradicts(gaussian_epsilon(1.0, 1e-5)) == caught
 
 
@@ -389,12 +389,44 @@ def test_tree_price_participations_and_budget():
     assert len(it.train(3, history.state)) == 0
 
 
-def test_a_secret_tree_is_the_same_after_a_checkpoint(tmp_path):
-    it = private(TreeDP(1.0, 1.0, participations=9))
-    state = it.train(2).state
-    save(tmp_path / "two", state, it)
-    on, again = (it.train(2, begin).state.server.params for begin in (state, load(tmp_path / "two", it)))
-    assert on.tobytes() == again.tobytes()
+def carried(state, it):
+    """(d,) the noise on the model after so many steps of a secret tree, from the keys in its state."""
+    tree = state.server.state["tree"]
+    return tree_noise(tree["steps"], it.model.dim, 1.0, secret_nodes(tree["keys"], tree["steps"])) / 3
+
+
+def test_a_secret_tree_is_a_tree_in_one_go_and_after_every_checkpoint(tmp_path):
+    it = private(TreeDP(1e-9, 1e9, participations=99))           # noise of deviation 1 and nothing else
+    begin, state = it.initial().server.params, None
+    for step in range(1, 14):
+        state = it.train(1, state).state
+        assert len(state.server.state["tree"]["keys"]) == step.bit_count()           # what has ended is forgotten
+        assert np.allclose(state.server.params - begin, carried(state, it), atol=1e-5)
+        if step % 3 == 0:
+            save(tmp_path / "file", state, it)
+            state = load(tmp_path / "file", it)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3, 6, 7])
+def test_two_branches_of_a_secret_tree_share_their_past_and_no_noise_to_come(before, tmp_path):
+    """Once the difference of two runs from one state was the noiseless difference of their data."""
+    it = replace(private(TreeDP(1e-9, 1e9, participations=99)), model=BIG)
+    state = it.train(before).state
+    save(tmp_path / "file", state, it)
+    branches = [it.train(1, begin).state for begin in (state, load(tmp_path / "file", it), state)]
+    shared = before + 1 & before                                 # the last version whose tree is a part of the next one's
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        apart = 3 * (branches[first].server.params - branches[second].server.params)
+        assert apart.std() == pytest.approx(math.sqrt(2), rel=0.05)                   # two fresh nodes, one in each
+        mine, theirs = (branches[i].server.state["tree"]["keys"] for i in (first, second))
+        assert mine[:-1] == theirs[:-1] == state.server.state.get("tree", {"keys": []})["keys"][: shared.bit_count()]
+        assert mine[-1] != theirs[-1]
+
+
+def test_a_seeded_tree_goes_on_bit_for_bit(tmp_path):
+    it = private(TreeDP(1.0, 1.0, participations=99, noise_seed=3))
+    save(tmp_path / "two", it.train(3).state, it)
+    assert it.train(4, load(tmp_path / "two", it)).state.server.params.tobytes() == final(it, 7)
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------------
@@ -496,9 +528,6 @@ def test_central_noise_on_a_secure_sum():
         (lambda: private(CentralDP(1.0, 1.0, adaptive=Adaptive(count_noise=0.2))), "more than 0.5"),
         (lambda: private(CentralDP(1.0, 1.0, adaptive=Adaptive(count_noise=9.0)), schedule=Buffered(3, 2)), "older"),
         (lambda: experiment(stages=[LocalDP(1.0, 1.0)]), "Uniform"),
-        (lambda: private(LocalDP(1.0, 1.0), schedule=Synchronous(0.5, over_selection=0.3)), "over_selection"),
-        (lambda: private(LocalDP(1.0, 1.0), schedule=Synchronous(0.5, deadline=3.0)), "deadline"),
-        (lambda: private(LocalDP(1.0, 1.0), schedule=Buffered(3, 2, max_staleness=1)), "max_staleness"),
         (lambda: private(LocalDP(1.0, 1.0), training=LocalSGD(correction=Scaffold())), "Scaffold"),
         (lambda: experiment(weights=UNIFORM, stages=[TopK(0.5, feedback=False), LocalDP(1.0, 1.0)]), "after LocalDP"),
         (lambda: experiment(weights=UNIFORM, stages=[LocalDP(1.0, 1.0), Lie(0, None)]), "before LocalDP"),

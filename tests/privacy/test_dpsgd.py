@@ -10,7 +10,6 @@ from small import CLASSES, DIM, UNIFORM, experiment, federation
 
 from fl_course import (
     DPSGD,
-    Buffered,
     CompositionError,
     ConvNet,
     LocalSGD,
@@ -156,8 +155,6 @@ def test_a_client_without_budget_says_so():
     [
         ({"momentum": 0.9}, {}, "momentum"),
         ({"correction": Scaffold()}, {}, "corrections"),
-        ({}, {"schedule": Synchronous(0.5, over_selection=0.5)}, "over_selection"),
-        ({}, {"schedule": Buffered(2, 2, max_staleness=1)}, "max_staleness"),
     ],
 )
 def test_refusals(training, changes, words):

@@ -24,6 +24,7 @@ from fl_course.privacy.noise import (
     gaussian_noise,
     impossible_outputs,
     laplace_noise,
+    next_keys,
     secret_nodes,
     secure_generator,
     seeded_nodes,
@@ -313,9 +314,20 @@ def test_tree_noise_equals_explicit_nodes_and_has_its_variance():
         assert tree_noise(steps, 100_000, 2.0, source).var() == pytest.approx(tree_variance(steps, 2.0), rel=0.03)
     assert tree_variance(7, 2.0) == 12.0
     assert not tree_noise(0, 3, 2.0, source).any()
-    key = bytes(range(32))
-    assert (tree_noise(5, 4, 1.0, secret_nodes(key)) == tree_noise(5, 4, 1.0, secret_nodes(key))).all()
-    assert (tree_noise(5, 4, 1.0, secret_nodes(key)) != tree_noise(5, 4, 1.0, secret_nodes(bytes(32)))).all()
+    one, two = next_keys(next_keys([], 1), 2), next_keys(next_keys([], 1), 2)
+    assert (tree_noise(2, 4, 1.0, secret_nodes(one, 2)) == tree_noise(2, 4, 1.0, secret_nodes(one, 2))).all()
+    assert (tree_noise(2, 4, 1.0, secret_nodes(one, 2)) != tree_noise(2, 4, 1.0, secret_nodes(two, 2))).all()
+
+
+def test_keys_of_nodes_that_stay_stay_and_one_is_new_in_every_step():
+    keys, seen = [], set()
+    for step in range(1, 70):
+        before, nodes = dict(zip(tree_nodes(step - 1), keys, strict=True)), tree_nodes(step)
+        keys = next_keys(keys, step)
+        after = dict(zip(nodes, keys, strict=True))
+        assert {node: key for node, key in after.items() if node in before} == {n: before[n] for n in nodes if n in before}
+        assert [key in seen for node, key in after.items() if node not in before] == [False]
+        seen |= set(keys)
 
 
 # --- the warning ---------------------------------------------------------------------------------------------------

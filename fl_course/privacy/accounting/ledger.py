@@ -42,6 +42,9 @@ class Ledger:
         if self.budget_epsilon is not None:
             positive("budget_epsilon", self.budget_epsilon)
         between("delta", self.delta)
+        if not isinstance(self.accountant, tuple(ACCOUNTANTS.values())):
+            raise ValueError(f"accountant must be one of {', '.join(ACCOUNTANTS)}, such as PLD(), not {self.accountant!r}")
+        self.accountant.epsilon((), self.delta)                 # refuses a delta that it has no answer for
         priced(self.accountant, [Repeated(event, count) for event, count in self.events])
 
     def charge(self, event: Event, count: int = 1) -> Ledger:

@@ -74,16 +74,36 @@ def simplest(event: Event) -> Event:
     if isinstance(event, Gaussian | Laplace) and event.ratio < 1e-100:     # beyond what a double can square
         return NonPrivate()
     if isinstance(event, ChosenBy):
-        return simplest(event.event)
+        return simplest(unsampled(event.event))
     if isinstance(event, FixedSizeSampled):
         inner = on_one_cohort(event.event)
-        unsampled = event.cohort == event.clients or neighbours_of(inner) != "replace-one"
-        return simplest(inner) if unsampled else replace(event, event=inner)
+        everybody = event.cohort == event.clients or neighbours_of(inner) != "replace-one"
+        return simplest(inner) if everybody else replace(event, event=inner)
     if isinstance(event, PoissonSampled):
+        if chosen(event.event):
+            return simplest(unsampled(event.event))             # who else was drawn decides who of them is in
         inner = on_one_cohort(event.event)
         nothing_to_hide = event.rate == 1 or (event.rate > 0 and isinstance(inner, NonPrivate))
         return simplest(inner) if nothing_to_hide else replace(event, event=inner)
     return event
+
+
+def chosen(event: Event) -> bool:
+    """Whether something other than each client's own coin decides who of the cohort is in."""
+    if isinstance(event, Composed):
+        return any(chosen(part) for part in event.events)
+    if isinstance(event, Repeated | PoissonSampled):
+        return chosen(event.event)
+    return isinstance(event, ChosenBy | FixedSizeSampled)
+
+
+def unsampled(event: Event) -> Event:
+    """The same releases as if everybody took part: no coin amplifies a cohort that was chosen, before or after it."""
+    if isinstance(event, Composed):
+        return Composed(tuple(unsampled(part) for part in event.events))
+    if isinstance(event, Repeated):
+        return replace(event, event=unsampled(event.event))
+    return unsampled(event.event) if isinstance(event, ChosenBy | PoissonSampled | FixedSizeSampled) else event
 
 
 def on_one_cohort(event: Event) -> Event:

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +46,16 @@ class BudgetSpent(FederatedError):
     """A stage cannot afford another round. The run ends before the round, with the last model and this reason."""
 
 
+def is_whole(value: object, least: int | None = None) -> TypeGuard[int]:
+    """Whether it is a whole number, from `least` on: Python's or NumPy's; 3.0, True and "3" are none."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return False
+    return least is None or int(value) >= least
+
+
 def whole(value: object, name: str) -> int:
     """`value` as a Python int; floats, booleans and strings are refused (TypeError), even 3.0."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+    if not is_whole(value):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     return int(value)
 

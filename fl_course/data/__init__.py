@@ -1,5 +1,7 @@
 """Data sets, and who holds what of them.
 
+    examples.py     whatever holds numbers → float32 examples and int64 classes, or a sentence with the cure
+    ids.py          names of clients
     federated.py    Dataset: examples that nobody owns yet; FederatedData: the same with owners, from_clients(…): your own
     partition.py    rules that divide a pool: IID, Shards, Dirichlet, QuantitySkew, Writers
     sources.py      digits(), mnist(), synthetic(α, β); no network

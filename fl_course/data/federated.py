@@ -16,27 +16,32 @@ from typing import Any
 
 import numpy as np
 
-from ..core import ClientId, stream
+from ..core import ClientId, is_whole, stream
+from .examples import Where, count_classes, examples, nowhere, rows_of, targets
+from .ids import client_ids
 from .partition import Partitioner, image_side
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """A pool of labelled examples and, apart from it, examples that nobody trains on."""
+    """A pool of labelled examples and, apart from it, examples that nobody trains on.
+
+    x and y may be whatever holds numbers: NumPy, pandas, torch, lists. classes=None counts whole-number labels; classes=0
+    says that y holds numbers to hit, (N,) or (N, k), for a model with loss=SquaredError(). x_test and y_test may be None.
+    """
 
     name: str
     x: np.ndarray                            # (N, *shape) float32
-    y: np.ndarray                            # (N,) int64, 0..classes-1
+    y: np.ndarray                            # (N,) int64, 0..classes-1; or (N, k) float32, with classes = 0
     classes: int
-    x_test: np.ndarray                       # (M, *shape) float32, the global held-out set
-    y_test: np.ndarray                       # (M,) int64
+    x_test: Any = None                       # (M, *shape) float32, the global held-out set
+    y_test: Any = None                       # (M,) int64, or (M, k) float32
 
     def __post_init__(self) -> None:
-        _check_examples(self, "x", "y")
-        _check_examples(self, "x_test", "y_test")
+        _bring_examples(self)
 
     def __repr__(self) -> str:
-        return (f"Dataset({self.name!r}, {len(self.y):,} examples of shape {self.x.shape[1:]}, {self.classes} classes, "
+        return (f"Dataset({self.name!r}, {len(self.y):,} examples of shape {self.x.shape[1:]}, {_kind(self)}, "
                 f"{len(self.y_test):,} held out)")
 
     def partition(self, how: Partitioner, clients: int | Sequence[ClientId], seed: int = 0,
@@ -48,12 +53,13 @@ class Dataset:
         """
         if not isinstance(how, Partitioner):
             raise TypeError(f"how must be a rule such as IID() or Shards(2), not {how!r}")
-        if isinstance(clients, int | np.integer) and clients > 0:
+        if is_whole(clients, 1):
             clients = range(clients)
-        if not isinstance(clients, Iterable):
+        if not isinstance(clients, Iterable) or isinstance(clients, str | bytes):
             raise ValueError(f"clients = {clients!r}; it must be a whole number >= 1, or the ids of the clients")
         ids = client_ids(clients)
-        parts = [np.sort(part) for part in how.split(self.y, len(ids), stream(seed, "partition", "split"))]
+        labels = self.y if self.classes else self.y[:, 0]
+        parts = [np.sort(part) for part in how.split(labels, len(ids), stream(seed, "partition", "split"))]
         x = self.x
         for client, part in zip(ids, parts, strict=True):
             seen = how.view(self.x[part], stream(seed, "partition", "view", client))
@@ -70,18 +76,18 @@ class FederatedData:
     """Who holds what. The examples are stored once; client k is two arrays of row numbers into them.
 
     A client may have nothing to train on (its weight is then 0), but no example has two owners, or is both trained and
-    tested on.
+    tested on. x, y, classes, x_test, y_test: as in Dataset.
     """
 
     name: str
     x: np.ndarray                            # (N, *shape) float32: the examples of all clients
-    y: np.ndarray                            # (N,) int64, 0..classes-1
+    y: np.ndarray                            # (N,) int64, 0..classes-1; or (N, k) float32, with classes = 0
     classes: int
     ids: tuple[ClientId, ...]                # (K,) names of the clients
     train: tuple[np.ndarray, ...]            # K arrays of rows of x: what client k trains on
     test: tuple[np.ndarray, ...]             # K arrays of rows of x: what measures a model at client k
-    x_test: np.ndarray                       # (M, *shape) float32: the global held-out set, nobody's
-    y_test: np.ndarray                       # (M,) int64
+    x_test: Any = None                       # (M, *shape) float32: the global held-out set, nobody's
+    y_test: Any = None                       # (M,) int64, or (M, k) float32
     made: str = ""                           # how the examples were divided, in words for the repr
 
     def __post_init__(self) -> None:
@@ -93,13 +99,12 @@ class FederatedData:
             repeated = next(client for client in ids if ids.count(client) > 1)
             raise ValueError(f"client id {repeated!r} is given twice; ids must differ")
         for part in ("train", "test"):
-            rows = tuple(np.asarray(row, dtype=np.int64) for row in getattr(self, part))
+            rows = tuple(rows_of(row, part) for row in getattr(self, part))
             if len(rows) != len(ids):
                 raise ValueError(f"{part} has {len(rows)} arrays for {len(ids)} clients; it needs one a client")
             object.__setattr__(self, part, rows)
+        _bring_examples(self, self._owner)
         self._check_owners()
-        _check_examples(self, "x", "y", self._owner)
-        _check_examples(self, "x_test", "y_test")
 
     def _check_owners(self) -> None:
         owner = np.full(len(self.x), -1)
@@ -129,7 +134,7 @@ class FederatedData:
     def __repr__(self) -> str:
         sizes, made = self.sizes, f"; {self.made}" if self.made else ""
         return (f"FederatedData({self.name!r}, {len(self)} clients with {sizes.min()}–{sizes.max()} training examples, "
-                f"{sizes.sum():,} in all, {self.classes} classes, {len(self.y_test):,} held out{made})")
+                f"{sizes.sum():,} in all, {_kind(self)}, {len(self.y_test):,} held out{made})")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -149,6 +154,11 @@ class FederatedData:
         return self._places[client]
 
     @cached_property
+    def reach(self) -> float:
+        """The largest |x| of all examples."""
+        return float(np.abs(self.x).max(initial=0.0))
+
+    @cached_property
     def _places(self) -> dict[ClientId, int]:
         return {client: place for place, client in enumerate(self.ids)}
 
@@ -161,6 +171,8 @@ class FederatedData:
 
     def label_counts(self) -> np.ndarray:
         """(K, classes) int64: training examples of each client and class."""
+        if not self.classes:
+            raise ValueError("these data hold numbers to hit, so there are no classes to count; see `sizes`, or examples(client)")
         return np.stack([np.bincount(self.y[rows], minlength=self.classes) for rows in self.train])
 
     def plot(self, ax: Any = None) -> Any:
@@ -198,45 +210,54 @@ class FederatedData:
         return ax
 
 
-def from_clients(name: str, clients: Mapping[ClientId, tuple[Any, Any]], classes: int, x_test: Any, y_test: Any,
-                 test_fraction: float = 0.2, seed: int = 0, made: str = "by owner") -> FederatedData:
-    """Data that already have owners: {client: (x (n, *shape), y (n,))}. Each keeps test_fraction for its own test."""
+def from_clients(name: str, clients: Mapping[ClientId, tuple[Any, ...]], classes: int | None = None, x_test: Any = None,
+                 y_test: Any = None, test_fraction: float = 0.2, seed: int = 0, made: str = "by owner") -> FederatedData:
+    """Data that already have owners: {client: (x (n, *shape), y (n,))}, of which each keeps test_fraction for its own test.
+
+    A client that says itself which part is its test brings four: (x, y, x_test, y_test). For classes, and the global
+    held-out set x_test and y_test, see Dataset.
+    """
+    if not isinstance(clients, Mapping):
+        raise TypeError(f"clients must be a mapping {{client: (x, y)}}, not a {type(clients).__name__}; "
+                        "dict(enumerate(clients)) numbers them")
+    for client, parts in clients.items():
+        if not isinstance(parts, tuple | list) or len(parts) not in (2, 4):
+            raise TypeError(f"client {client!r} brings a {type(parts).__name__}; it must be (x, y), or (x, y, x_test, y_test). "
+                            "A torch Dataset is stacked first: pairs = list(dataset), x = np.stack([np.asarray(x) for x, _ in "
+                            "pairs]), y = np.array([y for _, y in pairs])")
+    labels = [part for parts in clients.values() for part in parts[1::2]]
+    classes = count_classes(classes, labels if y_test is None else [*labels, y_test])
     ids = client_ids(clients)
-    for client, (x, y) in clients.items():
-        if len(x) != len(y):
-            raise ValueError(f"client {client!r} has {len(x)} examples and {len(y)} labels; they must be as many")
-        if len(x) and np.shape(x)[1:] != np.shape(x_test)[1:]:
-            raise ValueError(f"client {client!r} has examples of shape {np.shape(x)[1:]}; "
-                             f"those of the held-out set have shape {np.shape(x_test)[1:]}")
-    if not any(len(y) for _, y in clients.values()):
+    brought = {client: [_pair(client, parts[i], parts[i + 1], classes) for i in range(0, len(parts), 2)]
+               for client, parts in zip(ids, clients.values(), strict=True)}        # one or two pairs (x, y) a client
+    full = [(client, x) for client, pairs in brought.items() for x, _ in pairs if len(x)]
+    if not full:
         raise ValueError(f"none of the {len(clients)} clients has an example; at least one must")
-    ends = np.cumsum([len(y) for _, y in clients.values()])
-    parts = np.split(np.arange(ends[-1]), ends[:-1])
-    train, test = _hold_back(ids, parts, seed, test_fraction)
-    x, y = (np.concatenate([np.asarray(pair[i]) for pair in clients.values() if len(pair[1])]) for i in (0, 1))
-    return FederatedData(name, x, y, classes, ids, train, test, x_test, y_test, made=f"{made}, seed {seed}")
+    like, whose = (np.shape(x_test)[1:], "the held-out set") if x_test is not None else (full[0][1].shape[1:], repr(full[0][0]))
+    for client, x in full:
+        if x.shape[1:] != like:
+            raise ValueError(f"client {client!r} has examples of shape {x.shape[1:]}; those of {whose} have shape {like}")
+    ends = np.cumsum([len(x) for pairs in brought.values() for x, _ in pairs])
+    rows = iter(np.split(np.arange(ends[-1]), ends[:-1]))
+    train, test = [], []
+    for client, pairs in brought.items():
+        mine = [next(rows) for _ in pairs]
+        kept, held = mine if len(mine) == 2 else [part[0] for part in _hold_back((client,), mine, seed, test_fraction)]
+        train.append(kept)
+        test.append(held)
+    x, y = (np.concatenate([pair[i] for pairs in brought.values() for pair in pairs if len(pair[i])]) for i in (0, 1))
+    return FederatedData(name, x, y, classes, ids, tuple(train), tuple(test), x_test, y_test,
+                         made=f"{made}, seed {seed}")
 
 
-def client_ids(ids: Iterable[Any]) -> tuple[ClientId, ...]:
-    """The ids as plain int and str: what every message can carry. Whole numbers of 64 bits, and strings; nothing else."""
-    return tuple(_client_id(client) for client in ids)
+def _pair(client: ClientId, x: Any, y: Any, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    def where(row: int) -> str:
+        return f" of client {client!r}"
 
-
-def _client_id(client: Any) -> ClientId:
-    if isinstance(client, int | np.integer) and not isinstance(client, bool):
-        if not -(2**63) <= client < 2**64:
-            raise ValueError(f"client id {client}: a message carries whole numbers of 64 bits; use str(id) for longer ones")
-        return int(client)
-    if isinstance(client, str):
-        if not client.isascii() and client.encode("utf-8", "replace").decode() != client:
-            raise ValueError(f"client id {client!r} is no text: half of a character cannot be sent")
-        return str.__str__(client)
-    cure = "use str(id), or number the clients"
-    if isinstance(client, tuple):
-        cure = "use str(id), or group by the column's name instead of a list of names: groupby('hospital')"
-    elif isinstance(client, bytes):
-        cure = "decode it: id.decode()"
-    raise TypeError(f"client id {client!r} is a {type(client).__name__}; ids are whole numbers or strings: {cure}")
+    x, y = examples(x, "x", where), targets(y, "y", classes, where)
+    if len(x) != len(y):
+        raise ValueError(f"client {client!r} has {len(x)} examples and {len(y)} labels; they must be as many")
+    return x, y
 
 
 def _hold_back(ids: tuple[ClientId, ...], parts: Sequence[np.ndarray], seed: int,
@@ -253,21 +274,27 @@ def _hold_back(ids: tuple[ClientId, ...], parts: Sequence[np.ndarray], seed: int
     return tuple(train), tuple(test)
 
 
-def _check_examples(data: Dataset | FederatedData, x_name: str, y_name: str, owner: Any = lambda row: "") -> None:
-    """Bring examples to float32 and labels to int64, and refuse what no model could use."""
-    x, y = np.asarray(getattr(data, x_name), dtype=np.float32), np.asarray(getattr(data, y_name))
-    if len(x) != len(y) or y.ndim != 1:
-        raise ValueError(f"{x_name} has shape {x.shape} and {y_name} {y.shape}; "
-                         "they must be (N, ...) and (N,), with the same N")
-    if x.shape[1:] != np.shape(data.x)[1:]:
-        raise ValueError(f"{x_name} has examples of shape {x.shape[1:]}; those of x have shape {np.shape(data.x)[1:]}")
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=tuple(range(1, x.ndim))))
-    if len(bad):
-        raise ValueError(f"example {bad[0]} in {x_name}{owner(bad[0])} holds NaN or Inf; every number must be finite")
-    whole = y.astype(np.int64, copy=False)
-    wrong = np.flatnonzero((whole != y) | (whole < 0) | (whole >= data.classes))
-    if len(wrong):
-        raise ValueError(f"label {y[wrong[0]]} of example {wrong[0]} in {y_name}{owner(wrong[0])}; "
-                         f"labels are whole numbers from 0 to {data.classes - 1}")
-    object.__setattr__(data, x_name, x)
-    object.__setattr__(data, y_name, whole)
+def _kind(data: Dataset | FederatedData) -> str:
+    return f"{data.classes} classes" if data.classes else f"{data.y.shape[1]} numbers to hit"
+
+
+def _bring_examples(data: Dataset | FederatedData, where: Where = nowhere) -> None:
+    """Bring examples to float32 and labels to int64 (or float32), and refuse what no model could use."""
+    if (data.x_test is None) != (data.y_test is None):
+        raise ValueError("x_test and y_test belong together: give both, or neither if nothing is held out")
+    held = data.x_test is not None
+    object.__setattr__(data, "classes", count_classes(data.classes, [data.y, data.y_test] if held else [data.y]))
+    for x_name, y_name, whose in (("x", "y", where), ("x_test", "y_test", nowhere)):
+        if x_name == "x_test" and not held:
+            x, y = data.x[:0], data.y[:0]
+        else:
+            x, y = examples(getattr(data, x_name), x_name, whose), targets(getattr(data, y_name), y_name, data.classes, whose)
+        if len(x) != len(y):
+            raise ValueError(f"{x_name} has shape {x.shape} and {y_name} {y.shape}; "
+                             "they must be (N, ...) and (N,), with the same N")
+        object.__setattr__(data, x_name, x)
+        object.__setattr__(data, y_name, y)
+    if data.x_test.shape[1:] != data.x.shape[1:]:
+        raise ValueError(f"x_test has examples of shape {data.x_test.shape[1:]}; those of x have shape {data.x.shape[1:]}")
+    if data.y_test.shape[1:] != data.y.shape[1:]:
+        raise ValueError(f"y_test has {data.y_test.shape[1:]} numbers an example, y has {data.y.shape[1:]}")

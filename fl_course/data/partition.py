@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core import is_whole
+
 Rng = np.random.Generator
 
 
@@ -50,8 +52,9 @@ class Shards(Partitioner):
     per_client: int = 2
 
     def __post_init__(self) -> None:
-        if not isinstance(self.per_client, int | np.integer) or self.per_client < 1:
+        if not is_whole(self.per_client, 1):
             raise ValueError(f"per_client = {self.per_client!r}; it must be a whole number >= 1")
+        object.__setattr__(self, "per_client", int(self.per_client))
 
     def split(self, labels: np.ndarray, clients: int, rng: Rng) -> list[np.ndarray]:
         _check_clients(clients, len(labels))
@@ -85,6 +88,9 @@ class Dirichlet(Partitioner):
 
     def split(self, labels: np.ndarray, clients: int, rng: Rng) -> list[np.ndarray]:
         _check_clients(clients, len(labels))
+        if labels.dtype.kind == "f":
+            raise ValueError("Dirichlet mixes classes, and these labels are numbers to hit; Shards deals them out in order of "
+                             "size, IID and QuantitySkew do not look at them")
         order = rng.permutation(len(labels))
         values, counts = np.unique(labels, return_counts=True)
         stock = [order[labels[order] == value] for value in values]       # each class, shuffled
@@ -187,10 +193,10 @@ def _round_to_sum(shares: np.ndarray, total: int) -> np.ndarray:
 
 
 def _check_clients(clients: int, examples: int) -> None:
-    if not isinstance(clients, int | np.integer) or not 1 <= clients <= examples:
+    if not is_whole(clients, 1) or clients > examples:
         raise ValueError(f"clients = {clients!r}; it must be a whole number from 1 to {examples}, the size of the pool")
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} = {value!r}; it must be a finite number > 0")
+    if not 0 < value <= 1e100:                                            # a sum of such numbers stays finite; NaN fails too
+        raise ValueError(f"{name} = {value!r}; it must be a finite number > 0, and at most 1e100")

@@ -6,7 +6,7 @@ from importlib import resources
 
 import numpy as np
 
-from ..core import ClientId, stream
+from ..core import ClientId, is_whole, stream
 from .federated import Dataset, FederatedData, from_clients
 
 
@@ -39,9 +39,9 @@ def synthetic(alpha: float, beta: float, clients: int = 30, dim: int = 60, class
     for name, value in (("alpha", alpha), ("beta", beta), ("log_std", log_std)):
         if not (np.isfinite(value) and value >= 0):
             raise ValueError(f"{name} = {value!r}; it must be a finite number >= 0")
-    for name, whole, low in (("clients", clients, 1), ("dim", dim, 1), ("classes", classes, 2), ("least", least, 1)):
-        if not isinstance(whole, int | np.integer) or whole < low:
-            raise ValueError(f"{name} = {whole!r}; it must be a whole number >= {low}")
+    for name, count, low in (("clients", clients, 1), ("dim", dim, 1), ("classes", classes, 2), ("least", least, 1)):
+        if not is_whole(count, low):
+            raise ValueError(f"{name} = {count!r}; it must be a whole number >= {low}")
     owned: dict[ClientId, tuple[np.ndarray, np.ndarray]] = {}
     held_out = []
     for client in range(clients):

@@ -12,7 +12,7 @@ evaluation. A batch's loss is the mean of its examples', always over their numbe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,10 @@ class Loss:
         """Further metrics of the held-out set, by name."""
         return {}
 
+    def guesses(self, metrics: Mapping[str, float], classes: int) -> bool:
+        """Whether a model with these metrics does no better than one that has not looked at its examples."""
+        return False
+
     def check(self, outputs: int, data: FederatedData) -> None:
         """Raise ValueError if a model with so many outputs cannot learn these targets by this loss."""
 
@@ -78,6 +82,9 @@ class CrossEntropy(Loss):
             outputs = outputs - outputs.max(axis=1, keepdims=True)
             loss = np.log(np.exp(outputs).sum(axis=1)) - outputs[np.arange(len(targets)), targets]
         return outputs.argmax(axis=1) == targets, weighted(self, loss, targets)
+
+    def guesses(self, metrics: Mapping[str, float], classes: int) -> bool:
+        return self.class_weights is None and not metrics["loss"] < 0.95 * math.log(classes)        # NaN, too
 
     def check(self, outputs: int, data: FederatedData) -> None:
         if not data.classes:
@@ -109,6 +116,9 @@ class BinaryCrossEntropy(Loss):
         with np.errstate(invalid="ignore"):
             loss = np.logaddexp(0.0, logits) - targets * logits
         return (logits > 0) == targets, weighted(self, loss, targets)
+
+    def guesses(self, metrics: Mapping[str, float], classes: int) -> bool:
+        return self.class_weights is None and not metrics["loss"] < 0.95 * math.log(2)
 
     def check(self, outputs: int, data: FederatedData) -> None:
         if data.classes != 2:
@@ -148,6 +158,9 @@ class SquaredError(Loss):
             missed = ((outputs - targets) ** 2).sum(axis=0)
             spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
             return {"r2": float(np.mean(np.where(spread > 0, 1 - missed / spread, np.nan)))}
+
+    def guesses(self, metrics: Mapping[str, float], classes: int) -> bool:
+        return not metrics["r2"] > 0.05
 
     def check(self, outputs: int, data: FederatedData) -> None:
         if data.classes:

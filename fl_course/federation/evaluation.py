@@ -8,89 +8,109 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core import Meter, Server, Update, Vector
+from ..core import Meter, Server, Update, Vector, is_whole
 from ..data.federated import FederatedData
 from ..engine.models import Model
 from ..wire.messages import encode_model, frame, unframe
+
+UNUSUAL = 50.0      # features that reach so far have mostly never been scaled: pixels to 255, incomes, years
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Measured every `every` rounds on the held-out examples, by an observer who sees everything and sends nothing.
 
-    federated=True measures the per-client accuracies as a real federation would: every client with test examples
-    downloads the model and sends back how many it has and its accuracy on them. These messages are encoded, decoded and
-    counted under the purpose "evaluation".
+    The model's loss says what is measured: accuracy, or for numbers to hit rmse and r2, see engine/losses.py.
+    federated=True measures the clients' own tests as a real federation would: every client with test examples
+    downloads the model and sends back how many it has and its accuracy (or rmse) on them. These messages are encoded,
+    decoded and counted under the purpose "evaluation".
     """
 
     every: int = 1
     federated: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.every, int) or self.every < 1:
+        if not is_whole(self.every, 1):
             raise ValueError(f"every must be a whole number of rounds from 1, not {self.every}")
+        object.__setattr__(self, "every", int(self.every))
 
     def due(self, version: int) -> bool:
         return version % self.every == 0
 
     def measure(self, model: Model, data: FederatedData, server: Server, meter: Meter) -> dict[str, float]:
-        """accuracy and loss (nats) on the global held-out set, and the spread of the accuracy over clients' own tests."""
-        accuracy, loss = score(model, server.params, data.x_test, data.y_test)
-        accuracies = client_accuracy(model, server.params, data)
+        """The measure and the loss on the global held-out set, and the spread of the measure over clients' own tests."""
+        loss = model.loss
+        metrics = metrics_of(model, server.params, data.x_test, data.y_test)
+        each = client_measure(model, server.params, data)
         if self.federated:
-            accuracies = _ask_clients(accuracies, data, server, meter)
-        return {"accuracy": accuracy, "loss": loss, **fairness(accuracies)}
+            each = _ask_clients(each, data, server, meter)
+        if server.version == self.every:                             # once a run
+            if not len(data.y_test):
+                meter.events.append(f"nothing is held out (x_test), so {' and '.join(metrics)} are not measured")
+            elif data.reach > UNUSUAL and loss.guesses(metrics, data.classes):
+                meter.events.append(f"the features reach {data.reach:g} and the model is no better than guessing: scale your "
+                                    f"features, e.g. x / {data.reach:g}")
+        return {**metrics, **fairness(each, loss.measure, loss.rising)}
 
 
-def _ask_clients(accuracies: np.ndarray, data: FederatedData, server: Server, meter: Meter) -> np.ndarray:
-    """(K,) The same accuracies, after they have crossed the network: every message encoded, counted and decoded."""
-    received = np.full(len(accuracies), np.nan)
+def _ask_clients(measured: np.ndarray, data: FederatedData, server: Server, meter: Meter) -> np.ndarray:
+    """(K,) The same measures, after they have crossed the network: every message encoded, counted and decoded."""
+    received = np.full(len(measured), np.nan)
     question = encode_model(server)
     for k, (client, part) in enumerate(zip(data.ids, data.test, strict=True)):
         if len(part):
             meter.sent_down("evaluation", len(question))
-            answer = frame("evaluation", [client, server.version, len(part), float(accuracies[k])])
+            answer = frame("evaluation", [client, server.version, len(part), float(measured[k])])
             meter.sent_up("evaluation", len(answer))
             received[k] = unframe(answer, "evaluation")[3]
     return received
 
 
-def score(model: Model, params: Vector, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """(share of right answers, mean cross-entropy in nats) of one model (d,) on x (N, *features), y (N,).
+def metrics_of(model: Model, params: Vector, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """What one model (d,) is worth on x (N, *features), y (N,) or (N, k): the model's own measure, its mean loss, and more.
 
-    Without examples both are NaN, and so is the loss of a model that has diverged.
+    Without examples all are NaN, and so is the loss of a model that has diverged.
     """
     if len(y) == 0:
-        return float("nan"), float("nan")
-    logits = model.predict(params, x).astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        logits -= logits.max(axis=1, keepdims=True)
-        loss = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]
-    return float((logits.argmax(axis=1) == y).mean()), float(loss.mean())
+        return {model.loss.measure: float("nan"), "loss": float("nan")}
+    outputs = model.predict(params, x).astype(np.float64)
+    judged, losses = model.loss.judge(outputs, y)
+    measured = float(model.loss.measured(judged.mean()))
+    return {model.loss.measure: measured, "loss": float(losses.mean()), **model.loss.extra(outputs, y)}
 
 
-def client_accuracy(model: Model, params: Vector, data: FederatedData) -> np.ndarray:
-    """(K,) accuracy of one model on each client's own test examples; NaN for a client that has none."""
+def score(model: Model, params: Vector, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """(share of right answers, mean cross-entropy in nats); in general (the model's measure, its mean loss)."""
+    metrics = metrics_of(model, params, x, y)
+    return metrics[model.loss.measure], metrics["loss"]
+
+
+def client_measure(model: Model, params: Vector, data: FederatedData) -> np.ndarray:
+    """(K,) one model's accuracy (or rmse) on each client's own test examples; NaN for a client that has none."""
     sizes = np.array([len(part) for part in data.test])
     if sizes.sum() == 0:
         return np.full(len(sizes), np.nan)
     rows = np.concatenate(data.test)
     owner = np.repeat(np.arange(len(sizes)), sizes)
-    right = model.predict(params, data.x[rows]).argmax(axis=1) == data.y[rows]
+    judged, _ = model.loss.judge(model.predict(params, data.x[rows]).astype(np.float64), data.y[rows])
     with np.errstate(invalid="ignore"):
-        return np.bincount(owner, weights=right, minlength=len(sizes)) / sizes
+        return model.loss.measured(np.bincount(owner, weights=judged, minlength=len(sizes)) / sizes)
 
 
-def fairness(accuracies: np.ndarray) -> dict[str, float]:
-    """How evenly a model serves: mean, standard deviation, and the mean of the worst tenth of the clients."""
-    known = np.sort(accuracies[~np.isnan(accuracies)])
+def fairness(measured: np.ndarray, measure: str = "accuracy", rising: bool = True) -> dict[str, float]:
+    """How evenly a model serves: mean, standard deviation, and the mean of the worst tenth of the clients.
+
+    measured: (K,), NaN for a client that measured nothing; rising: whether more is better.
+    """
+    known = np.sort(measured[~np.isnan(measured)])
     if len(known) == 0:
         return {}
-    worst = known[: max(1, len(known) // 10)]
+    tenth = max(1, len(known) // 10)
+    worst = known[:tenth] if rising else known[-tenth:]
     return {
-        "client_accuracy": float(known.mean()),
-        "client_accuracy_std": float(known.std()),
-        "client_accuracy_worst10": float(worst.mean()),
+        f"client_{measure}": float(known.mean()),
+        f"client_{measure}_std": float(known.std()),
+        f"client_{measure}_worst10": float(worst.mean()),
     }
 
 

@@ -8,7 +8,7 @@ from small import CLASSES, DIM, Half, experiment, federation, final
 
 from fl_course import Evaluation, LocalSGD, Synchronous, Uniform, logistic, mlp
 from fl_course.core import Update, stream
-from fl_course.federation.evaluation import client_accuracy, drift, fairness, score, training_metrics
+from fl_course.federation.evaluation import client_measure, drift, fairness, score, training_metrics
 from fl_course.wire.messages import encode_model, frame
 
 MODEL = logistic(DIM, CLASSES)
@@ -43,13 +43,13 @@ def test_accuracy_and_loss(seed):
 def test_accuracy_of_each_client_on_its_own_test(seed):
     data, params = federation((4, 9, 1, 7), seed=seed, tests=5), params_of(seed)
     slow = [slow_score(params, *data.examples(client, "test"))[0] for client in data.ids]
-    np.testing.assert_allclose(client_accuracy(MODEL, params, data), slow)
+    np.testing.assert_allclose(client_measure(MODEL, params, data), slow)
 
 
 def test_a_client_without_tests_has_no_accuracy():
     data = federation(tests=0)
-    assert np.isnan(client_accuracy(MODEL, params_of(0), data)).all()
-    assert fairness(client_accuracy(MODEL, params_of(0), data)) == {}
+    assert np.isnan(client_measure(MODEL, params_of(0), data)).all()
+    assert fairness(client_measure(MODEL, params_of(0), data)) == {}
     assert "client_accuracy" not in experiment(data).train(1).records[0].metrics
 
 
@@ -147,7 +147,7 @@ def test_a_federated_evaluation_is_counted_apart_message_by_message():
         if record.version % 2:
             assert "evaluation" not in record.bytes_up
             continue
-        accuracies = client_accuracy(it.model, state.server.params, data)
+        accuracies = client_measure(it.model, state.server.params, data)
         answers = [frame("evaluation", [c, record.version, 3, float(a)]) for c, a in zip(data.ids, accuracies, strict=True)]
         assert record.bytes_up["evaluation"] == sum(map(len, answers))
         assert record.bytes_down["evaluation"] == 6 * len(encode_model(state.server))

@@ -28,7 +28,7 @@ from ..wire.payloads import numbers, on_values
 
 
 class Compression(Stage):
-    """Abstract. A compressor says how numbers become a payload, and four things about itself:
+    """Abstract. A compressor says how numbers become a payload, and four things about itself (`lossy` is true of all):
 
     feedback    it keeps what it did not send and adds it to the next update
     picks       its payload holds some of the numbers as they are, which a later stage may clip or round
@@ -38,6 +38,7 @@ class Compression(Stage):
     """
 
     feedback = False
+    lossy = True
     picks = False
     quantises = False
     lengthens = False
@@ -50,19 +51,17 @@ class Compression(Stage):
         """Compress what this round meant to say and, with feedback, what earlier rounds left unsaid.
 
         Error feedback (Seide et al. 2014; Karimireddy et al. 2019, algorithm 2): e ← (delta + e) - C(delta + e). The sum
-        of all that was sent plus the residual is the sum of all that was meant. A quantiser behind a stage with feedback
-        puts its rounding error into the same residual, so the balance holds for the whole pipeline.
+        of all that was sent plus the residual is the sum of all that was meant. What a later stage of the pipeline rounds
+        or clips away joins the same residual (`client_half` sees to it), so the balance holds for the whole pipeline.
         """
         name, meant = type(self).__name__, update.delta
-        left = ctx.memory.get("residual")                        # by earlier rounds, or by an earlier stage of this one
-        if self.feedback and left is not None:
-            meant = dense(meant, name) + left
+        if self.feedback and "residual" in ctx.memory:
+            meant = dense(meant, name) + ctx.memory["residual"]
         if not np.isfinite(numbers(meant)).all():
             raise ClientFailure(f"{name} was given NaN or infinite values to compress")
         sent = on_values(meant, lambda values: self.compress(dense(values, name), ctx))
-        if self.feedback or left is not None:
-            lost = numbers(meant) - numbers(sent)
-            ctx.memory["residual"] = lost if self.feedback or left is None else left + lost
+        if self.feedback:
+            ctx.memory["residual"] = numbers(meant) - numbers(sent)
         return replace(update, delta=sent)
 
     def sends(self, example: Update, ctx: Context) -> Update:
@@ -114,6 +113,11 @@ def refuse_unsound(stage: Compression, experiment: Experiment) -> None:
 
 def _refuse_pair(first: Compression, second: Compression) -> None:
     one, two = type(first).__name__, type(second).__name__
+    if first.quantises and second.picks and not (first.picks or second.quantises):           # the right two, the wrong way round
+        also = f", and say {one}(feedback=False)" if first.feedback else ""
+        raise CompositionError(
+            f"{two} needs the update as numbers, but {one} has packed it; put {two} before {one}{also}."
+        )
     if first.feedback and second.feedback:
         raise CompositionError(
             f"{one} and {two} both keep a residual, so the same loss would be sent twice; say {two}(feedback=False): it "

@@ -191,6 +191,7 @@ class Rotate(Stage):
     """
 
     lengthens = False
+    exact = True
 
     def client(self, update: Update, ctx: Context) -> Update:
         x, n = dense(update.delta, "Rotate").copy(), _power(update.delta.size)
@@ -214,9 +215,10 @@ class Rotate(Stage):
         before = experiment.pipeline[: next(i for i, stage in enumerate(experiment.pipeline) if stage is self)]
         for stage in before:
             if isinstance(stage, Compression) or stage.masks:
+                own_model = type(stage).down is not Stage.down                   # places mean something to it
                 raise CompositionError(
                     f"Rotate after {type(stage).__name__}: only plain numbers can be rotated, and a rotated sparse vector is "
-                    "dense again; put Rotate() first."
+                    f"dense again; {'leave one of the two out' if own_model else 'put Rotate() first'}."
                 )
 
 

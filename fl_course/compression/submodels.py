@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..core import Aggregate, CompositionError, Context, Server, Update, Vector
-from ..drift.methods import FedProx
 from ..engine.models import Dense
-from ..federation.interfaces import Experiment
+from ..federation.interfaces import Experiment, Stage
 from ..federation.stages import dense
 from ..wire.layer_payloads import Submodel
 from ..wire.payloads import numbers
@@ -83,9 +82,17 @@ class FederatedDropout(Compression):
     def check(self, experiment: Experiment) -> None:
         refuse_unsound(self, experiment)
         check_model(self, self.model, experiment)
-        correction = experiment.training.correction
-        if correction is not None and not isinstance(correction, FedProx):
-            raise CompositionError(
-                f"{type(correction).__name__} moves every coordinate, also of hidden units that the client does not hold; "
-                "use FedProx(…) or no correction with FederatedDropout."
-            )
+        for method in (experiment.training.correction, experiment.training.private):
+            if method is not None and not method.keeps_zeros:
+                raise CompositionError(
+                    f"{type(method).__name__} moves every coordinate, also of hidden units that the client does not hold; "
+                    "use FedProx(…), or LocalSGD as it is, with FederatedDropout."
+                )
+        here = next(i for i, stage in enumerate(experiment.pipeline) if stage is self)
+        for earlier in experiment.pipeline[:here]:
+            if type(earlier).client is not Stage.client and not earlier.keeps_zeros:
+                raise CompositionError(
+                    f"{type(earlier).__name__} before FederatedDropout may move a part of the update to coordinates that the "
+                    "client does not hold, and they are cut off; leave one of the two out. A class of your own declares "
+                    "keeps_zeros = True if what is zero stays zero."
+                )

@@ -24,7 +24,7 @@ from ..core import Aggregate, ClientId, CompositionError, Context, Server, Task,
 from ..engine.correction import Affine
 from ..federation.interfaces import Experiment, Gradient, Stage
 from ..federation.optimizers import FedAvg
-from ..federation.stages import dense
+from ..federation.stages import ByExamples, Uniform, dense
 
 
 def _at_least_zero(name: str, value: float) -> None:
@@ -64,6 +64,7 @@ class FedProx(Affine):
     """
 
     mu: float = 0.1
+    keeps_zeros = True
 
     def __post_init__(self) -> None:
         _at_least_zero("mu", self.mu)
@@ -136,8 +137,9 @@ class FedDyn(Affine):
     """FedDyn (Acar et al. 2021, algorithm 1): the client minimises L_k(w) - ⟨h_k, w⟩ + alpha/2·‖w - w_global‖².
 
     Afterwards h_k ← h_k - alpha·delta, so that at rest h_k is the client's own gradient and the client stays put. The
-    server keeps h, the mean of all h_k, in its private state and sends out the mean model - h/alpha. That mean is exact
-    when clients count alike (weights=Uniform()) or all take part.
+    server keeps h, the mean of all h_k, in its private state and sends out the mean model - h/alpha. It reads h off the mean
+    delta, so that must be the mean of what the clients walked: no clipping, rounding or leaving out on the way, and clients
+    that count alike (weights=Uniform()), or all of them in every step; h is then the weighted mean.
 
     alpha = 0 is FedAvg by definition. It is not the limit of small alpha: -h/alpha is then the sum of all mean steps so
     far, a momentum that never fades, so a very small alpha diverges.
@@ -171,6 +173,8 @@ class FedDyn(Affine):
                 f"FedDyn brings its own server step, the mean model - h/alpha, and cannot follow "
                 f"{experiment.optimizer!r}; use optimizer=FedAvg(), or another correction with this optimizer."
             )
+        if self.alpha:
+            _refuse_inexact_mean(experiment)
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,8 @@ class FedNova(Stage):
     descends is not the one that the weights p_k name. Here each client hands in its mean step, and the server walks the
     mean number of steps. With equal τ_k this is FedAvg. It removes the bias of unequal work, not each client's drift.
     """
+
+    keeps_zeros = True
 
     def client(self, update: Update, ctx: Context) -> Update:
         steps = np.float32(update.metrics["steps"])
@@ -196,6 +202,8 @@ class FedNova(Stage):
 
     def check(self, experiment: Experiment) -> None:
         _refuse_leak("FedNova", "step counts", experiment)
+        if sum(isinstance(stage, FedNova) for stage in experiment.pipeline) > 1:
+            raise CompositionError("FedNova twice divides by the number of steps twice, and is undone by the second; use one.")
         if experiment.training.momentum or experiment.training.correction is not None:
             raise CompositionError(
                 "FedNova divides by the number of plain SGD steps; momentum and corrections change how far a step "
@@ -214,6 +222,43 @@ def _refuse_stale(name: str, experiment: Experiment) -> None:
             f"{name} assumes that all clients of a step started from the same model: an answer from an older version "
             "corrects for a place that the model has left; use Synchronous(…), or FedProx(…) with this schedule."
         )
+
+
+def _refuse_inexact_mean(experiment: Experiment) -> None:
+    """FedDyn's h is the mean of all h_k only if the mean delta that the server sees is the mean of what clients walked."""
+    for stage in experiment.pipeline:
+        changes = type(stage).client is not Stage.client or type(stage).server is not Stage.server
+        if changes and not stage.exact:
+            raise CompositionError(
+                f"{type(stage).__name__} changes updates on their way, but FedDyn's server reads the mean of all h_k off them, "
+                "while each client keeps its own h_k from what it walked, and the two would drift apart; use Scaffold(…), whose "
+                "control variates travel untouched, or FedProx(…). A class of your own whose server half gives back the very "
+                "sum declares exact = True."
+            )
+    if not experiment.aggregation.linear:
+        raise CompositionError(
+            f"FedDyn's server reads the mean of all h_k off the mean update, and {type(experiment.aggregation).__name__} is no "
+            "mean; use WeightedMean(), or FedProx(…) with this rule."
+        )
+    if not _count_alike(experiment) and not _all_take_part(experiment):
+        raise CompositionError(
+            "FedDyn's server reads the mean of all h_k off the mean update: with clients that count differently and of which "
+            "only some answer, that is the mean of no fixed weights; use weights=Uniform(), or Synchronous(1.0)."
+        )
+
+
+def _count_alike(experiment: Experiment) -> bool:
+    weights = experiment.weights
+    if isinstance(weights, ByExamples):
+        return len({min(len(part), weights.cap or math.inf) for part in experiment.data.train if len(part)}) == 1
+    return isinstance(weights, Uniform) or type(weights) is Stage
+
+
+def _all_take_part(experiment: Experiment) -> bool:
+    """Whether every step is made of all clients' answers: all are asked, and neither a deadline nor the fleet loses one."""
+    schedule, clients = experiment.schedule, len(experiment.clients)
+    return (schedule.start(clients, 0, True) == clients and schedule.deadline == math.inf and not experiment.selection.poisson
+            and not getattr(schedule, "over_selection", 0) and not getattr(experiment.fleet, "drop", 0))
 
 
 def _refuse_leak(name: str, what: str, experiment: Experiment) -> None:

@@ -1,7 +1,9 @@
 """Which stacks are refused when they are built, which run, and what noise is scaled to."""
 
+import itertools
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from fl_course import (
     Rotate,
     SecureSum,
     SignSGD,
+    Stage,
     Ternary,
     TopK,
     Uniform,
@@ -31,7 +34,7 @@ from fl_course import (
 )
 from fl_course.compression.feedback import Compression
 from fl_course.federation.stages import client_half
-from fl_course.wire.payloads import Sparse
+from fl_course.wire.payloads import Sparse, numbers
 
 # --- what does not go together ----------------------------------------------------------------------------------------------
 
@@ -43,6 +46,34 @@ class Stretch(Compression):
     lengthens = True
 
 
+@dataclass(frozen=True)
+class Quiet(Stage):
+    """Changes nothing, and does not say so."""
+
+    def client(self, update, ctx):
+        return update
+
+
+@dataclass(frozen=True)
+class Turn(Stage):
+    """Exact, in other coordinates."""
+
+    exact = True
+
+    def client(self, update, ctx):
+        return replace(update, delta=-numbers(update.delta))
+
+    def sends(self, example, ctx):
+        return self.client(example, ctx)
+
+    def server(self, aggregate, ctx):
+        return replace(aggregate, total=-numbers(aggregate.total))
+
+
+class Steady(Quiet):
+    exact = lossy = keeps_zeros = True
+
+
 DP, SUM = CentralDP(1.0, 0.5), SecureSum(1.0)
 REFUSED = [
     ([TopK(), SUM], "places"), ([QSGD(8), SUM], "shared grid"), ([PowerSGD(MODEL), SUM], "before SecureSum"),
@@ -50,13 +81,18 @@ REFUSED = [
     ([SUM, TopK()], "masked"), ([SUM, Rotate()], "after SecureSum"), ([SUM, QSGD(8)], "masked"),
     ([TopK(), DP], "residual"), ([DP, TopK()], "residual"), ([DP, SignSGD()], "residual"), ([PowerSGD(MODEL), DP], "residual"),
     ([DP, Stretch()], "longer"), ([QSGD(8), DP], "put CentralDP before"), ([Ternary(), DP], "put CentralDP before"),
-    ([QSGD(8), Ternary()], "both round"), ([QSGD(8), TopK()], "has packed it"), ([TopK(), RandomK()], "has packed it"),
+    ([QSGD(8), Ternary()], "both round"), ([QSGD(8), TopK()], "put TopK before QSGD"),
+    ([Ternary(), RandomK()], "put RandomK before Ternary"), ([QSGD(8), FederatedDropout(MODEL)], "put FederatedDropout before"),
+    ([SignSGD(), TopK(feedback=False)], r"put TopK before SignSGD, and say SignSGD\(feedback=False\)"),
+    ([TopK(), RandomK()], "has packed it"),
     ([TopK(), TopK()], "both keep a residual"), ([TopK(feedback=False), SignSGD()], "hands it a part"),
     ([TopK(), SignSGD()], "both keep a residual"), ([PowerSGD(MODEL), QSGD(8)], "has packed it"),
     ([TopK(), QSGD(1)], "no level for zero"), ([TopK(), Rotate()], "put Rotate"), ([QSGD(8), Clip(1.0)], "put Clip before"),
     ([TopK(), FedNova()], "put FedNova before"), ([PowerSGD(mlp(64, 8, 10))], "cuts the layers"),
     ([FederatedDropout(mlp(64, 8, 10))], "cuts the layers"), ([Downlink(), FederatedDropout(MODEL)], "put Downlink last"),
-    ([Downlink(), Downlink(4)], "and once"),
+    ([Downlink(), Downlink(4)], "and once"), ([Rotate(), FederatedDropout(MODEL)], "does not hold"),
+    ([Quiet(), FederatedDropout(MODEL)], "keeps_zeros = True"), ([TopK(), Quiet()], "lossy = True"),
+    ([TopK(), Turn(), QSGD(8)], "would be missing in the residual"), ([FedNova(), FedNova()], "FedNova twice"),
 ]  # fmt: skip
 
 
@@ -76,12 +112,45 @@ SOUND = [
     [DP, SignSGD(feedback=False)],
     [LocalDP(1.0, 1.0), QSGD(8)], [LocalDP(1.0, 1.0), TopK()], [TopK(), QSGD(8)], [TopK(), Clip(1.0), QSGD(8)],
     [FederatedDropout(MODEL), QSGD(8), Downlink()], [Clip(1.0), QSGD(8)], [TopK(), SignSGD(feedback=False)], [FedNova(), TopK()],
+    [Clip(1.0), TopK()], [TopK(), Turn()], [TopK(), Steady(), Clip(1.0)], [Rotate(), TopK(), Turn()],
+    [Clip(1.0), Steady(), FederatedDropout(MODEL)], [LocalDP(1.0, 1.0), FederatedDropout(MODEL)], [Turn(), QSGD(8)],
+    [FedNova(), FederatedDropout(MODEL)],
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("stages", SOUND, ids=names)
 def test_sound_stacks_run(stages):
     assert np.isfinite(fed(*stages, weights=Uniform()).train(2).state.server.params).all()
+
+
+def test_what_is_advised_is_accepted():
+    """ "Put A before B" is said only where that is fine."""
+    parts = [TopK(), TopK(feedback=False), RandomK(), RandomK(feedback=True), QSGD(8), Ternary(), SignSGD(), PowerSGD(MODEL),
+             SignSGD(feedback=False), FederatedDropout(MODEL), Rotate(), Clip(1.0), FedNova()]  # fmt: skip
+    advised = 0
+    for one, two in itertools.permutations(parts, 2):
+        try:
+            fed(one, two, weights=Uniform())
+        except CompositionError as why:
+            names = re.search(r"put (?:Rotate\(\) first|(\w+) before)", str(why))
+            if names:
+                quiet = replace(one, feedback=False) if "feedback=False" in str(why) else one
+                fed(two, quiet, weights=Uniform())
+                advised += 1
+    assert advised > 25
+
+
+def test_the_same_object_in_two_places_is_two_stages():
+    same = Rotate()
+    with pytest.raises(CompositionError, match="put Rotate"):
+        fed(same, TopK(), same)
+    clip = Clip(0.5)
+    experiment = fed(clip, TopK(), clip, weights=Uniform())
+    assert experiment.stages[0] is clip
+    assert experiment.stages[2] == clip
+    assert len({id(stage) for stage in experiment.pipeline}) == 4
+    for last in experiment.train(2).records:
+        assert last.clients
 
 
 def test_the_same_object_twice_is_seen():

@@ -14,6 +14,7 @@ from fl_course import (
     Aggregate,
     Buffered,
     ClientFailure,
+    Clip,
     Coordinator,
     Discount,
     Downlink,
@@ -166,8 +167,15 @@ def test_a_threshold_may_send_nothing():
 
 # --- error feedback -------------------------------------------------------------------------------------------------------
 
+@dataclass(frozen=True)
+class Steady(Stage):
+    exact = lossy = True
+
+
 FEEDBACK = [[TopK(0.1)], [RandomK(0.1, feedback=True)], [Threshold(0.5)], [SignSGD()], [TopK(0.1), QSGD(4)],
             [TopK(0.1), Ternary()], [TopK(0.1), SignSGD(feedback=False)], [Rotate(), TopK(0.1)],
+            [TopK(0.5), Clip(1.0)], [TopK(0.5), Clip(1.0, norm=1), QSGD(4)], [SignSGD(), Steady()],
+            [RandomK(0.3, feedback=True), Clip(9.0), Steady(), Ternary()],
             [PowerSGD(mlp(8, 6, 3), 1)]]  # fmt: skip
 
 
@@ -190,6 +198,16 @@ def test_what_was_sent_plus_the_residual_is_what_was_meant(stages):
     for version in range(30):
         forgot += through(alone, rng.standard_normal(d).astype(np.float32), ctx(version=version, d=d))
     assert np.abs(forgot - meant).max() > 1e-3 * scale
+
+
+def test_what_is_clipped_before_a_residual_is_no_part_of_what_was_meant():
+    """[Clip, TopK]: the residual of earlier rounds is none of Clip's business, whatever its place in the drawer."""
+    memory, meant, sent = {}, 0, 0
+    for version in range(6):
+        here = ctx(version=version, d=4, memory=memory)
+        sent = sent + through([Clip(1.0), TopK(0.25)], np.array([3, -4, 0, 0], np.float32), here)
+        meant = meant + np.array([0.6, -0.8, 0, 0])
+    assert np.allclose(sent + memory["residual"], meant, atol=1e-5)
 
 
 def three_clients(feedback, lr=0.1, steps=300):

@@ -8,9 +8,11 @@ import pytest
 from compression_fixtures import DATA, HOW, MODEL, ctx, fed, through
 
 from fl_course import (
+    DPSGD,
     CompositionError,
     ConvNet,
     Coordinator,
+    Correction,
     FederatedDropout,
     FedProx,
     LocalSGD,
@@ -68,12 +70,16 @@ def test_units_that_were_not_sent_are_not_trained(engine):
 
     @dataclass(frozen=True)
     class Watch(Stage):
+        keeps_zeros = True
+
         def client(self, update, ctx):
             seen.append((update.delta, held(model.sizes, stage.kept(ctx)), ctx.server.params))
             return update
 
     training = LocalSGD(lr=0.3, epochs=3, batch_size=5, weight_decay=0.01, momentum=0.0 if engine == "auto" else 0.5)
-    fed(Watch(), stage, model=model, training=training).train(2)
+    experiment = fed(Watch(), stage, model=model, training=training)
+    seen.clear()                                             # when it is built, a made-up update may be tried
+    experiment.train(2)
     assert len(seen) == 20
     for delta, inside, params in seen:
         assert not delta[~inside].any()
@@ -126,3 +132,11 @@ def test_dropout_refusals():
     with pytest.raises(CompositionError, match="Scaffold"):
         fed(FederatedDropout(MODEL), training=LocalSGD(lr=0.1, correction=Scaffold()))
     fed(FederatedDropout(MODEL), training=LocalSGD(lr=0.1, correction=FedProx(0.1)))
+    with pytest.raises(CompositionError, match="DPSGD moves every coordinate"):
+        fed(FederatedDropout(MODEL), training=LocalSGD(lr=0.1, private=DPSGD(1.0, 1.0, noise_seed=1)))
+
+    class Own(Correction):
+        """Adds something, perhaps everywhere: it does not say."""
+
+    with pytest.raises(CompositionError, match="Own moves every coordinate"):
+        fed(FederatedDropout(MODEL), training=LocalSGD(lr=0.1, correction=Own()))

@@ -8,12 +8,17 @@ from scipy.optimize import minimize
 from small import named
 
 from fl_course import (
+    QSGD,
+    Aggregation,
     Bowls,
     Buffered,
     ByExamples,
+    Clip,
     CompositionError,
     Coordinator,
     Dirichlet,
+    Downlink,
+    Equal,
     FedAdagrad,
     FedAdam,
     FedAvg,
@@ -23,11 +28,18 @@ from fl_course import (
     FedProx,
     FedYogi,
     LocalSGD,
+    PoissonSelection,
+    PowerSGD,
     QuantitySkew,
+    RandomK,
+    Rotate,
     Scaffold,
+    SecureSum,
+    SignSGD,
     Stage,
     Stragglers,
     Synchronous,
+    TopK,
     Uniform,
     digits,
     load,
@@ -114,9 +126,10 @@ def test_server_adam_is_algorithm_2_written_out():
 
 @pytest.mark.parametrize("correction", [FedProx(1.0), Scaffold(1), Scaffold(2), FedDyn(0.5)], ids=repr)
 def test_the_fused_engine_agrees_with_the_plain_one(correction):
-    pair = [digits_run(4, correction, engine, schedule=Synchronous(0.5)).server.params for engine in ("auto", "rows")]
+    half = {"schedule": Synchronous(0.5), "weights": Uniform()}
+    pair = [digits_run(4, correction, engine, **half).server.params for engine in ("auto", "rows")]
     assert pair[0] == pytest.approx(pair[1], abs=1e-5)
-    assert np.abs(pair[0] - digits_run(4, schedule=Synchronous(0.5)).server.params).max() > 1e-3
+    assert np.abs(pair[0] - digits_run(4, **half).server.params).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["FedProx", "Scaffold 1", "Scaffold 2", "FedDyn", "FedNova"])
@@ -278,6 +291,60 @@ def test_h_of_feddyn_is_the_mean_of_all_h_k():
     assert "h" not in state.server.extras                                  # private: it never goes out
 
 
+UNEQUAL = digits().partition(QuantitySkew(1.0), clients=6, seed=1)
+
+
+@pytest.mark.parametrize("stages", [[], [Rotate()], [Downlink()], [Rotate(), Downlink(4), Rotate()]], ids=named)
+def test_h_is_the_mean_whatever_the_server_undoes(stages):
+    state = digits_run(4, FedDyn(0.2), schedule=Synchronous(0.5), weights=Uniform(), stages=stages)
+    held = [state.memory.get(client, {}).get("h", np.zeros_like(state.server.params)) for client in DATA.ids]
+    assert state.server.state["h"] == pytest.approx(np.mean(held, axis=0), abs=2e-6)
+
+
+def test_h_is_the_weighted_mean_where_all_take_part():
+    for cap in (None, 300):
+        state = digits_run(3, FedDyn(0.2), data=UNEQUAL, weights=ByExamples(cap))
+        held = np.stack([state.memory[client]["h"] for client in UNEQUAL.ids])
+        sizes = np.minimum([len(part) for part in UNEQUAL.train], cap or np.inf)
+        assert state.server.state["h"] == pytest.approx(sizes @ held / sizes.sum(), abs=2e-6)
+        assert np.abs(state.server.state["h"] - held.mean(0)).max() > 1e-3
+
+
+class Unsaid(Stage):
+    def client(self, update, ctx):
+        return update
+
+
+class Median(Aggregation):
+    pass
+
+
+MEAN_LOST = [
+    *({"stages": [stage]} for stage in (
+        Clip(1.0), Clip(1e9), SignSGD(feedback=False), TopK(), TopK(feedback=False), RandomK(), QSGD(16),
+        PowerSGD(mlp(64, 8, 10)), SecureSum(1.0), SecureSum(1.0, masked=False), Unsaid())),
+    {"stages": [Rotate(), QSGD(8)]}, {"aggregation": Median()}, {"weights": Unsaid()},
+    {"data": UNEQUAL, "weights": ByExamples()}, {"data": UNEQUAL, "weights": ByExamples(60)},
+    {"data": UNEQUAL, "weights": ByExamples(), "schedule": Synchronous(1.0, deadline=9.0)},
+    {"data": UNEQUAL, "weights": ByExamples(), "schedule": EVERY, "fleet": Equal(drop=0.1)},
+    {"data": UNEQUAL, "weights": ByExamples(), "schedule": EVERY, "selection": PoissonSelection()},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("parts", MEAN_LOST, ids=named)
+def test_feddyn_is_refused_where_its_server_could_not_know_the_mean(parts):
+    parts = {"weights": Uniform(), "schedule": Synchronous(0.5), "data": DATA} | parts
+    with pytest.raises(CompositionError, match=r"FedDyn.*use "):
+        digits_run(0, FedDyn(0.2), **parts)
+    digits_run(0, FedDyn(0.0), **parts)                                    # FedAvg: there is no h
+    digits_run(0, FedProx(0.2), **parts)
+
+
+def test_equal_sizes_count_alike():
+    smallest = min(len(part) for part in UNEQUAL.train)
+    digits_run(0, FedDyn(0.2), data=UNEQUAL, schedule=Synchronous(0.5), weights=ByExamples(smallest))
+
+
 def test_scaffold_rests_at_the_plain_mean_whatever_the_weights():
     """As its docstring says: c counts clients, so data-size weights of the model average do not move the fixed point."""
     data = digits().partition(QuantitySkew(1.0), clients=3, test_fraction=0.0)
@@ -291,7 +358,7 @@ def test_scaffold_rests_at_the_plain_mean_whatever_the_weights():
 @pytest.mark.parametrize("correction", [Scaffold(1), Scaffold(2), FedDyn(0.2)], ids=repr)
 def test_a_resumed_run_is_the_same_run_to_the_bit(correction, tmp_path):
     training = LocalSGD(epochs=Stragglers(0.5, 3), correction=correction)
-    fed = Coordinator(DATA, mlp(64, 8, 10), training, Synchronous(0.4))
+    fed = Coordinator(DATA, mlp(64, 8, 10), training, Synchronous(0.4), weights=Uniform())
     whole = fed.train(6).state
     save(tmp_path / "half", fed.train(3).state, fed)
     resumed = fed.train(3, load(tmp_path / "half", fed)).state

@@ -360,7 +360,7 @@ def test_a_client_whose_training_diverges_is_left_out():
     history = diverging().train(2)
     for version, record in enumerate(history.records):
         assert record.clients == (0, 1, 3, 4, 5)
-        assert len(record.events) == 1
+        assert len(record.events) == 1 + (version == 0)                  # and once, that features so large are never scaled
         assert record.events[0].startswith(f"client 2 failed in version {version}: its update is not finite")
     assert history.state.server.params.tobytes() == without(2, rounds=2).state.server.params.tobytes()
     assert 2 not in history.state.reports

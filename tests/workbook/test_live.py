@@ -15,18 +15,25 @@ import time
 import numpy as np
 import pytest
 
-from fl_course.workbook.widgets.controls import (
+from fl_course.workbook.widgets import (
     BarChart,
     Button,
     Chart,
     Choice,
+    ImageChart,
     LogSlider,
+    PlaneChart,
     Slider,
+    Steps,
     Switch,
-    run_labels,
-    specification,
 )
-from fl_course.workbook.widgets.live import MAX_PINS, Live, Point, Run, stop_all
+from fl_course.workbook.widgets import (
+    live as module,
+)
+from fl_course.workbook.widgets.charts import run_labels, specification, table_head, table_row
+from fl_course.workbook.widgets.controls import show
+from fl_course.workbook.widgets.live import MAX_PINS, Live, stop_all
+from fl_course.workbook.widgets.points import BUCKETS, Drawn, Point, Run, extremes
 
 CONTROLS = (Slider("rate", 1, 9), Choice("rule", ["mean", "median"]), Switch("noise"), Button("again"))
 CHARTS = (Chart("loss", x="round", y="loss"), BarChart("shares", y="share"))
@@ -79,6 +86,10 @@ def test_positions_are_the_numbers_a_reader_expects():
     (lambda: LogSlider("a", 0, 1), "0 < low"),
     (lambda: LogSlider("a", 0.1, 1, value=3), "outside"),
     (lambda: Choice("rule", ["mean"]), "at least two"),
+    (lambda: Steps("percent", [1]), "at least two numbers in rising order"),
+    (lambda: Steps("percent", [1, 3, 2]), "rising order"),
+    (lambda: Steps("percent", [1, 2, 3], 5), "percent = 5 is none of its positions 1, 2, 3"),
+    (lambda: Live(experiment, CONTROLS, [Chart("c", "x", "y", lines=tuple("abcdefghijklm"))]), "more than 12 on one chart"),
     (lambda: Choice("rule", ["mean", "median"], "krum"), "krum"),
     (lambda: Live(experiment, CONTROLS, []), "at least one Chart"),
     (lambda: Live(experiment, [*CONTROLS, Switch("rate")], CHARTS), "two controls are named rate"),
@@ -281,7 +292,7 @@ def test_stop_and_close_end_the_run_and_keep_the_curve():
     explorer.stop()
     assert explorer.wait(5)
     assert slow.closed == [3]
-    assert frames[-1]["status"] == "stopped"
+    assert [frame["status"] for frame in frames][-2:] == ["stopping", "stopped"]
     assert frames[-1]["runs"][0]["lines"]["loss"]
     explorer.move({"rate": 4})
     time.sleep(0.03)
@@ -366,11 +377,24 @@ def test_even_an_exit_in_the_worker_leaves_a_working_explorer(caplog):
 @pytest.mark.parametrize(("point", "words"), [
     ({"losss": (0, 1)}, "yields the line 'losss', which no chart draws; the charts draw loss"),
     (Point(bars={"loss": [("a", 1)]}), "bar chart 'loss'"),
+    (Point(images={"loss": [[1]]}), "image 'loss', which no chart draws; the charts draw none"),
+    (Point(marks={"loss": (1, 1)}), "mark 'loss'"),
+    (Point(outlines={"loss": []}), "outline 'loss'"),
+    (0.5, r"yields 0\.5; it must yield a Point, or \{name of a line: \(x, y\)\}"),
+    ({"loss": 0.5}, r"yields 0\.5 for 'loss'; it must be \(x, y\)"),
+    ({"loss": (1, 2, 3)}, r"yields \(1, 2, 3\) for 'loss'"),
 ])
-def test_points_for_no_chart_are_refused(point, words):
+def test_points_that_nothing_draws_are_refused_with_a_sentence(point, words):
     explorer, _ = live(lambda rate: iter([point]), ONE, LOSS)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, TypeError), match=words):
         explorer.run_here()
+
+
+def test_an_experiment_that_forgets_to_yield_is_told_so():
+    explorer, frames = live(lambda rate: None, ONE, LOSS)
+    with pytest.raises(TypeError, match=r"returned None; it must yield a Point after each round: write `yield Point"):
+        explorer.run_here()
+    assert "yield" in frames[-1]["error"]
 
 
 def test_result_says_when_it_waited_long_enough():
@@ -391,7 +415,7 @@ def test_pin_keeps_runs_and_reset_drops_them():
         explorer.result(5)
         explorer.pin()
     runs = frames[-1]["runs"]
-    assert [run["values"][0] for run in runs] == ["8", "3", "4", "5", "6", "7", "8"]      # now, then the newest pins
+    assert [run["row"][1][:8] for run in runs] == [f"rate = {i}" for i in (8, 3, 4, 5, 6, 7, 8)]   # now, then the newest pins
     assert runs[1]["label"] == "pin 1: rate = 3"
     assert runs[1]["lines"]["loss"] == expected(rate=3, rule="mean", noise=False, again=False)
     explorer.reset()
@@ -418,6 +442,142 @@ def test_pin_before_any_run_pins_nothing():
     assert len(frames[-1]["runs"]) == 1
 
 
+def test_the_table_says_run_settings_and_where_each_curve_ended():
+    charts = (Chart("accuracy", "round", "accuracy"), Chart("cost", "round", "ε", y_unit="bits", lines=("a", "b")),
+              BarChart("bytes", "length"), ImageChart("pictures", ("p",)),
+              PlaneChart("plane", "u", "v", lines=("path",), marks=("optimum",), letters=("A",), outlines=("valley",)))
+    assert table_head(charts) == ["run", "settings", "accuracy", "a (bits)", "b (bits)"]
+    lines = {"accuracy": [(1, 0.5), (2, 0.88346)], "a": [(1, 1234.5)], "path": [(0, 0)], "b": [(1, 2), (2, None)]}
+    assert table_row(0, "C = 0.1", lines, charts) == ["now", "C = 0.1", "0.8835", "1,234", "–"]
+    assert table_row(3, "", {}, charts) == ["pin 3", "", "–", "–", "–"]
+    explorer, frames = live()
+    explorer.run_here()
+    assert frames[-1]["runs"][0]["row"] == ["now", "rate = 1, rule = mean, noise = off", "1.969"]
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (0.1, "0.1"), (12.345, "12.35"), (33000.0, "33,000"), (2e-5, "0.00002"), (3.3e-7, "3.3 · 10⁻⁷"), (1234.5, "1,234"),
+    (0.0, "0"), (999999.0, "999,999"), (8388608.0, "8,388,608"), (1e9, "1 · 10⁹"), (-0.5, "-0.5"),
+    (99.996, "100"), (1797, "1,797"),
+    (True, "on"), ("mean", "mean"), (math.nan, "nan"), (0.99999, "1"), (-0.00001234, "-0.00001234"), (999.96, "1,000"),
+])
+def test_numbers_are_written_as_a_reader_writes_them(value, text):
+    assert show(value) == text
+
+
+def test_no_position_of_any_slider_shows_an_exponent():
+    for slider in (LogSlider("ε", 0.25, 32768, 18), LogSlider("α", 0.01, 100, 25), Slider("n", 0, 100_000, 500)):
+        texts = [show(value) for value in slider.values]
+        assert not [text for text in texts if "e" in text or "·" in text]
+        assert len(set(texts)) == len(texts)
+
+
+# -- large runs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, BUCKETS, BUCKETS + 1, 997, 5 * BUCKETS, 40_000])
+@pytest.mark.parametrize("gaps", [0, 0.02])
+def test_what_is_drawn_of_a_long_line_keeps_its_ends_extremes_and_gaps(count, gaps):
+    rng = np.random.default_rng(count)
+    points = [(float(i), None if rng.random() < gaps else float(rng.normal())) for i in range(count)]
+    line = Drawn()
+    for point in points:
+        line.add(point)
+    drawn, known = line.points(), set(points)
+    assert set(drawn) <= known                             # nothing is made up, nothing is moved
+    assert drawn == sorted(drawn, key=lambda p: p[0])
+    assert (drawn[0], drawn[-1], line.total) == (points[0], points[-1], count)
+    assert len(drawn) == count if count <= BUCKETS else len(drawn) <= (4 + 3 * (gaps > 0)) * (BUCKETS + 1)
+    finite = [y for _, y in points if y is not None]
+    if finite:
+        assert {min(finite), max(finite)} <= {y for _, y in drawn}
+    assert (None in [y for _, y in drawn]) == (None in [y for _, y in points])
+    for start in range(0, count - count % line.width, line.width):      # the slow way: each bucket by itself
+        bucket = [y for _, y in points[start : start + line.width] if y is not None]
+        shown = [y for x, y in drawn if start <= x < start + line.width and y is not None]
+        if bucket:
+            assert (min(bucket), max(bucket)) == (min(shown), max(shown))
+
+
+def test_extremes_of_few_points_are_those_points():
+    assert extremes([]) == []
+    assert extremes([(0, None)] * 4) == [(0, None)] * 4
+    assert extremes([(i, 1.0) for i in range(9)]) == [(0, 1.0), (8, 1.0)]
+
+
+def test_a_frame_stays_small_however_long_the_run_and_all_points_stay_in_the_kernel():
+    names = tuple("abcdefghijkl")
+
+    def run(rate):
+        for number in range(20_000):
+            yield dict.fromkeys(names, (number, math.sin(number)))
+
+    explorer, frames = live(run, ONE, (Chart("c", "x", "y", lines=names),), every=10.0)
+    explorer.run_here()
+    assert len(json.dumps(frames[-1])) < 200_000
+    assert frames[-1]["runs"][0]["points"] == dict.fromkeys(names, 20_000)            # the page says that it was thinned
+    assert len(explorer.result().lines["a"]) == 20_000
+    assert frames[-1]["runs"][0]["row"][2] == show(math.sin(19_999))                     # the last value is never thinned away
+
+
+# -- a kernel that is at work is not silent, one that was stopped says when ----------------------------------------------
+
+
+def test_every_move_is_acknowledged_at_once_even_while_a_step_takes_long():
+    gate, begun = threading.Event(), threading.Event()
+
+    def run(rate):
+        begun.set()
+        gate.wait(10)
+        yield {"loss": (0, rate)}
+
+    explorer, frames = live(run, ONE, LOSS)
+    explorer.move({"rate": 1}, move="page:1")
+    assert begun.wait(5)
+    for number in range(2, 6):
+        explorer.move({"rate": number}, move=f"page:{number}")
+        assert (frames[-1]["move"], frames[-1]["status"]) == (f"page:{number}", "running")
+    explorer.stop("page:6")
+    assert (frames[-1]["move"], frames[-1]["status"]) == ("page:6", "stopping")     # the thread is still in its step
+    assert not explorer.wait(0.1)
+    gate.set()
+    assert explorer.wait(5)
+    assert frames[-1]["status"] == "stopped"
+
+
+def test_a_move_right_after_a_stop_runs():
+    explorer, frames = live(Slow(0.005), ONE, LOSS)
+    for rate in range(20):
+        explorer.move({"rate": rate})
+        time.sleep(0.004 * (rate % 3))
+        explorer.stop()
+        explorer.move({"rate": rate + 1})
+    assert explorer.result(10).values == {"rate": 20}
+    assert frames[-1]["status"] == "done"
+
+
+def test_a_run_that_never_yields_is_broken_off_after_its_explorer_was_closed(monkeypatch):
+    monkeypatch.setattr(module, "GRACE", 0.2)
+    ended, begun = [], threading.Event()
+
+    def run(rate):
+        try:
+            while True:
+                begun.set()
+                sum(range(1000))
+        finally:
+            ended.append(rate)
+        yield
+
+    explorer, _ = live(run, ONE, LOSS)
+    explorer.move({"rate": 1})
+    assert begun.wait(5)
+    explorer.close()
+    assert explorer.wait(5)
+    assert ended == [1]
+    assert not [thread for thread in threading.enumerate() if thread.name == "explorer"]
+
+
 def test_frames_are_strict_json_whatever_is_measured():
     run = Run({})
     run.add({"loss": (np.float32(1), np.float64("nan"))})
@@ -436,16 +596,27 @@ def test_python_can_end_while_a_run_is_under_way(tmp_path):
     script.write_text("""
 import time
 from fl_course.workbook.widgets.live import Live
-from fl_course.workbook.widgets.controls import Chart, Slider
+from fl_course.workbook.widgets import Chart, Slider
 import torch
 def run(n):
     while True:
         torch.randn(200, 200) @ torch.randn(200, 200)
         yield {"c": (0, 1)}
-live = Live(run, [Slider("n", 0, 1)], [Chart("c", "x", "y")])
-live.move({})
+def stuck(n):
+    while True:
+        torch.randn(200, 200) @ torch.randn(200, 200)
+    yield
+lives = [Live(run, [Slider("n", 0, 1)], [Chart("c", "x", "y")])]
+lives += [Live(stuck, [Slider("n", 0, 1)], [Chart("c", "x", "y")]) for _ in range(5)]
+for live in lives:
+    live.move({})
 time.sleep(0.2)
+import atexit
+began = time.monotonic()
+atexit._run_exitfuncs()
+print(time.monotonic() - began)
 """)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, env=env)
     assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout) < 4                         # two seconds in all, not two for each that is stuck

@@ -7,7 +7,7 @@ from fl_course import digits
 from fl_course.core import stream
 from fl_course.privacy.accounting import RDP, Gaussian, PoissonSampled, Repeated
 from fl_course.workbook.widgets import sandwich
-from fl_course.workbook.widgets.live import Run
+from fl_course.workbook.widgets.points import Run
 
 IMAGE, LABEL = digits().x[0].ravel(), int(digits().y[0])
 
@@ -41,7 +41,7 @@ def test_the_audit_stays_below_the_accountant_and_catches_half_the_noise(seed):
     assert sandwich.audit_rounds(0.4, 1.0, 1, 1500, seed)[-1] > full        # … and a fifth of it delivered
 
 
-@pytest.mark.parametrize("at", [(2.0, 1.0, 140), (0.25, 8.0, 350), (33000.0, 0.12, 35)])
+@pytest.mark.parametrize("at", [(2.0, 1.0, 140), (0.25, 8.0, 350), (2048.0, 0.12, 35)])
 def test_corners(at):
     run = Run({})
     for point in sandwich.privacy_sandwich(*at):
@@ -61,3 +61,15 @@ def test_its_accuracy_is_bought_with_epsilon():
                   if "with this noise" in point.lines]
         final[epsilon] = np.mean(points[-3:])
     assert final[8.0] > final[0.25] + 0.15
+
+
+def test_the_pictures_are_pictures_and_come_back_at_the_end_of_the_slider():
+    quality = {}
+    for epsilon in (sandwich.EPSILONS[0], sandwich.EPSILONS[-1]):
+        point = next(sandwich.privacy_sandwich(epsilon, 1.0, 140))
+        assert not point.lines
+        assert np.array_equal(point.images["the image"], IMAGE.reshape(8, 8))
+        quality[epsilon] = sandwich.psnr(IMAGE, np.ravel(point.images["read off the noisy update"]))
+    low, high = quality.values()
+    assert low < 8 < 12 < high
+    assert max(sandwich.EPSILONS) < 10_000

@@ -12,12 +12,12 @@ import pytest
 
 from fl_course.secure_aggregation import STAGES
 from fl_course.workbook.lesson import canvas
-from fl_course.workbook.widgets.explorer import VIEW
+from fl_course.workbook.widgets.cells import VIEW
+from fl_course.workbook.widgets.lies import LIES
 from fl_course.workbook.widgets.theatre import (
     CAST,
-    HERE,
     INPUTS,
-    LIES,
+    LATER,
     THRESHOLD,
     WHY,
     Theatre,
@@ -82,9 +82,19 @@ def test_too_few_answers_abort_and_open_nothing():
         assert f"fewer than the threshold {THRESHOLD}" in scene["outcome"]
 
 
+CHECKS = {                                     # lie -> the message that lies, and the check of the protocol that stops it
+    "both": ("unmask", r"listed both as survivors and as dropped"),
+    "sets": ("survivors", r"signed another set of survivors|survivors are fewer than|signatures of neighbours are fewer"),
+    "key": ("roster", r"are not signed by"),
+    "share": ("inbox", r"do not decrypt"),
+    "model": (None, r"do not decrypt: .* another model"),
+    "client": ("unmasked", r"do not open the seed"),
+}
+
+
 @pytest.mark.parametrize(("lie", "check", "aborts"), [
     ("both", "listed both as survivors and as dropped", True),
-    ("sets", "signed another set of survivors", False),
+    ("sets", "signed another set of survivors: the server tells different stories", True),
     ("key", "not signed by 'A'", True),
     ("share", "do not decrypt", False),
     ("model", "another model", True),
@@ -94,6 +104,48 @@ def test_each_lie_of_the_server_meets_the_check_that_stops_it(lie, check, aborts
     assert any(check in event for event in events(scene))
     assert (scene["sum"] is None) == aborts
     assert scene["sum"] == scene["truth"]
+    assert not any("ignored" in event for event in events(scene))          # a lying server does not catch itself
+
+
+@pytest.mark.parametrize("lie", [lie for lie in LIES if lie])
+@pytest.mark.parametrize("drops", [{}, *[{name: stage} for name in CAST for stage in STAGES],
+                                   {"A": "upload", "B": "upload"}, {"C": "unmask", "D": "consistency"},
+                                   dict.fromkeys(CAST, "share")], ids=str)  # fmt: skip
+def test_every_lie_is_possible_where_it_is_offered_and_caught_by_those_who_catch_it(drops, lie):
+    scene = play(drops, lie)
+    _, text, reason = next(row for row in scene["lies"] if row[0] == lie)
+    assert "{" not in text
+    if reason:
+        assert (reason, scene["lie"]) == (LATER, None)
+        assert scene["outcome"].endswith(f"The lie was not told: {LATER}.")
+        assert scene["steps"] == play(drops)["steps"]
+        assert len(drops) > 1                               # one drop-out leaves room for every lie
+        return
+    kind, check = CHECKS[lie]
+    told = [step for step in scene["steps"] if step["lie"]]
+    assert {step["kind"] for step in told} == ({kind} if kind else set()) or lie == "sets"
+    assert scene["lie"]["at"] == (scene["steps"].index(told[0]) if told else -1)
+    assert scene["lie"]["text"] == text
+    assert scene["lie"]["caught"]
+    for who, step, why in scene["lie"]["caught"]:
+        assert re.search(check, why), why
+        assert step >= scene["lie"]["at"]
+        if lie == "client":
+            assert who == "the server"
+        else:
+            name = who.removeprefix("client ")
+            assert scene["steps"][step]["to"] == name       # shown at the message that the client refused
+            assert any(f"client '{name}' left: {why}" == event for event in scene["steps"][step]["events"])
+    assert scene["sum"] is None or scene["sum"] == scene["truth"]
+    assert not any("ignored" in event for event in events(scene))
+
+
+def test_an_altered_share_is_refused_where_it_arrives_and_the_victim_is_gone_from_there():
+    scene = play(lie="share")
+    (at,) = [i for i, step in enumerate(scene["steps"]) if step["lie"]]
+    step = scene["steps"][at]
+    assert (step["kind"], step["to"], step["left"][:22]) == ("inbox", "B", "the shares from 'A' do")
+    assert (client(scene, "B")["gone"], client(scene, "B")["left"]) == (at, True)
 
 
 def test_a_lying_client_is_named_and_the_sum_is_right():
@@ -150,8 +202,8 @@ def test_the_page_can_ask_for_another_play_and_nonsense_changes_nothing():
 
 
 def test_the_page_requests_nothing_from_anywhere():
-    for name in ("theatre.js", "theatre.css"):
-        text = (HERE / name).read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
+    for text in (Theatre._esm, Theatre._css):
+        text = text.replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?:|import\s|fetch\(|url\((?!#)|@import", text)
 
 
@@ -163,7 +215,7 @@ def test_the_page_steps_through_a_round():
     if chromium is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
     theatre, sent = Theatre({"B": "upload"}), []
-    script = (HERE / "theatre.js").read_text("utf-8").replace("export default", "window.page =").replace("export ", "")
+    script = Theatre._esm.replace("export default", "window.page =").replace("export ", "")
     script += """
       const state = STATE, heard = {};
       window.model = { get: (name) => state[name], send: (message) => window.sent(JSON.stringify(message)),
@@ -178,26 +230,38 @@ def test_the_page_steps_through_a_round():
         page.set_content("<style>" + theatre._css + "</style><body></body>")
         page.expose_function("sent", lambda text: sent.append(json.loads(text)))
         page.evaluate(f"(() => {{ {script} }})()")
-        said = page.locator("[aria-live=polite]").first
+        said, past = page.locator(".flt-words"), page.locator(".flt-events")
         assert "Message 1 of 40, stage advertise: A to server" in said.inner_text()
         page.get_by_role("button", name="next ▶").click()
         assert "Message 2 of 40, stage advertise: B to server" in said.inner_text()
+        assert page.get_by_role("status").inner_text() == said.inner_text()            # the one voice says what was asked for
+        assert page.locator("[aria-live], [role=alert], [role=status], output").count() == 1
         page.get_by_role("slider", name="message").focus()
         page.keyboard.press("ArrowRight")
         assert "Message 3 of 40" in said.inner_text()
         for _ in range(2):
             page.get_by_role("button", name="next stage").click()
         assert "stage upload: A to server, masked" in said.inner_text()
-        assert "vanished before upload" in page.get_by_role("status").inner_text()
         cells = page.locator("tbody tr").nth(0).locator("td")
         assert cells.nth(0).inner_text() == "12 250 3 77"
         assert cells.nth(1).inner_text() == " ".join(map(str, client(theatre.scene, "A")["seen"]))
         page.get_by_role("button", name="end").click()
         assert "sum of A, C, D, E" in said.inner_text()
+        assert "vanished before upload" in past.inner_text()                           # and stays to the end
         page.get_by_label("client B").select_option("")
-        page.get_by_label("who lies?").select_option("both")
-        assert sent[-1] == {"do": "play", "drops": {}, "lie": "both", "move": 2}
-        page.evaluate("answer(" + json.dumps({**play(lie="both"), "move": 2}) + ")")
-        assert "listed both as survivors and as dropped" in page.get_by_role("status").inner_text()
+        page.get_by_label("who lies?").select_option("share")
+        assert sent[-1] == {"do": "play", "drops": {}, "lie": "share", "move": 2}
+        page.evaluate("answer(" + json.dumps({**play(lie="share"), "move": 2}) + ")")
+        told = page.locator(".flt-told")
+        assert "Caught by B at message 17: the shares from 'A' do not decrypt" in told.inner_text()
+        assert "message 17: client 'B' left" in past.inner_text()
+        page.get_by_role("slider", name="message").focus()
+        page.keyboard.press("Home")
+        assert "That comes at message 17" in told.inner_text()
+        page.evaluate("answer(" + json.dumps({**play({"A": "upload", "B": "upload"}, "sets"), "move": 3}) + ")")
+        option = page.locator("option[value=sets]")
+        assert option.is_disabled()
+        assert option.inner_text().endswith("this round ends before it comes to that")
+        assert not told.is_visible()
         browser.close()
     assert errors == []

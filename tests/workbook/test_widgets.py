@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import logging
 import re
 import signal
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,12 +17,39 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
+from ipywidgets.widgets.widget import _instances
 from matplotlib.figure import Figure
 
-import fl_course.workbook.widgets.explorer as widgets
-from fl_course.workbook.widgets import BarChart, Button, Chart, Explorer, LogSlider, Point, Slider
-from fl_course.workbook.widgets.explorer import VIEW
-from fl_course.workbook.widgets.plots import PALETTE, draw_bars, draw_lines, draw_shares, explorer_png, line_style
+from fl_course.workbook.widgets import (
+    BarChart,
+    Button,
+    Chart,
+    Explorer,
+    ImageChart,
+    LogSlider,
+    PlaneChart,
+    Point,
+    Slider,
+    cells,
+)
+from fl_course.workbook.widgets import (
+    explorer as widgets,
+)
+from fl_course.workbook.widgets.cells import VIEW
+from fl_course.workbook.widgets.charts import MOST_LINES
+from fl_course.workbook.widgets.explorer import growth
+from fl_course.workbook.widgets.live import MAX_PINS
+from fl_course.workbook.widgets.plots import (
+    COLOURS,
+    PALETTE,
+    colour,
+    draw_bars,
+    draw_chart,
+    draw_lines,
+    draw_shares,
+    explorer_png,
+    line_style,
+)
 
 HERE = Path(widgets.__file__).parent
 CONTROLS = [Slider("rate", 1, 9, label="step size", unit="/s"), LogSlider("alpha", 0.1, 10, 5), Button("again")]
@@ -71,7 +100,7 @@ def test_state_is_strict_json_and_small():
 
 
 def test_the_page_asks_nobody_for_anything():
-    module = (HERE / "explorer.js").read_text(encoding="utf-8")
+    module = Explorer._esm
     assert set(re.findall(r"https?://[^\s\"']+", module)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"\b(import|fetch|XMLHttpRequest|eval|innerHTML)\b", module)
     assert "url(" not in (HERE / "explorer.css").read_text(encoding="utf-8")
@@ -161,19 +190,26 @@ class Shell:
 
     def __init__(self) -> None:
         self.cell, self.execution, self.hooks, self.later = "a", 0, [], []
+        self.user_ns, self.displayhook = {"_oh": {}}, SimpleNamespace(_="", __="", ___="")
         self.events = SimpleNamespace(register=lambda name, hook: self.hooks.append(hook))
         loop = SimpleNamespace(call_later=lambda seconds, call: self.later.append(call))
         self.kernel = SimpleNamespace(io_loop=loop)
 
     def get_parent(self):
-        return {"metadata": {"cellId": self.cell}, "header": {"msg_id": self.execution}, "content": {"code": ""}}
+        metadata = {"cellId": self.cell} if self.cell else {}
+        return {"metadata": metadata, "header": {"msg_id": self.execution}, "content": {"code": "the same"}}
+
+    def result(self, number: int, value) -> None:
+        """What IPython keeps of the last expression of a cell."""
+        self.user_ns |= {"_": value, f"_{number}": value}
+        self.user_ns["_oh"][number] = self.displayhook._ = value
 
 
 @pytest.fixture
 def shell(monkeypatch):
     fake = Shell()
-    monkeypatch.setattr(widgets, "get_ipython", lambda: fake)
-    monkeypatch.setattr(widgets, "_cells", {})
+    monkeypatch.setattr(cells, "get_ipython", lambda: fake)
+    monkeypatch.setattr(cells, "_cells", {})
     return fake
 
 
@@ -194,6 +230,36 @@ def test_running_a_cell_again_closes_its_explorers_and_no_others(shell):
     with pytest.raises(ValueError, match="at least one Chart"):
         Explorer(experiment, CONTROLS, [])
     assert third.comm is None                               # also when the cell fails this time
+
+
+def test_a_cell_that_is_run_again_leaves_nothing_behind(shell):
+    """No comm, no object in Out: a slider that is moved for an hour must not fill the kernel."""
+    before = set(_instances)
+    for execution in range(3):
+        shell.execution = execution
+        explorer = build()
+        reference = weakref.ref(explorer)
+        shell.result(execution + 1, explorer)
+        if execution < 2:
+            del explorer
+            shell.execution = execution + 0.5
+            last = build()                                  # the same cell again
+            gc.collect()
+            assert reference() is None
+            assert not shell.user_ns["_oh"]
+            assert shell.user_ns["_"] == shell.displayhook._ == ""
+            cells.close(last)
+    cells.close(explorer)
+    assert set(_instances) == before
+
+
+def test_two_cells_with_the_same_text_live_where_the_host_names_no_cell(shell):
+    shell.cell = None
+    first = build()
+    shell.execution = 1
+    second = build()
+    assert first.comm is not None
+    assert second.comm is not None
 
 
 def test_an_interrupt_stops_training_in_a_cell_and_between_cells(shell):
@@ -241,9 +307,129 @@ def test_lines_have_labels_units_gaps_and_differ_in_colour_and_dashes():
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_ylim()[0]) == ("round", "loss (nats)", 0)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
     assert np.isnan(ax.lines[0].get_ydata()[1])
-    styles = [(style["color"], str(style["linestyle"])) for style in map(line_style, range(35))]
-    assert len(set(styles)) == 35
-    assert len({color for color, _ in styles[: len(PALETTE)]}) == len(PALETTE)
+    assert len({str(line_style(n)["linestyle"]) for n in range(5)}) == 5
+
+
+def luminance(colour: str) -> float:
+    """Of sRGB, as WCAG 2.1 defines it."""
+    light = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    return float(np.dot([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in light], [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(a: str, b: str) -> float:
+    low, high = sorted(map(luminance, (a, b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#212121", "#161616", "#111111"])
+def test_every_colour_can_be_seen_on_a_white_and_on_a_dark_page(page):
+    assert min(contrast(colour(n), page) for n in range(COLOURS)) >= 3
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+
+
+def test_no_two_series_of_one_chart_share_a_colour():
+    most = MOST_LINES * (MAX_PINS + 1)
+    assert len({colour(n) for n in range(most)}) == most == len(build().spec["palette"])
+    assert [colour(n) for n in range(len(PALETTE))] == list(PALETTE)
+    names = tuple("abcdefghijkl")
+    runs = [{"label": f"run {r}", "lines": {name: [(0, r), (1, 2)] for name in names}, "bars": {}, "images": {}, "marks": {},
+             "outlines": {}} for r in range(MAX_PINS + 1)]
+    ax = axis_of(draw_chart, Chart("c", "x", "y", lines=names), runs)
+    assert len({line.get_color() for line in ax.lines}) == len(ax.lines) == most
+    plane = PlaneChart("p", "u", "v", lines=names[:6], marks=names[6:])
+    marks = dict.fromkeys(names[6:], (0, 0))
+    ax = axis_of(draw_chart, plane, [{**run, "marks": marks} for run in runs])
+    assert len({line.get_color() for line in ax.lines}) == len(ax.lines) == 6 * len(runs) + 6
+    ax = axis_of(draw_shares, np.ones((2, 10)))
+    assert len({bars[0].get_facecolor() for bars in ax.containers}) == 10
+
+
+def test_a_plane_draws_marks_as_symbols_lines_as_lines_and_says_so_in_its_legend():
+    plane = PlaneChart("p", "u", "v", lines=("path",), marks=("optimum",), letters=("A",), outlines=("valley",))
+    run = {"label": "now", "lines": {"path": [(0, 0), (1, 1)]}, "bars": {}, "images": {},
+           "marks": {"optimum": (0.5, 0), "A": (0, 1)},
+           "outlines": {"valley": [[(0, 0), (1, 0), (0, 0)], [(0, 0), (2, 0), (0, 0)]]}}
+    ax = axis_of(draw_chart, plane, [run])
+    legend = {text.get_text(): line for text, line in zip(ax.get_legend().get_texts(), ax.get_legend().get_lines(), strict=True)}
+    assert set(legend) == {"valley", "path", "optimum"}
+    assert (legend["optimum"].get_linestyle(), legend["path"].get_linestyle()) == ("None", "-")
+    assert legend["optimum"].get_marker() != legend["path"].get_marker()
+    assert [text.get_text() for text in ax.texts] == ["A"]
+    assert ax.get_aspect() == 1
+
+
+def test_a_picture_is_drawn_as_grey_tiles():
+    image = np.arange(6).reshape(2, 3) / 5
+    run = {"label": "now", "lines": {}, "bars": {}, "marks": {}, "outlines": {},
+           "images": {"one": image.tolist(), "two": [[None]]}}
+    ax = axis_of(draw_chart, ImageChart("pictures", ("one", "two", "three")), [run])
+    first, second = ax.child_axes
+    assert np.allclose(first.images[0].get_array(), image)
+    assert first.images[0].get_clim() == (0, 1)
+    assert (first.get_title(), second.get_title()) == ("one", "two")
+
+
+# -- only what is new is sent ----------------------------------------------------------------------------------------
+
+
+def apply(old, news):
+    """What the page does with news (explorer.js: grown), once more."""
+    if news["after"] != old["number"]:
+        return None
+    first = {**old["runs"][0], **news["rest"]}
+    first["lines"] = {name: line for name, line in first["lines"].items() if name not in news["gone"]}
+    for name, (stay, points) in news["lines"].items():
+        first["lines"][name] = [*first["lines"].get(name, [])[:stay], *points]
+    runs = [{**run, "label": label} for run, label in zip([first, *old["runs"][1:]], news["labels"], strict=True)]
+    return {**{key: news[key] for key in old if key != "runs"}, "runs": runs}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_news_make_the_new_frame_of_the_old_one_and_are_short(seed):
+    """Random experiments of random lengths, moved and pinned at random: a page that gets only messages sees the same."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 1500, 9)
+
+    def run(rate, alpha, again):
+        for number in range(lengths[rate - 1]):
+            line = {"loss": (number, rate + number % 7)} if number % (rate + 1) == 0 else {}
+            yield Point(line, {"shares": [("a", number)]} if number % 50 == 0 else {}, f"point {number}")
+
+    explorer = build(run, eager=False)
+    explorer.live.every = 0.0
+    sent, page, missed = [], [explorer.frame], []
+    explorer.send = sent.append
+
+    def publish(frame):
+        explorer._publish(frame)
+        if sent:
+            missed.append(len(json.dumps(sent[-1])) / len(json.dumps(explorer._last)))
+            page[0] = apply(page[0], sent.pop())
+        else:
+            page[0] = explorer.frame
+        assert json.loads(json.dumps(page[0])) == json.loads(json.dumps(explorer._last))
+
+    explorer.live.publish = publish
+    for _ in range(6):
+        explorer.live.move({"rate": int(rng.integers(9))})
+        explorer.live.wait(float(rng.choice([0.001, 0.02])))
+        explorer.live.pin()
+    assert explorer.live.wait(20)
+    assert page[0]["status"] == "done"
+    assert page[0] == explorer.frame                        # at the end everybody has been told everything
+    assert missed
+    explorer.close()
+
+
+def test_news_are_refused_for_another_frame_and_where_a_run_begins_or_ends():
+    frame = {**build().live.frame(), "number": 1}
+    running = {**frame, "status": "running"}
+    assert growth(frame, running) is None
+    assert growth(running, {**frame, "number": 2}) is None
+    assert growth(running, {**running, "runs": [*running["runs"], running["runs"][0]]}) is None
+    news = growth(running, {**running, "number": 2})
+    assert news["lines"] == news["rest"] == {}
+    assert len(json.dumps(news)) < 1000
 
 
 def test_bars_stand_side_by_side_at_their_label():
@@ -262,8 +448,9 @@ def test_shares_add_up_to_each_clients_examples():
 
 def test_drawing_leaves_no_figure_and_no_setting_behind():
     settings, figures = dict(plt.rcParams), plt.get_fignums()
-    runs = [{"label": "now", "lines": {"loss": [(1, 1), (2, None)]}, "bars": {}},
-            {"label": "pin 1", "lines": {}, "bars": {"shares": [("a", None)]}}]
+    nothing = {"images": {}, "marks": {}, "outlines": {}}
+    runs = [{"label": "now", "lines": {"loss": [(1, 1), (2, None)]}, "bars": {}, **nothing},
+            {"label": "pin 1", "lines": {}, "bars": {"shares": [("a", None)]}, **nothing}]
     assert explorer_png("caption", CHARTS, runs) == explorer_png("caption", CHARTS, runs)
     assert plt.get_fignums() == figures
     assert dict(plt.rcParams) == settings

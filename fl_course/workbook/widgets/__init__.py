@@ -1,6 +1,7 @@
 """What moves: explorers that retrain a real federation while a slider is dragged.
 
-    controls.py, live.py, explorer.py, plots.py    the machinery: sliders and charts, runs in a thread, the widget, its still
+    controls.py, charts.py    what can be moved, what is drawn        points.py, live.py      what a run shows; runs in a thread
+    explorer.py, cells.py     the widget, and its cell                plots.py                still pictures, and the colours
     fraction.py      chapter 1: clients a round, local epochs, α
     drift.py         chapter 2: two bowls and the methods; μ, E and α on digits
     sandwich.py      chapter 3: ε between an accountant above and an attack below
@@ -8,8 +9,10 @@
     compression.py   chapter 5: ratio, bits, error feedback
 """
 
-from .controls import BarChart, Button, Chart, Choice, LogSlider, Slider, Switch
+from .charts import BarChart, Chart, ImageChart, PlaneChart
+from .controls import Button, Choice, LogSlider, Slider, Steps, Switch
 from .explorer import Explorer
-from .live import Point
+from .points import Point
 
-__all__ = ["BarChart", "Button", "Chart", "Choice", "Explorer", "LogSlider", "Point", "Slider", "Switch"]
+__all__ = ["BarChart", "Button", "Chart", "Choice", "Explorer", "ImageChart", "LogSlider", "PlaneChart", "Point", "Slider",
+           "Steps", "Switch"]

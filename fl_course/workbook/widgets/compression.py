@@ -19,12 +19,13 @@ from ...federation.coordinator import Coordinator
 from ...federation.interfaces import Stage
 from ...federation.schedule import Synchronous
 from ...federation.stages import client_half
-from .controls import BarChart, Chart, Choice, LogSlider, Switch
+from .charts import BarChart, Chart
+from .controls import Choice, Steps, Switch
 from .explorer import Explorer
-from .live import Point
+from .points import Point
 
-CLIENTS, ROUNDS = 100, 40
-MODEL = mlp(64, 32, 10)
+CLIENTS, FRACTION, ROUNDS = 100, 0.1, 40                   # the set-up of the lesson's text: same data, model and training
+MODEL = mlp(64, 64, 10)
 TRAINING = LocalSGD(lr=0.2, epochs=5, batch_size=10)
 
 
@@ -52,9 +53,9 @@ def one_update(experiment: Coordinator) -> dict[str, float]:
     return {"formula": report["formula"], "bound": report["bound"], "encoded": report["payload"], "message": report["message"]}
 
 
-def compression(ratio: float, bits: int, feedback: bool) -> Iterator[Point]:
-    """Accuracy on the held-out digits by round and by megabyte sent up, and what one update weighs."""
-    experiment = Coordinator(two_shards(), MODEL, TRAINING, Synchronous(0.2), stages=stack(ratio, bits, feedback))
+def compression(percent: float, bits: int, feedback: bool) -> Iterator[Point]:
+    """Accuracy on the held-out digits by round and by megabyte sent up, and what one update weighs. percent: of the numbers."""
+    experiment = Coordinator(two_shards(), MODEL, TRAINING, Synchronous(FRACTION), stages=stack(percent / 100, bits, feedback))
     bars, sent = one_update(experiment), 0
     plain = 4 * MODEL.dim
     for _, record in experiment.run(ROUNDS):
@@ -74,7 +75,7 @@ def compression_explorer() -> Explorer:
     return Explorer(
         compression,
         controls=[
-            LogSlider("ratio", 0.002, 1, 28, value=0.01, label="share of the numbers sent"),
+            Steps("percent", (0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100), 1, "share of the numbers sent", "%"),
             Choice("bits", (1, 2, 4, 8, 16, 32), value=32, label="bits a number"),
             Switch("feedback", True, label="error feedback"),
         ],
@@ -83,5 +84,6 @@ def compression_explorer() -> Explorer:
             Chart("accuracy by MB", x="sent up", x_unit="MB", y="accuracy", x_range=(0, None), y_range=(0, 1)),
             BarChart("bytes of one update", y="length", y_unit="bytes", y_range=(0, None)),
         ],
-        title=f"Compressed updates on handwritten digits, {CLIENTS} clients, {ROUNDS} rounds: retrained as you move",
+        title=f"Compressed updates on handwritten digits, {round(FRACTION * CLIENTS)} of {CLIENTS} clients a round, "
+              f"{ROUNDS} rounds: retrained as you move",
     )

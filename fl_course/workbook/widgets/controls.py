@@ -1,4 +1,4 @@
-"""What a reader can move (controls) and what is drawn (charts): plain frozen descriptions, no browser in them.
+"""What a reader can move: plain frozen descriptions of controls, no browser in them.
 
 Every control is a finite row of positions. The browser sends the index of a position, never a number that it computed,
 so the experiment receives exactly the values that are listed here and every one of them can be tested beforehand.
@@ -6,9 +6,8 @@ so the experiment receives exactly the values that are listed here and every one
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +15,23 @@ Range = tuple[float | None, float | None]       # ends of an axis; None: as far 
 
 
 def show(value: object) -> str:
-    """A value in at most four significant digits: 0.1, 12.35, 1.2e-05; anything but a number is `str(value)`."""
+    """A value as a reader writes it: 0.1, 12.35, 33,000, 0.00002, 3.3 · 10⁻⁷. Four digits, but never fewer than stand
+    before the point; page.js has the same rule."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float) or not math.isfinite(value):
         return str(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if value and not 1e-5 <= abs(value) < 1e9:
+        number, power = f"{value:.3e}".split("e")
+        return f"{float(number):g} · 10{str(int(power)).translate(RAISED)}"
+    digits = max(0, 3 - math.floor(math.log10(abs(value)))) if value else 0
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def nearest(values: Sequence[Any], value: Any, name: str) -> int:
@@ -103,6 +113,31 @@ class LogSlider:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """A slider over the listed numbers, in their order: for round numbers that no rule makes (0.1, 0.3, 1, 2, 5 …)."""
+
+    name: str
+    stops: Sequence[float]
+    value: float | None = None
+    label: str = ""
+    unit: str = ""
+    kind = "range"
+
+    def __post_init__(self) -> None:
+        if len(self.stops) < 2 or any(a >= b for a, b in zip(self.stops, self.stops[1:], strict=False)):
+            raise ValueError(f"{self.name}: needs at least two numbers in rising order, not {list(self.stops)!r}")
+        _ = self.start
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return tuple(self.stops)
+
+    @property
+    def start(self) -> int:
+        return nearest(self.values, self.value, self.name)
+
+
+@dataclass(frozen=True)
 class Choice:
     """One of a few named options."""
 
@@ -155,98 +190,9 @@ class Button:
     start = 0
 
 
-Control = Slider | LogSlider | Choice | Switch | Button
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Lines over x. `lines` names what the points carry (default: one line, named like the chart)."""
-
-    title: str
-    x: str
-    y: str
-    x_unit: str = ""
-    y_unit: str = ""
-    lines: tuple[str, ...] = ()
-    x_range: Range | None = None                # (0, None) begins at 0 and ends with the points
-    y_range: Range | None = None
-    x_log: bool = False
-    y_log: bool = False
-    kind = "lines"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.lines) or (self.title,)
-
-
-@dataclass(frozen=True)
-class BarChart:
-    """Labelled bars; the points carry them under the chart's title, each point replaces the one before."""
-
-    title: str
-    y: str
-    y_unit: str = ""
-    x: str = ""
-    y_range: Range | None = None
-    kind = "bars"
-
-
-def check_experiment(run: Callable[..., Any], controls: Sequence[Control], charts: Sequence[Chart | BarChart]) -> None:
-    """Refuse an experiment that cannot work, before anything is trained."""
-    names = [control.name for control in controls]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two controls are named {', '.join(twice)}; each needs a name of its own")
-    if not charts:
-        raise ValueError("an explorer needs at least one Chart or BarChart")
-    drawn = [name for chart in charts for name in line_names([chart])]
-    if twice := sorted({name for name in drawn if drawn.count(name) > 1}):
-        raise ValueError(f"two charts draw the line {', '.join(twice)}; each line belongs to one chart")
-    try:
-        inspect.signature(run).bind(**dict.fromkeys(names))
-    except TypeError as error:
-        wanted = f"one argument for each control ({', '.join(names)})"
-        raise TypeError(f"the experiment must take {wanted}: {error}") from None
-
-
-def line_names(charts: Sequence[Chart | BarChart]) -> list[str]:
-    return [name for chart in charts if isinstance(chart, Chart) for name in chart.names]
-
-
-def bar_names(charts: Sequence[Chart | BarChart]) -> list[str]:
-    return [chart.title for chart in charts if isinstance(chart, BarChart)]
+Control = Slider | LogSlider | Steps | Choice | Switch | Button
 
 
 def describe(control: Control, value: Any) -> str:
     """"client fraction C = 0.1", with the unit where there is one."""
     return f"{control.label or control.name} = {show(value)}{' ' + control.unit if control.unit else ''}"
-
-
-def run_labels(controls: Sequence[Control], runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A short name for each run (its values by control name; the current run first, then the pinned ones).
-
-    Only what differs between the runs is said; runs that differ in nothing are told apart by their number.
-    """
-    telling = [c for c in controls if c.kind != "button" and len({repr(run[c.name]) for run in runs}) > 1]
-    labels = []
-    for number, run in enumerate(runs):
-        words = ", ".join(describe(control, run[control.name]) for control in telling)
-        labels.append((f"pin {number}" if number else "now") + (f": {words}" if words else ""))
-    return labels
-
-
-def specification(title: str, controls: Sequence[Control], charts: Sequence[Chart | BarChart]) -> dict[str, Any]:
-    """All that the browser needs to build the page, as plain JSON data."""
-    return {
-        "title": title,
-        "controls": [{"name": c.name, "kind": c.kind, "label": c.label or c.name, "start": c.start,
-                      "texts": [f"{show(v)} {c.unit}".strip() for v in c.values]} for c in controls],
-        "charts": [{"title": c.title, "kind": c.kind,
-                    "x": axis(c.x, getattr(c, "x_unit", "")), "y": axis(c.y, c.y_unit),
-                    "lines": list(c.names) if isinstance(c, Chart) else [],
-                    "xRange": getattr(c, "x_range", None), "yRange": c.y_range,
-                    "xLog": getattr(c, "x_log", False), "yLog": getattr(c, "y_log", False)} for c in charts],
-    }
-
-
-def axis(name: str, unit: str) -> str:
-    return f"{name} ({unit})" if unit else name

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,15 +19,18 @@ from ...engine.local import LocalSGD
 from ...engine.models import mlp
 from ...federation.coordinator import Coordinator
 from ...federation.schedule import Synchronous
-from .controls import Chart, LogSlider, Slider
+from .charts import Chart, PlaneChart
+from .controls import LogSlider, Slider
 from .explorer import Explorer
 from .fraction import digit_clients
-from .live import Point
-from .plots import line_style
+from .plots import MARKERS, colour, letter, line_style
+from .points import Point
 
 ROUNDS = 25
 METHODS = ("FedAvg", "FedProx", "SCAFFOLD", "FedNova")
-MARKERS = "*XPDsv"
+RESTS = ("the optimum", "FedAvg must rest", "FedProx must rest", "FedNova must rest")      # by the closed forms
+LETTERS = ("A", "B")                           # the clients, at the bottom of their bowls
+START = (-1.0, -2.7)
 Paths = Mapping[str, np.ndarray]
 
 
@@ -46,10 +49,9 @@ def draw_drift(ax: Axes, bowls: Bowls, paths: Paths, marks: Paths, title: str = 
         ax.plot(path[:, 0], path[:, 1], label=label, linewidth=1.6, marker="o", markersize=3, **line_style(number))
     for number, (label, (x, y)) in enumerate(marks.items()):
         ax.plot(x, y, label=label, linestyle="", marker=MARKERS[number % len(MARKERS)], markersize=11, zorder=4,
-                color=line_style(number + 3)["color"], markeredgecolor="white")
-    for k, (x, y) in enumerate(bowls.centres):
-        ax.annotate(chr(ord("A") + k), (x, y), ha="center", va="center", fontweight="bold", zorder=5,
-                    bbox={"boxstyle": "circle", "facecolor": "white", "edgecolor": "black"})
+                color=colour(len(paths) + number), markeredgecolor="white")
+    for k, place in enumerate(bowls.centres):
+        letter(ax, chr(ord("A") + k), place)
     ax.set(xlabel="first parameter w₁", ylabel="second parameter w₂", title=title)
     ax.set_aspect("equal", adjustable="datalim")
     ax.legend(fontsize=8)
@@ -66,44 +68,48 @@ def method_runs(bowls: Bowls, epochs: tuple[int, int], lr: float, mu: float, met
     }
 
 
-def cross(centre: np.ndarray, size: float) -> list[tuple[float, float]]:
-    """A small × as points of one line; NaN lifts the pen."""
-    x, y = centre
-    return [(x - size, y - size), (x + size, y + size), (np.nan, np.nan), (x - size, y + size), (x + size, y - size),
-            (np.nan, np.nan)]
-
-
-def ellipses(centre: np.ndarray, curvature: np.ndarray, levels: tuple[float, ...], n: int = 32) -> list[tuple[float, float]]:
-    """Contours of one bowl, ½(w - m)ᵀA(w - m) = level, as points of one line; NaN lifts the pen between them."""
+def rings(centre: np.ndarray, curvature: np.ndarray, levels: Sequence[float], n: int = 32) -> list[np.ndarray]:
+    """Contours of a bowl, ½(w - m)ᵀA(w - m) = level: one closed curve (n + 1, 2) a level."""
     turn = np.linspace(0, 2 * np.pi, n + 1)
     values, vectors = np.linalg.eigh(curvature)
     unit = (vectors / np.sqrt(values)) @ np.stack([np.cos(turn), np.sin(turn)])
-    rings = [centre[:, None] + np.sqrt(2 * level) * unit for level in levels]
-    return [point for ring in rings for point in [*map(tuple, ring.T), (np.nan, np.nan)]]
+    return [(centre[:, None] + np.sqrt(2 * level) * unit).T for level in levels]
+
+
+def still_life(bowls: Bowls, steps: tuple[int, int], lr: float, mu: float) -> Point:
+    """What does not move in the plane: the clients' minima, the contours, and where the closed forms say the methods rest.
+
+    The mean of two bowls is a bowl, too, around the optimum. With equal steps FedNova divides and multiplies by the same
+    number: it is FedAvg, and has no mark and no line of its own.
+    """
+    rests = [bowls.optimum(), bowls.fixed_point(lr, steps), bowls.fixed_point(lr, steps, mu)]
+    if steps[0] != steps[1]:
+        rests.append(bowls.fixed_point(lr, steps, normalised=True))
+    valley = rings(bowls.optimum(), bowls.curvatures.mean(0), [0.2 * k**2 for k in range(1, 7)])
+    pairs = zip(bowls.centres, bowls.curvatures, strict=True)
+    own = [ring for centre, bowl in pairs for ring in rings(centre, bowl, (0.05, 0.25))]
+    return Point(marks={**dict(zip(RESTS, rests, strict=False)), **dict(zip(LETTERS, bowls.centres, strict=True))},
+                 outlines={"average loss": valley, "A's and B's own loss": own})
 
 
 def drift(distance: float, epochs_a: int, epochs_b: int, lr: float, mu: float) -> Iterator[Point]:
-    """Four methods on `two_bowls(distance)`, round by round, from one start; and where the closed forms say they rest."""
+    """The methods on `two_bowls(distance)`, round by round, from one start; and where the closed forms say they rest."""
     bowls, steps = two_bowls(distance), (epochs_a, epochs_b)
     optimum = bowls.optimum()
-    rests = [bowls.fixed_point(lr, steps), bowls.fixed_point(lr, steps, mu), bowls.fixed_point(lr, steps, normalised=True)]
-    still = {"the optimum": cross(optimum, 0.25), "closed forms": [p for r in rests for p in cross(r, 0.1)]}
-    for k, name in enumerate(("client A's loss", "client B's loss")):
-        still[name] = ellipses(bowls.centres[k], bowls.curvatures[k], (0.05, 0.25))
-    for i in range(max(map(len, still.values()))):
-        yield Point({name: points[i] for name, points in still.items() if i < len(points)})
-    start = np.array([-1.0, -2.7])
-    yield Point({name: tuple(start) for name in METHODS})
-    federations = method_runs(bowls, steps, lr, mu)
-    runs = [federation.run(ROUNDS, federation.initial(start)) for federation in federations.values()]
+    yield still_life(bowls, steps, lr, mu)
+    methods = METHODS if epochs_a != epochs_b else METHODS[:3]
+    yield Point(dict.fromkeys(methods, START))
+    federations = method_runs(bowls, steps, lr, mu, methods)
+    runs = [federation.run(ROUNDS, federation.initial(np.array(START))) for federation in federations.values()]
     for states in zip(*runs, strict=True):
         here = {name: state.server.params for name, (state, _) in zip(federations, states, strict=True)}
         gap = {name: max(float(np.linalg.norm(w - optimum)), 1e-6) for name, w in here.items()}
         version = states[0][1].version
+        same = "" if "FedNova" in gap else " With equal steps FedNova is FedAvg."
         yield Point({**{name: (float(w[0]), float(w[1])) for name, w in here.items()},
                      **{f"{name}'s gap": (version, g) for name, g in gap.items()}},
                     text=f"Round {version}, distance from the optimum: "
-                         + ", ".join(f"{name} {g:.3f}" for name, g in gap.items()) + ".")
+                         + ", ".join(f"{name} {g:.3f}" for name, g in gap.items()) + f".{same}")
 
 
 def drift_explorer() -> Explorer:
@@ -118,8 +124,8 @@ def drift_explorer() -> Explorer:
             Slider("mu", 0.0, 2.0, 0.1, value=0.5, label="proximal μ"),
         ],
         charts=[
-            Chart("the plane of the two parameters", x="w₁", y="w₂", x_range=(-4, 4), y_range=(-3, 3),
-                  lines=(*METHODS, "the optimum", "closed forms", "client A's loss", "client B's loss")),
+            PlaneChart("the plane of the two parameters", x="w₁", y="w₂", x_range=(-4, 4), y_range=(-3, 3), lines=METHODS,
+                       marks=RESTS, letters=LETTERS, outlines=("average loss", "A's and B's own loss")),
             Chart("distance from the optimum", x="round", y="distance", x_range=(0, ROUNDS), y_log=True,
                   lines=tuple(f"{name}'s gap" for name in METHODS)),
         ],

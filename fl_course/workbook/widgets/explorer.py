@@ -15,32 +15,28 @@ builds without it). Everything after that happens on a worker thread (live.py) w
 from __future__ import annotations
 
 import base64
-import signal
-import weakref
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
-from IPython import get_ipython
-from IPython.display import display
 
-from .controls import BarChart, Button, Chart, Choice, Control, LogSlider, Slider, Switch, describe, specification
-from .live import Live, Point, Run, log, stop_all
-from .plots import DASHES, PALETTE, explorer_png
+from .cells import VIEW, display_stored, enter_cell
+from .charts import MOST_LINES, AnyChart, axes, settings, specification
+from .controls import Control
+from .live import MAX_PINS, Live, log
+from .plots import DASHES, colour, explorer_png
+from .points import Run
 
-__all__ = ["BarChart", "Button", "Chart", "Choice", "Explorer", "LogSlider", "Point", "Slider", "Switch"]
+HERE = Path(__file__).parent
+FULL = 1.0                                     # seconds between two whole frames; in between only what is new is sent
 
-VIEW = "application/vnd.jupyter.widget-view+json"
 
-# JupyterLab prefers the live view to the picture and, in a reopened notebook, prints "model not found" in its place.
-# So the picture is an output of its own (hidden by explorer.css beside a living widget), and this one, which shows
-# nothing itself, hides that message: a dead view is a node of class jupyter-widgets with no element in it.
-MARK = """<span class="flx-mark"></span><style>
-.jp-OutputArea-child:has(.flx-mark) { display: none }
-.jp-OutputArea-child:has(.flx-mark) + .jp-OutputArea-child > .jupyter-widgets:not(:has(*)) { display: none }
-</style>"""
+def page(*names: str) -> str:
+    """Files of this folder as one text. An ES module in one piece: nothing to import, nothing to ask a server for."""
+    return "\n".join((HERE / name).read_text("utf-8") for name in names)
 
 
 class Explorer(anywidget.AnyWidget):
@@ -48,7 +44,7 @@ class Explorer(anywidget.AnyWidget):
 
     run       generator function, one argument a control; yields a Point, or {line: (x, y)}, after each round
     controls  Slider, LogSlider, Choice, Switch, Button
-    charts    Chart (its lines by name) and BarChart, drawn side by side
+    charts    Chart (its lines by name), BarChart, ImageChart and PlaneChart, drawn side by side
     title     one line above the charts
     eager     make the default run now, in the caller's thread (see above)
 
@@ -56,22 +52,25 @@ class Explorer(anywidget.AnyWidget):
     raised by `.result()`.
     """
 
-    _esm = Path(__file__).with_name("explorer.js")
-    _css = Path(__file__).with_name("explorer.css")
+    _esm = page("page.js", "charts.js", "explorer.js")
+    _css = page("explorer.css")
     spec = traitlets.Dict().tag(sync=True)                  # what to build; never changes
     frame = traitlets.Dict().tag(sync=True)                 # what to show; only the kernel writes it
 
     def __init__(self, run: Callable[..., Iterable[Any]], controls: Sequence[Control],
-                 charts: Sequence[Chart | BarChart], title: str = "", eager: bool = True) -> None:
-        siblings = _siblings()
+                 charts: Sequence[AnyChart], title: str = "", eager: bool = True) -> None:
+        take_down = enter_cell()
         self.live = Live(run, controls, charts)             # refuses bad experiments before a comm is opened
         if eager:
             self.live.run_here()
-        palette = {"palette": list(PALETTE), "dashes": [" ".join(map(str, dash)) for dash in DASHES]}
-        super().__init__(spec={**specification(title, controls, charts), **palette}, frame=self.live.frame())
+        look = {"palette": [colour(i) for i in range(MOST_LINES * (MAX_PINS + 1))],
+                "dashes": [" ".join(map(str, dash)) for dash in DASHES]}
+        self._last = {**self.live.frame(), "number": 0}     # what every page knows by now
+        self._whole = time.monotonic()
+        super().__init__(spec={**specification(title, controls, charts), **look}, frame=self._last)
         self.live.publish = self._publish
         self.on_msg(self._heard)
-        siblings.append(weakref.ref(self))
+        take_down(self)
 
     # -- for the reader of the notebook ------------------------------------------------------------------------------
 
@@ -87,13 +86,25 @@ class Explorer(anywidget.AnyWidget):
         """Stop training and take the widget off the page."""
         if hasattr(self, "live"):                           # ipywidgets closes what a refused constructor left, too
             self.live.close()
+            self.live.publish = lambda frame: None
             super().close()
 
     # -- between the page and the worker -----------------------------------------------------------------------------
 
     def _publish(self, frame: dict[str, Any]) -> None:
-        """Called from whichever thread has news. The page never writes this trait, so no echo can meet it."""
-        self.frame = frame
+        """Called from whichever thread has news. The page never writes `frame`, so no echo can meet it.
+
+        While a run grows, only its news are sent, as a message of their own; a whole frame follows once a second and at
+        the end, for pages that were opened in between or missed a message.
+        """
+        frame, now = {**frame, "number": self._last["number"] + 1}, time.monotonic()
+        news = growth(self._last, frame) if now - self._whole < FULL else None
+        self._last = frame
+        if news is not None:
+            self.send(news)
+        else:
+            self._whole = now
+            self.frame = frame
 
     def _heard(self, widget: Any, content: dict[str, Any], buffers: Any) -> None:
         """A message of the page: {"do": "move" | "pin" | "reset" | "stop", "move": its name, …}. Never waits."""
@@ -114,76 +125,41 @@ class Explorer(anywidget.AnyWidget):
 
     def _summary(self) -> str:
         """The same text for the same experiment: no measured number, no time, no address."""
-        run = self.live.frame()["runs"][0]
-        controls = [c for c in self.live.controls if c.kind != "button"]
-        at = ", ".join(describe(c, self.live.values()[c.name]) for c in controls)
-        points = max([len(line) for line in run["lines"].values()], default=0)
-        charts = "; ".join(f"{c.title} ({c.y}{f' against {c.x}' if c.x else ''})" for c in self.live.charts)
+        at = settings(self.live.controls, self.live.values())
+        points = max([len(line) for line in self.live.shown.lines.values()], default=0)
+        charts = "; ".join(chart.title + axes(chart) for chart in self.live.charts)
         return f"{self.spec['title'] or 'Explorer'}. At {at or 'its start'}: {charts}; {points} points."
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **kwargs: Any) -> tuple[dict, dict]:
         """The live view, and for every reader without a kernel a picture of the run on show and one line of text."""
-        text = self._summary()
-        controls = [c for c in self.live.controls if c.kind != "button"]
-        frame = self.live.frame()
-        caption = ", ".join(f"{c.label or c.name} = {v} {c.unit}".strip()
-                            for c, v in zip(controls, frame["runs"][0]["values"], strict=True))
-        picture = base64.b64encode(explorer_png(caption, self.live.charts, frame["runs"])).decode()
+        text, runs = self._summary(), self.live.frame()["runs"]
+        caption = settings(self.live.controls, self.live.shown.values)
+        picture = base64.b64encode(explorer_png(caption, self.live.charts, runs)).decode()
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         return {"text/plain": text, "image/png": picture, VIEW: view}, {"image/png": {"alt": text}}
 
     def _ipython_display_(self) -> None:
-        """Picture, mark, view: three outputs, so that each reader finds the one that it can show (see MARK)."""
-        data, metadata = self._repr_mimebundle_()
-        view = data.pop(VIEW)
-        display(data, metadata=metadata, raw=True)
-        display({"text/html": MARK}, raw=True)
-        display({VIEW: view, "text/plain": ""}, raw=True)          # the empty text is for readers without widgets
+        display_stored(*self._repr_mimebundle_())
 
     def __repr__(self) -> str:
         return self._summary()
 
 
-# -- running a cell again, interrupting the kernel -----------------------------------------------------------------
+def growth(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How to make the frame `new` of `old`: what is small, and of each line how many points stay and which follow.
 
-_cells: dict[str, tuple[Any, list[weakref.ref[Explorer]]]] = {}    # cell -> (its last execution, explorers made in it)
-
-
-def _siblings() -> list[weakref.ref[Explorer]]:
-    """The explorers of this cell's present execution; those of an earlier one are closed. Outside Jupyter: none."""
-    shell = get_ipython()
-    if shell is None or not hasattr(shell, "get_parent"):
-        return []
-    _listen_for_interrupts(shell)
-    parent = shell.get_parent() or {}
-    cell = parent.get("metadata", {}).get("cellId") or parent.get("content", {}).get("code", "")
-    execution = parent.get("header", {}).get("msg_id")
-    last, explorers = _cells.get(cell, (None, []))
-    if last != execution:
-        for old in filter(None, (reference() for reference in explorers)):
-            old.close()
-        explorers = []
-    _cells[cell] = (execution, explorers)
-    return explorers
-
-
-def _listen_for_interrupts(shell: Any) -> None:
-    """Between cells ipykernel ignores SIGINT, and training goes on between cells: so let it stop the training then.
-
-    While a cell runs the interrupt belongs to the cell; `post_run_cell` sees how it ended, and hands the idle handler
-    over once the kernel is back in its loop (ipykernel restores its own handler after the cell).
+    None if that cannot be said shortly: a run began, ended or was pinned.
     """
-    def idle() -> None:
-        if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
-            signal.signal(signal.SIGINT, lambda number, stack: stop_all())
-
-    def after_cell(result: Any) -> None:
-        if isinstance(result.error_in_exec, KeyboardInterrupt):
-            stop_all()
-        loop = getattr(shell.kernel, "io_loop", None)
-        if loop is not None:
-            loop.call_later(0.2, idle)
-
-    if not getattr(shell, "_flx_listens", False):
-        shell._flx_listens = True
-        shell.events.register("post_run_cell", after_cell)
+    if not old["status"] == new["status"] == "running" or len(old["runs"]) != len(new["runs"]):
+        return None
+    before, after = old["runs"][0], new["runs"][0]
+    lines = {}
+    for name, points in after["lines"].items():
+        known = before["lines"].get(name, [])
+        stay = next((i for i, (a, b) in enumerate(zip(known, points, strict=False)) if a != b), min(len(known), len(points)))
+        if stay < len(points) or stay < len(known):
+            lines[name] = [stay, points[stay:]]
+    rest = {key: value for key, value in after.items() if key != "lines" and value != before[key]}
+    return {**{key: value for key, value in new.items() if key != "runs"}, "after": old["number"], "lines": lines,
+            "gone": [name for name in before["lines"] if name not in after["lines"]],
+            "rest": rest, "labels": [run["label"] for run in new["runs"]]}

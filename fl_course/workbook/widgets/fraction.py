@@ -12,9 +12,10 @@ from ...engine.local import LocalSGD
 from ...engine.models import mlp
 from ...federation.coordinator import Coordinator
 from ...federation.schedule import Synchronous
-from .controls import Chart, LogSlider, Slider
+from .charts import Chart
+from .controls import LogSlider, Slider
 from .explorer import Explorer
-from .live import Point
+from .points import Point
 
 CLIENTS, ROUNDS = 100, 20
 

@@ -3,6 +3,7 @@
     experiment    a generator function `run(**values)`: trains for real and yields a `Point` after each round
     a move        starts a run on the worker thread; the run before it is closed at its next `yield`
     a frame       all that the page shows, as plain JSON data, handed to `publish` at most some 30 times a second
+    a stop        asks the run to end at its next `yield`; until then the status is "stopping"
 
 No browser and no Jupyter in this file. One experiment runs at a time; the caller's thread never waits for it.
 """
@@ -11,67 +12,40 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
+import ctypes
 import logging
-import math
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from .controls import BarChart, Chart, Control, bar_names, check_experiment, line_names, run_labels, show
+from .charts import AnyChart, check_experiment, drawn_names, run_labels, settings, table_row
+from .controls import Control
+from .points import Run, check_point
 
 log = logging.getLogger(__name__)
-MAX_PINS = 6                                   # more colours and dashes than that cannot be told apart
+MAX_PINS = 6                                   # more runs than that cannot be told apart
+GRACE = 2.0                                    # seconds that a closed explorer's run has to reach its next `yield`
 
 
-@dataclass(frozen=True)
-class Point:
-    """What an experiment yields after a round: one more (x, y) for some lines, new bars, one line of text."""
-
-    lines: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    bars: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
-    text: str = ""
-    progress: float | None = None              # 0 … 1, for runs that take seconds
-
-
-@dataclass
-class Run:
-    """The values of one run and what it has shown so far. NaN and ±inf become None: a gap in the line."""
-
-    values: dict[str, Any]
-    lines: dict[str, list[tuple[float | None, float | None]]] = field(default_factory=dict)
-    bars: dict[str, list[tuple[str, float | None]]] = field(default_factory=dict)
-    text: str = ""
-    progress: float | None = None
-
-    def add(self, point: Point | Mapping[str, tuple[float, float]]) -> None:
-        point = point if isinstance(point, Point) else Point(lines=point)
-        for name, (x, y) in point.lines.items():
-            self.lines.setdefault(name, []).append((plain(x), plain(y)))
-        for name, bars in point.bars.items():
-            self.bars[name] = [(str(label), plain(height)) for label, height in bars]
-        self.text, self.progress = point.text or self.text, point.progress
-
-
-def plain(number: Any) -> float | None:
-    """A Python float of six significant digits (NumPy and torch scalars welcome), None if it is not finite."""
-    number = float(number)
-    return float(f"{number:.6g}") if math.isfinite(number) else None
+class Dropped(BaseException):
+    """Raised inside an experiment that goes on and on after its widget was closed."""
 
 
 class Live:
     """The state of one explorer: where its controls stand, the run on show, the pinned runs, and its worker thread."""
 
     def __init__(self, run: Callable[..., Iterable[Any]], controls: Sequence[Control],
-                 charts: Sequence[Chart | BarChart], publish: Callable[[dict[str, Any]], None] = lambda frame: None,
+                 charts: Sequence[AnyChart], publish: Callable[[dict[str, Any]], None] = lambda frame: None,
                  every: float = 1 / 30) -> None:
         check_experiment(run, controls, charts)
         self.run, self.controls, self.charts = run, tuple(controls), tuple(charts)
         self.publish, self.every = publish, every
         self.error: BaseException | None = None
-        self.status = "idle"                                # idle, running, done, stopped, error
+        self.status = "idle"                                # idle, running, stopping, done, stopped, error
+        self._known = drawn_names(charts)
         self._at = {control.name: control.start for control in controls}
         self.shown, self._pins = Run(self.values()), list[Run]()
         self._ticket = 0                                    # number of the newest wish
@@ -104,7 +78,10 @@ class Live:
         """Run the experiment as the controls stand in the caller's thread, to its end. Its errors are raised here."""
         with self._change:
             ticket, values = self._wish(), self.values()
-        self._train(ticket, values)
+        try:
+            self._train(ticket, values)
+        finally:
+            self._rest()
         if self.error is not None:
             raise self.error
 
@@ -119,21 +96,17 @@ class Live:
             self.place(at)
             self._move = move
             self._wanted = (self._wish(), self.values(pressed))
-            idle = self._worker is None
-            if idle:
+            if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="explorer", daemon=True)
                 self._worker.start()
-        if idle:
-            self.tell()                                     # "training …", and Stop works, before the first point
+        self.tell()                                         # the page knows that it was heard, however long a step takes
 
     def pin(self, move: str = "") -> None:
         """Keep the run on show, as far as it has come, for comparison; beyond MAX_PINS the oldest goes."""
         with self._change:
             self._move = move
-            if self.shown.lines or self.shown.bars:
-                copy = Run(dict(self.shown.values), {name: list(line) for name, line in self.shown.lines.items()},
-                           dict(self.shown.bars), self.shown.text)
-                self._pins = [*self._pins, copy][-MAX_PINS:]
+            if not self.shown.empty:
+                self._pins = [*self._pins, copy.deepcopy(self.shown)][-MAX_PINS:]
         self.tell()
 
     def reset(self, move: str = "") -> None:
@@ -147,12 +120,23 @@ class Live:
         with self._change:
             self._move = move
             self._ticket, self._wanted = self._ticket + 1, None
-            self.status = "stopped" if self.status == "running" else self.status
+            self.status = "stopping" if self.status == "running" else self.status
         self.tell()
 
     def close(self) -> None:
+        """Stop for good. A run that does not come to a `yield` within GRACE seconds is broken off where it is."""
         self.stop()
         self._closed = True
+        if self._worker is not None:
+            timer = threading.Timer(GRACE, self.break_off)
+            timer.daemon = True
+            timer.start()
+
+    def break_off(self) -> None:
+        """Raise `Dropped` in the worker thread, at its next line of Python: for runs that never yield."""
+        with self._change:
+            if self._worker is not None and self._worker.ident is not None:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._worker.ident), ctypes.py_object(Dropped))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing runs; False if that took longer than `timeout` seconds."""
@@ -177,24 +161,51 @@ class Live:
 
     def _work(self) -> None:
         """The worker thread: the latest wish, until there is none."""
-        while True:
+        try:
+            while (wish := self._next()) is not None:
+                ticket, values = wish
+                with contextlib.suppress(BaseException):    # kept in self.error; the worker lives for the next wish
+                    self._train(ticket, values)
+                if self.error is not None and self._ticket == ticket:
+                    log.error("the experiment failed at %s", values, exc_info=self.error)
+        except Dropped:
+            pass
+        finally:
             with self._change:
-                if self._wanted is None:
+                if self._worker is threading.current_thread():              # broken off; else a newer one may be at work
                     self._worker = None
-                    self._change.notify_all()
-                    return
-                (ticket, values), self._wanted = self._wanted, None
-            with contextlib.suppress(BaseException):        # kept in self.error; the worker lives for the next wish
-                self._train(ticket, values)
-            if self.error is not None and self._ticket == ticket:
-                log.error("the experiment failed at %s", values, exc_info=self.error)
+                self._change.notify_all()
+
+    def _next(self) -> tuple[int, dict[str, Any]] | None:
+        """The wish that waits; None ends the worker, and the next wish finds none."""
+        while True:
+            self._rest()
+            with self._change:
+                if self._wanted is not None:
+                    wish, self._wanted = self._wanted, None
+                    return wish
+                if self.status != "stopping":               # a stop may have come in between: say so first
+                    self._worker = None
+                    return None
+
+    def _rest(self) -> None:
+        """Nothing runs: what was asked to stop has stopped."""
+        with self._change:
+            stopped = self.status == "stopping"
+            self.status = "stopped" if stopped else self.status
+        if stopped:
+            self.tell()
 
     def _train(self, ticket: int, values: dict[str, Any]) -> None:
         run, end = Run(values), "done"
         failure: BaseException | None = None
         try:
             with contextlib.ExitStack() as stack:
-                points = iter(self.run(**values))
+                points = self.run(**values)
+                if not isinstance(points, Iterable):
+                    raise TypeError(f"the experiment returned {points!r}; it must yield a Point after each round: write "
+                                    "`yield Point(…)` in its loop, and `yield` makes it a generator")
+                points = iter(points)
                 stack.callback(getattr(points, "close", lambda: None))      # a dropped generator runs its `finally`
                 for point in points:
                     if not self._show(ticket, run, point):
@@ -217,7 +228,7 @@ class Live:
         with self._change:
             if ticket != self._ticket:
                 return False
-            self._check(point)
+            check_point(point, self._known)
             run.add(point)
             self.shown = run                               # the old curve stays until the new one has its first point
         now = time.monotonic()
@@ -226,30 +237,20 @@ class Live:
             self.tell()
         return True
 
-    def _check(self, point: Any) -> None:
-        lines = point.lines if isinstance(point, Point) else point
-        bars = point.bars if isinstance(point, Point) else {}
-        for kind, given, known in (("line", lines, line_names(self.charts)),
-                                   ("bar chart", bars, bar_names(self.charts))):
-            if strange := [name for name in given if name not in known]:
-                raise ValueError(f"the experiment yields the {kind} {strange[0]!r}, which no chart draws; "
-                                 f"the charts draw {', '.join(known) or 'none'}")
-
     # -- what the page shows -----------------------------------------------------------------------------------------
 
     def frame(self) -> dict[str, Any]:
         """Everything that the page shows, as plain JSON data; the current run first, then the pinned ones."""
         with self._change:
             runs = [self.shown, *self._pins]
-            moved = [control.name for control in self.controls if control.kind != "button"]
             labels = run_labels(self.controls, [run.values for run in runs])
             return {
                 "move": self._move, "at": dict(self._at), "status": self.status, "text": self.shown.text,
                 "progress": self.shown.progress if self.status == "running" else None,
                 "error": f"{type(self.error).__name__}: {self.error}" if self.error is not None else "",
-                "runs": [{"label": label, "values": [show(run.values[name]) for name in moved],
-                          "lines": {name: list(line) for name, line in run.lines.items()}, "bars": dict(run.bars)}
-                         for label, run in zip(labels, runs, strict=True)],
+                "runs": [{"label": label, **run.picture(),
+                          "row": table_row(number, settings(self.controls, run.values), run.lines, self.charts)}
+                         for number, (label, run) in enumerate(zip(labels, runs, strict=True))],
             }
 
     def tell(self) -> None:
@@ -268,9 +269,12 @@ def stop_all() -> None:
 
 @atexit.register
 def _leave() -> None:
-    """Python must not end while a thread is inside torch: stop, and give the step at hand two seconds."""
+    """Python must not end while a thread is inside torch: stop, break off what does not, and wait two seconds in all."""
+    end = time.monotonic() + GRACE
     for live in list(_alive):
         live.publish = lambda frame: None
         live.stop()
-    for live in list(_alive):
-        live.wait(2)
+    for patience in (end - GRACE / 2, end):
+        for live in list(_alive):
+            if not live.wait(max(0.0, patience - time.monotonic())):
+                live.break_off()

@@ -1,7 +1,9 @@
 """Pictures as pure functions: `draw_…(ax, data)` draws plain data on a matplotlib axis and changes nothing else.
 
-Colours are those of Okabe & Ito (2008), which stay apart for colour-blind readers; lines differ in dashes too, so that
-a black-and-white print can be read. No pyplot and no global settings: any thread may draw.
+Colours are chosen once, here, for pictures and widgets alike. The first four are of Okabe & Ito (2008); the others were searched
+for one thing more: every colour has a contrast of at least 3:1 on white and on the dark theme's page (WCAG 2.1, 1.4.11), and
+stays as far from the others as that allows, seen with full colour vision and without one of the cones. Lines differ in dashes
+too, so that a black-and-white print can be read. No pyplot and no global settings: any thread may draw.
 """
 
 from __future__ import annotations
@@ -16,17 +18,34 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .controls import BarChart, Chart, Range, axis
+from .charts import AnyChart, BarChart, ImageChart, PlaneChart, axis
+from .controls import Range
 
-# blue, vermillion, bluish green, reddish purple, orange, sky blue, black
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# blue, vermillion, green, pink, lavender, purple, brown, magenta, olive, fuchsia, rose, leaf
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#A078F0", "#8C3CF0",
+           "#8C6450", "#C814A0", "#648C3C", "#F000C8", "#F06478", "#64A050")  # fmt: skip
 DASHES = ((), (6, 3), (2, 2), (8, 3, 2, 3), (4, 2, 1, 2, 1, 2))     # points on, off, on, off …; () is solid
+MARKERS = "*XPDsv"
+COLOURS = len(PALETTE) ** 2                    # so many series before two share a colour
+
+
+def colour(number: int) -> str:
+    """The colour of the n-th series: the palette, then its mixtures, three parts of one colour and one of another.
+
+    Light is mixed, not paint, so the luminance lies between those of the two, and the contrast holds.
+    """
+    first, step = number % len(PALETTE), number // len(PALETTE) % len(PALETTE)
+    if step == 0:
+        return PALETTE[first]
+    pair = np.array([[int(PALETTE[i % len(PALETTE)][k : k + 2], 16) for k in (1, 3, 5)] for i in (first, first + step)])
+    mixed = np.array([0.75, 0.25]) @ (pair / 255) ** 2.2
+    return "#" + "".join(f"{round(255 * light ** (1 / 2.2)):02X}" for light in mixed)
 
 
 def line_style(number: int) -> dict[str, Any]:
-    """Colour and dashes of the n-th line, as matplotlib keywords; 35 lines before a pair repeats."""
+    """Colour and dashes of the n-th line, as matplotlib keywords."""
     dash = DASHES[number % len(DASHES)]
-    return {"color": PALETTE[number % len(PALETTE)], "linestyle": (0, dash) if dash else "-"}
+    return {"color": colour(number), "linestyle": (0, dash) if dash else "-"}
 
 
 def draw_lines(ax: Axes, lines: Mapping[str, Sequence[tuple[float | None, float | None]]], x: str, y: str,
@@ -35,7 +54,8 @@ def draw_lines(ax: Axes, lines: Mapping[str, Sequence[tuple[float | None, float 
     """One line for each label, through its (x, y) points; None is a gap. `x`, `y`: axis labels with units."""
     for number, (label, points) in enumerate(lines.items()):
         xs, ys = np.array([[np.nan if v is None else v for v in point] for point in points], float).reshape(-1, 2).T
-        ax.plot(xs, ys, label=label, linewidth=1.8, marker="o", markersize=2.5, **line_style(number))
+        marker = "o" if len(points) <= 60 else ""            # the dots of a long line are a thicker line
+        ax.plot(xs, ys, label=label, linewidth=1.8, marker=marker, markersize=2.5, **line_style(number))
     if x_log:
         ax.set_xscale("log")
     else:
@@ -53,7 +73,7 @@ def draw_bars(ax: Axes, groups: Mapping[str, Sequence[tuple[str, float | None]]]
     for number, (group, bars) in enumerate(groups.items()):
         places = [labels.index(label) - 0.4 + width * (number + 0.5) for label, _ in bars]
         ax.bar(places, [height or 0.0 for _, height in bars], width * 0.92, label=group, edgecolor="white", linewidth=0,
-               color=PALETTE[number % len(PALETTE)], hatch=("", "//", "..", "xx", "--")[number % 5])
+               color=colour(number), hatch=("", "//", "..", "xx", "--")[number % 5])
     turned = 45 if len(labels) > 6 and max(map(len, labels)) > 3 else 0
     ax.set_xticks(range(len(labels)), labels, rotation=turned, ha="right" if turned else "center")
     _dress(ax, x, y, title, len(groups) > 1, None, y_range)
@@ -66,8 +86,7 @@ def draw_shares(ax: Axes, counts: np.ndarray, x: str = "examples", y: str = "cli
     left = np.zeros(len(counts))
     for klass in range(counts.shape[1]):
         ax.barh(np.arange(len(counts)), counts[:, klass], left=left, height=0.85, edgecolor="white", linewidth=0.3,
-                color=PALETTE[klass % len(PALETTE)], hatch=("", "//")[klass // len(PALETTE) % 2],
-                label=str(klass) if names is None else names[klass])
+                color=colour(klass), label=str(klass) if names is None else names[klass])
         left += counts[:, klass]
     ax.invert_yaxis()
     _dress(ax, x, y, title, False, None, None)
@@ -89,22 +108,69 @@ def _dress(ax: Axes, x: str, y: str, title: str, legend: bool, x_range: Range | 
         ax.legend(fontsize=8, frameon=False)
 
 
-def draw_chart(ax: Axes, chart: Chart | BarChart, runs: Sequence[Mapping[str, Any]]) -> None:
-    """One chart of an explorer, for the runs of a frame: {"label": …, "lines": …, "bars": …}, the current run first."""
+def draw_images(axes: Sequence[Axes], images: Mapping[str, Sequence[Sequence[float | None]]]) -> None:
+    """One grey picture an axis, 0 white to 1 black, its name above it."""
+    for ax, (name, rows) in zip(axes, images.items(), strict=True):
+        grey = np.array([[np.nan if v is None else v for v in row] for row in rows], float)
+        ax.imshow(grey, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        ax.set_title(name, fontsize=9)
+        ax.set(xticks=[], yticks=[])
+
+
+def draw_plane(ax: Axes, chart: PlaneChart, lines: Mapping[str, Sequence[Any]], marks: Mapping[str, Any],
+               outlines: Mapping[str, Sequence[Any]]) -> None:
+    """Paths with a dot a step, marks as symbols, letters as letters, outlines thin and grey; None is a gap."""
+    for name in chart.outlines:
+        for number, curve in enumerate(outlines.get(name, ())):
+            ax.plot(*np.array(curve, float).T, color="#999999", linewidth=0.8, label=None if number else name)
+    for number, (label, points) in enumerate(lines.items()):
+        xs, ys = np.array([[np.nan if v is None else v for v in point] for point in points], float).reshape(-1, 2).T
+        ax.plot(xs, ys, label=label, linewidth=1.5, marker="o", markersize=3, **line_style(number))
+    for number, name in enumerate(name for name in chart.marks if None not in marks.get(name, (None,))):
+        ax.plot(*marks[name], label=name, linestyle="", marker=MARKERS[number % len(MARKERS)], markersize=10, zorder=4,
+                color=colour(len(lines) + number), markeredgecolor="white")
+    for name in chart.letters:
+        if None not in marks.get(name, (None,)):
+            letter(ax, name, marks[name])
+    _dress(ax, axis(chart.x, chart.x_unit), axis(chart.y, chart.y_unit), chart.title, True, chart.x_range, chart.y_range)
+    ax.set_aspect("equal", adjustable="box")
+
+
+def letter(ax: Axes, name: str, place: Sequence[float]) -> None:
+    """A name in a white disc at (x, y)."""
+    ax.annotate(name, (place[0], place[1]), ha="center", va="center", fontweight="bold", fontsize=9, zorder=5,
+                bbox={"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": "black"})
+
+
+def named(chart: AnyChart, runs: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
+    """What the runs hold of a chart's names of this kind, by a label that says which and, among several runs, of which."""
+    names, found = chart.draws.get(kind, ()), {}
+    for run in runs:
+        for name in names:
+            words = [name] * (len(names) > 1) + [run["label"]] * (len(runs) > 1)
+            found[", ".join(words) or name] = run[kind].get(name, [])
+    return found
+
+
+def draw_chart(ax: Axes, chart: AnyChart, runs: Sequence[Mapping[str, Any]]) -> None:
+    """One chart of an explorer, for the runs of a frame (`Run.picture` and a "label"), the current run first."""
     if isinstance(chart, BarChart):
         bars = {run["label"]: run["bars"].get(chart.title, []) for run in runs}
         draw_bars(ax, bars, chart.x, axis(chart.y, chart.y_unit), chart.title, chart.y_range)
-        return
-    lines = {}
-    for run in runs:
-        for name in chart.names:
-            words = [name] * (len(chart.names) > 1) + [run["label"]] * (len(runs) > 1)
-            lines[", ".join(words) or name] = run["lines"].get(name, [])
-    draw_lines(ax, lines, axis(chart.x, chart.x_unit), axis(chart.y, chart.y_unit), chart.title,
-               chart.x_range, chart.y_range, chart.x_log, chart.y_log)
+    elif isinstance(chart, ImageChart):
+        images = {name: rows for name, rows in named(chart, runs[:1], "images").items() if rows}
+        ax.set_title(chart.title, fontsize=10)
+        ax.set_axis_off()
+        width = 1 / max(len(images), 1)
+        draw_images([ax.inset_axes((i * width + 0.02, 0.05, width - 0.04, 0.8)) for i in range(len(images))], images)
+    elif isinstance(chart, PlaneChart):
+        draw_plane(ax, chart, named(chart, runs, "lines"), runs[0]["marks"], runs[0]["outlines"])
+    else:
+        draw_lines(ax, named(chart, runs, "lines"), axis(chart.x, chart.x_unit), axis(chart.y, chart.y_unit), chart.title,
+                   chart.x_range, chart.y_range, chart.x_log, chart.y_log)
 
 
-def explorer_png(caption: str, charts: Sequence[Chart | BarChart], runs: Sequence[Mapping[str, Any]]) -> bytes:
+def explorer_png(caption: str, charts: Sequence[AnyChart], runs: Sequence[Mapping[str, Any]]) -> bytes:
     """The still picture of an explorer: its charts side by side under a caption. Equal runs give equal bytes."""
     columns = min(len(charts), 3)
     rows = -(-len(charts) // columns)

@@ -31,11 +31,13 @@ from ...privacy.auditing import epsilon_lower_bound
 from ...privacy.central import CentralDP, noised
 from ...privacy.mechanisms import clip as clip_to
 from ...privacy.noise import NoiseSource
-from .controls import Chart, LogSlider, Slider
+from .charts import Chart, ImageChart
+from .controls import LogSlider, Slider, Steps
 from .explorer import Explorer
-from .live import Point
+from .points import Point
 
 CLIENTS, ROUNDS, DELTA = 700, 15, 1e-4
+EPSILONS = tuple(2.0**k for k in range(-2, 12))              # to 2,048, where the image has come back
 TRIALS = 3000                                                # of the audit, in each world
 
 
@@ -105,19 +107,6 @@ def attacked(x: np.ndarray, label: int, bound: float, noise_multiplier: float, r
     return read_off(noised(update, noise_multiplier, bound, rng), len(x))
 
 
-def halftone(image: np.ndarray, left: float) -> list[tuple[float, float]]:
-    """An 8 × 8 picture as the points of one line: two strokes a pixel, the longer the darker; NaN lifts the pen."""
-    points = []
-    for row, column in np.ndindex(8, 8):
-        dark = float(image[8 * row + column]) / 2
-        if dark < 0.03:
-            continue
-        x, y = left + column + 0.5, 7.5 - row
-        for height in (y - 0.2, y + 0.2):
-            points += [(x - dark, height), (x + dark, height), (np.nan, np.nan)]
-    return points
-
-
 # --- the widget -------------------------------------------------------------------------------------------------------
 
 
@@ -129,10 +118,8 @@ def privacy_sandwich(epsilon: float, clip: float, cohort: int) -> Iterator[Point
     image, label = data.x[0].ravel(), int(data.y[0])
     guess = attacked(image, label, clip, z, stream(0, "attack"))
     quality = psnr(image, guess)
-    pictures = {"the image": halftone(image, 0), "read off the noisy update": halftone(guess, 9)}
-    for i in range(max(map(len, pictures.values()))):
-        yield Point({name: points[i] for name, points in pictures.items() if i < len(points)},
-                    text=f"Noise {z:.2f} clip bounds; the image read off one update has {quality:.0f} dB.")
+    yield Point(images={"the image": image.reshape(8, 8), "read off the noisy update": guess.reshape(8, 8)},
+                text=f"Noise {z:.2f} clip bounds; the image read off one update has {quality:.0f} dB.")
     stage = CentralDP(clip, z, DELTA, accountant=RDP(), noise_seed=0)
     steps = federation(cohort, [stage]).run(ROUNDS)
     release = PoissonSampled(rate, Gaussian(z))
@@ -156,7 +143,7 @@ def privacy_sandwich_explorer() -> Explorer:
     return Explorer(
         privacy_sandwich,
         controls=[
-            LogSlider("epsilon", 0.25, 32768, 18, value=2.0, label="ε for the whole run"),
+            Steps("epsilon", EPSILONS, 2.0, "ε for the whole run"),
             LogSlider("clip", 0.125, 8, 13, value=1.0, label="clip bound C"),
             Slider("cohort", 35, 350, 35, value=140, label="clients a round, of 700"),
         ],
@@ -165,8 +152,7 @@ def privacy_sandwich_explorer() -> Explorer:
                   lines=("with this noise", "without clip and noise")),
             Chart("epsilon so far", x="round", y="ε", x_range=(0, ROUNDS), y_log=True,
                   lines=("at most, added up", "at most, by Rényi", "at least, by audit")),
-            Chart("one client's image, and what an attacker reads", x="column", y="row", x_range=(0, 17), y_range=(0, 10),
-                  lines=("the image", "read off the noisy update")),
+            ImageChart("one client's image, and what an attacker reads", ("the image", "read off the noisy update")),
         ],
         title=f"The privacy sandwich: digits, {CLIENTS} clients, {ROUNDS} rounds, retrained as you move",
     )

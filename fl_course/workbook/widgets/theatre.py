@@ -12,36 +12,30 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import anywidget
 import numpy as np
 import traitlets
-from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ...core import ClientId
-from ...secure_aggregation import STAGES, Message, Round, Setup, insecure_random, messages
-from .explorer import MARK, VIEW
+from ...secure_aggregation import STAGES, Message, Round, Setup, insecure_random
+from .cells import VIEW, display_stored, enter_cell
+from .explorer import page
+from .lies import LIES, SECRET, Lie, roles
 from .plots import PALETTE
 
-HERE = Path(__file__).parent
 CAST, THRESHOLD, SERVER, RING = ("A", "B", "C", "D", "E"), 4, "server", 16
 INPUTS: dict[ClientId, np.ndarray] = {name: np.array(row, np.uint16) for name, row in zip(
     CAST, [(12, 250, 3, 77), (100, 90, 80, 70), (1, 2, 3, 4), (255, 0, 255, 0), (33, 66, 99, 132)], strict=True)}
-LIES = {
-    "": "the server is honest",
-    "both": "asks for both secrets of A",
-    "sets": "tells B that A has dropped out",
-    "key": "puts its own key in A's place",
-    "share": "alters a share on its way to B",
-    "model": "sends B another model",
-    "client": "no, but client B sends wrong shares",
-}
+LATER = "this round ends before it comes to that"
 STAGE_OF = {
     "advertise": "advertise", "roster": "advertise", "shares": "share", "inbox": "share", "masked": "upload",
     "survivors": "consistency", "consistent": "consistency", "unmask": "unmask", "unmasked": "unmask",
@@ -61,59 +55,88 @@ Scene = dict[str, Any]
 
 
 def play(drops: Mapping[Any, str] | None = None, lie: str = "") -> Scene:
-    """One round as plain data. drops: client -> one of STAGES, before which it vanishes; lie: one of LIES."""
+    """One round as plain data. drops: client -> one of STAGES, before which it vanishes; lie: one of LIES.
+
+    A lie that this round has no place for is not told, and the scene says so (`lies`: key, text, why not).
+    """
     if lie not in LIES:
         raise ValueError(f"lie must be one of {', '.join(map(repr, LIES))}, not {lie!r}")
-    setup = Setup(insecure_random(1, "theatre")(16), CAST, THRESHOLD, 4, RING)
-    heard: list[int] = []                                # events there were when each message was on its way
-
-    def network(message: Message) -> bytes:
-        heard.append(len(secure.events))
-        return _tampered(message, setup, lie)
-
-    hashes: dict[ClientId, bytes] = {"B": b"another"} if lie == "model" else {}
-    secure = Round(setup, drops or {}, b"model", hashes, seed=1, tamper=network)
-    secure.open()
-    for name, numbers in INPUTS.items():
-        secure.upload(name, numbers)
-    total = secure.close()
+    drops = drops or {}
+    honest, opened, _ = _round(drops, Lie(_setup(), "", "", ""))
+    said, heard = _kinds(honest)
+    parts = {key: roles(key, CAST, said, heard) for key in LIES if key}
+    if opened is None:
+        parts["client"] = None                              # nobody opens the shares that it would falsify
+    who = parts.get(lie)
+    told = Lie(_setup(), lie, *who) if who else Lie(_setup(), "", "", "")
+    secure, total, before = _round(drops, told)
     seen = {name: view.tolist() for name, view in secure.server.view.items()}
-    ends = [*heard, len(secure.events)][1:]
-    steps = [_step(message, secure.events[a:b]) for message, a, b in zip(secure.messages, heard, ends, strict=True)]
-    return {
+    steps = [_step(message, number in told.told) for number, message in enumerate(secure.messages)]
+    early = _place(secure.events, before, steps)
+    scene = {
         "steps": steps,
-        "clients": [_client(name, steps, drops or {}, secure, seen) for name in CAST],
-        "before": secure.events[: heard[0]] if heard else list(secure.events),
-        "outcome": _outcome(secure, total, lie),
+        "clients": [_client(name, steps, drops, secure, seen) for name in CAST],
+        "before": early,
+        "lies": [[key, Lie(told.setup, key, *(parts.get(key) or CAST[:2])).text, "" if not key or parts[key] else LATER]
+                 for key in LIES],
+        "lie": {"text": told.text, "at": min(told.told, default=-1), "caught": _caught(secure, told, steps)} if who else None,
         "sum": None if total is None else total.tolist(),
         "truth": None if total is None else np.sum([INPUTS[n] for n in secure.server.survivors], axis=0, dtype=int).tolist(),
     }
+    return {**scene, "outcome": _outcome(secure, scene, lie)}
 
 
-def _tampered(message: Message, setup: Setup, lie: str) -> bytes:
-    kind, data = message.kind.removeprefix("secagg-"), message.data
-    if lie == "both" and kind == "unmask":
-        survivors, dropped, signatures = messages.decode_unmask(setup, data)
-        return messages.encode_unmask(setup, survivors, dropped | {"A"}, signatures)
-    if lie == "sets" and kind == "survivors" and message.receiver == "B":
-        return messages.encode_survivors(setup, messages.decode_survivors(setup, data) - {"A"})
-    if lie == "key" and kind == "roster" and message.receiver != "A":
-        forged = messages.Keys("A", bytes(range(32)), bytes(range(1, 33)), bytes(64))
-        return messages.encode_roster(setup, [forged if k.client == "A" else k for k in messages.decode_roster(setup, data)])
-    if lie == "share" and kind == "inbox" and message.receiver == "B":
-        boxes = messages.decode_inbox(setup, data)
-        name, box = next(iter(boxes.items()))
-        return messages.encode_inbox(setup, boxes | {name: bytes([box[0] ^ 1]) + box[1:]})
-    if lie == "client" and kind == "unmasked" and message.sender == "B":
-        sender, digest, seeds, keys = messages.decode_unmasked(setup, data)
-        return messages.encode_unmasked(setup, sender, digest, {i: bytes([s[0] ^ 1]) + s[1:] for i, s in seeds.items()}, keys)
-    return data
+def _setup() -> Setup:
+    return Setup(insecure_random(SECRET, "theatre")(16), CAST, THRESHOLD, 4, RING)
 
 
-def _step(message: Message, events: list[str]) -> dict[str, Any]:
+def _round(drops: Mapping[Any, str], lie: Lie) -> tuple[Round, Any, list[int]]:
+    """A whole round; its sum, or None; and for each message how many events there were before it."""
+    before: list[int] = []
+
+    def network(message: Message) -> bytes:
+        before.append(len(secure.events))
+        return lie.network(message)
+
+    hashes: dict[ClientId, bytes] = {lie.victim: b"another"} if lie.key == "model" else {}
+    secure = Round(lie.setup, drops, b"model", hashes, seed=SECRET, tamper=network)
+    secure.open()
+    for name in secure.ready:
+        secure.upload(name, INPUTS[name])
+    return secure, secure.close(), before
+
+
+def _kinds(secure: Round) -> tuple[dict[str, set], dict[str, set]]:
+    """kind of message -> who sent one, who received one."""
+    said, heard = defaultdict(set), defaultdict(set)
+    for message in secure.messages:
+        said[message.kind.removeprefix("secagg-")].add(message.sender)
+        heard[message.kind.removeprefix("secagg-")].add(message.receiver)
+    return said, heard
+
+
+def _step(message: Message, lie: bool) -> dict[str, Any]:
     kind = message.kind.removeprefix("secagg-")
-    return {"from": str(message.sender), "to": str(message.receiver), "kind": kind, "stage": STAGE_OF[kind],
-            "bytes": message.nbytes, "first": message.data[:20].hex(" "), "why": WHY[kind], "events": list(events)}
+    return {"from": str(message.sender), "to": str(message.receiver), "kind": kind, "stage": STAGE_OF[kind], "lie": lie,
+            "bytes": message.nbytes, "first": message.data[:20].hex(" "), "why": WHY[kind], "events": [], "left": ""}
+
+
+def _place(events: list[str], before: list[int], steps: list[dict]) -> list[str]:
+    """Put each event at the message that made it; returns those of before the first message.
+
+    Messages of one kind are delivered to all before the first client opens its own: a client that leaves does so at the last
+    message *to* it, and one that is ignored at the last message *from* it.
+    """
+    early: list[str] = []
+    for number, event in enumerate(events):
+        last = bisect_right(before, number) - 1
+        if found := re.match(r"client '(\w+)' left: (.*)", event):
+            last = max(i for i in range(last + 1) if steps[i]["to"] == found[1])
+            steps[last]["left"] = found[2]
+        elif found := re.match(r"the server ignored a message of '(\w+)'", event):
+            last = max(i for i in range(last + 1) if steps[i]["from"] == found[1])
+        (steps[last]["events"] if last >= 0 else early).append(event)
+    return early
 
 
 def _client(name: str, steps: list[dict], drops: Mapping[str, str], secure: Round, seen: Mapping[Any, list[int]]) -> dict:
@@ -121,26 +144,37 @@ def _client(name: str, steps: list[dict], drops: Mapping[str, str], secure: Roun
     def first(found: Any) -> int:
         return next((i for i, step in enumerate(steps) if found(step)), -1)
 
-    gone = first(lambda s: name in drops and STAGES.index(s["stage"]) >= STAGES.index(drops[name]))
+    left = first(lambda s: s["to"] == name and s["left"])
+    gone = first(lambda s: name in drops and STAGES.index(s["stage"]) >= STAGES.index(drops[name])) if left < 0 else left
     asked = "nothing: it is not part of this sum"
     if name in secure.server.survivors:
         asked = "its self-mask seed, because its numbers are in the sum"
     elif name in secure.server.dropped:
         asked = "its mask key, because it dropped and its pair masks are left in the sum of the others"
     return {
-        "name": name, "truth": INPUTS[name].tolist(), "seen": seen.get(name), "gone": gone,
+        "name": name, "truth": INPUTS[name].tolist(), "seen": seen.get(name), "gone": gone, "left": left >= 0,
         "uploaded": first(lambda s: s["kind"] == "masked" and s["from"] == name) if name in seen else -1,
         "asked": asked, "asking": first(lambda s: s["kind"] == "unmask"),
     }  # fmt: skip
 
 
-def _outcome(secure: Round, total: Any, lie: str) -> str:
-    if total is None:
-        return f"The round is aborted: {secure.aborted}."
-    names = ", ".join(map(str, secure.server.survivors))
-    text = f"The server has the sum of {names} and no single vector."
+def _caught(secure: Round, lie: Lie, steps: list[dict]) -> list[list]:
+    """Who sees through the lie, at which message, and what gives it away: clients; the server if it is a client that lies."""
+    if lie.key == "client":
+        wrong = "its shares do not open the seed that was committed to" if secure.aborted is None else secure.aborted
+        return [["the server", len(steps) - 1, wrong]] if secure.server.liars or secure.aborted else []
+    return [[f"client {step['to']}", i, step["left"]] for i, step in enumerate(steps) if step["left"]]
+
+
+def _outcome(secure: Round, scene: Scene, wanted: str) -> str:
+    if scene["sum"] is None:
+        text = f"The round is aborted: {secure.aborted}."
+    else:
+        text = f"The server has the sum of {', '.join(map(str, secure.server.survivors))} and no single vector."
     if secure.server.liars:
         text += f" Shares of {', '.join(map(str, secure.server.liars))} were wrong: the commitment to the seed gave it away."
+    if wanted and scene["lie"] is None:
+        text += f" The lie was not told: {LATER}."
     return text
 
 
@@ -160,7 +194,8 @@ def draw_round(ax: Axes, scene: Scene) -> None:
     for i, step in enumerate(steps):
         number = STAGES.index(step["stage"])
         ax.annotate("", (places[step["to"]], i), (places[step["from"]], i),
-                    arrowprops={"arrowstyle": "->", "color": PALETTE[number], "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0})
+                    arrowprops={"arrowstyle": "->", "color": PALETTE[number], "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0,
+                                "linestyle": ":" if step["lie"] else "-"})
     for number, stage in enumerate(STAGES):
         ax.plot([], [], color=PALETTE[number], label=stage)
     ax.set(xticks=range(len(places)), xticklabels=places, xlim=(-0.4, len(places) - 0.6), ylim=(max(len(steps), 1), -1),
@@ -184,17 +219,18 @@ def summary(scene: Scene) -> str:
 class Theatre(anywidget.AnyWidget):
     """A round to step through. The page asks for another play, the kernel runs the protocol; stepping needs no kernel."""
 
-    _esm = HERE / "theatre.js"
-    _css = (HERE / "explorer.css").read_text("utf-8") + (HERE / "theatre.css").read_text("utf-8")
+    _esm = page("page.js", "theatre.js")
+    _css = page("explorer.css", "theatre.css")
     spec = traitlets.Dict().tag(sync=True)
     scene = traitlets.Dict().tag(sync=True)              # only the kernel writes it
 
     def __init__(self, drops: Mapping[str, str] | None = None, lie: str = "") -> None:
         first = {"drops": dict(drops or {}), "lie": lie}
-        spec = {"clients": list(CAST), "stages": list(STAGES), "lies": [list(pair) for pair in LIES.items()],
-                "threshold": THRESHOLD}
+        spec = {"clients": list(CAST), "stages": list(STAGES), "threshold": THRESHOLD}
+        take_down = enter_cell()
         super().__init__(spec={**spec, **first}, scene={**play(drops, lie), "move": 0})
         self.on_msg(self._heard)
+        take_down(self)
 
     def _heard(self, widget: Any, content: dict[str, Any], buffers: Any) -> None:
         """{"do": "play", "drops": {client: stage}, "lie": …, "move": a number}; the answer carries the number."""
@@ -216,12 +252,7 @@ class Theatre(anywidget.AnyWidget):
         return {"text/plain": text, "image/png": picture, VIEW: view}, {"image/png": {"alt": text}}
 
     def _ipython_display_(self) -> None:
-        """Picture, mark, view: as `Explorer` does, and for the same readers."""
-        data, metadata = self._repr_mimebundle_()
-        view = data.pop(VIEW)
-        display(data, metadata=metadata, raw=True)
-        display({"text/html": MARK}, raw=True)
-        display({VIEW: view, "text/plain": ""}, raw=True)
+        display_stored(*self._repr_mimebundle_())
 
     def __repr__(self) -> str:
         return summary(self.scene)

@@ -1,0 +1,192 @@
+"""What is drawn (charts) as plain frozen descriptions, the numbers beside them, and all that the page needs to build itself.
+
+    Chart        lines over x                     BarChart     labelled bars
+    ImageChart   grey tiles                       PlaneChart   paths, marks, letters and outlines in a plane
+
+Each kind says which names of a `Point` it draws; an experiment that yields any other name is refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .controls import Control, Range, describe, show
+
+MOST_LINES = 12                                # as many as there are colours that can be told apart
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over x. `lines` names what the points carry (default: one line, named like the chart)."""
+
+    title: str
+    x: str
+    y: str
+    x_unit: str = ""
+    y_unit: str = ""
+    lines: tuple[str, ...] = ()
+    x_range: Range | None = None                # (0, None) begins at 0 and ends with the points
+    y_range: Range | None = None
+    x_log: bool = False
+    y_log: bool = False
+    kind = "lines"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.lines) or (self.title,)
+
+    @property
+    def draws(self) -> dict[str, tuple[str, ...]]:
+        return {"lines": self.names}
+
+
+@dataclass(frozen=True)
+class BarChart:
+    """Labelled bars; the points carry them under the chart's title, each point replaces the one before."""
+
+    title: str
+    y: str
+    y_unit: str = ""
+    x: str = ""
+    y_range: Range | None = None
+    kind = "bars"
+
+    @property
+    def draws(self) -> dict[str, tuple[str, ...]]:
+        return {"bars": (self.title,)}
+
+
+@dataclass(frozen=True)
+class ImageChart:
+    """Grey pictures side by side, one a name: (rows, columns) of numbers from 0, white, to 1, black."""
+
+    title: str
+    images: tuple[str, ...]
+    kind = "images"
+
+    @property
+    def draws(self) -> dict[str, tuple[str, ...]]:
+        return {"images": self.images}
+
+
+@dataclass(frozen=True)
+class PlaneChart:
+    """A plane of two parameters, both to the same scale: `lines` walk in it, a dot a step; `marks` are single points,
+    a symbol each; `letters` too, drawn as their name; `outlines` are contours, thin and grey."""
+
+    title: str
+    x: str
+    y: str
+    lines: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    letters: tuple[str, ...] = ()
+    outlines: tuple[str, ...] = ()
+    x_range: tuple[float, float] = (-1, 1)
+    y_range: tuple[float, float] = (-1, 1)
+    x_unit: str = ""
+    y_unit: str = ""
+    kind = "plane"
+
+    @property
+    def draws(self) -> dict[str, tuple[str, ...]]:
+        return {"lines": self.lines, "marks": self.marks + self.letters, "outlines": self.outlines}
+
+
+AnyChart = Chart | BarChart | ImageChart | PlaneChart
+
+
+def drawn_names(charts: Sequence[AnyChart]) -> dict[str, list[str]]:
+    """Field of Point -> the names that some chart draws."""
+    kinds = ("lines", "bars", "images", "marks", "outlines")
+    return {kind: [name for chart in charts for name in chart.draws.get(kind, ())] for kind in kinds}
+
+
+def curve_names(charts: Sequence[AnyChart]) -> list[str]:
+    """The curves that have a final value: lines over x, not paths in a plane."""
+    return [name for chart in charts if isinstance(chart, Chart) for name in chart.names]
+
+
+def check_experiment(run: Callable[..., Any], controls: Sequence[Control], charts: Sequence[AnyChart]) -> None:
+    """Refuse an experiment that cannot work, before anything is trained."""
+    names = [control.name for control in controls]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two controls are named {', '.join(twice)}; each needs a name of its own")
+    if not charts:
+        raise ValueError("an explorer needs at least one Chart, BarChart, ImageChart or PlaneChart")
+    for kind, drawn in drawn_names(charts).items():
+        if twice := sorted({name for name in drawn if drawn.count(name) > 1}):
+            raise ValueError(f"two charts draw the {kind.removesuffix('s')} {', '.join(twice)}; each belongs to one chart")
+    for chart in charts:
+        series = sum(len(chart.draws.get(kind, ())) for kind in ("lines", "marks"))
+        if series > MOST_LINES:
+            raise ValueError(f"{chart.title!r} draws {series} lines and marks; more than {MOST_LINES} on one chart cannot be "
+                             "told apart: draw two charts")
+    try:
+        inspect.signature(run).bind(**dict.fromkeys(names))
+    except TypeError as error:
+        wanted = f"one argument for each control ({', '.join(names)})"
+        raise TypeError(f"the experiment must take {wanted}: {error}") from None
+
+
+# -- the numbers beside the charts -------------------------------------------------------------------------------------
+
+
+def run_labels(controls: Sequence[Control], runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A short name for each run (its values by control name; the current run first, then the pinned ones).
+
+    Only what differs between the runs is said; runs that differ in nothing are told apart by their number.
+    """
+    telling = [c for c in controls if c.kind != "button" and len({repr(run[c.name]) for run in runs}) > 1]
+    labels = []
+    for number, run in enumerate(runs):
+        words = ", ".join(describe(control, run[control.name]) for control in telling)
+        labels.append((f"pin {number}" if number else "now") + (f": {words}" if words else ""))
+    return labels
+
+
+def settings(controls: Sequence[Control], values: Mapping[str, Any]) -> str:
+    """Where the controls stood in a run: "client fraction C = 0.1, local epochs E = 5"."""
+    return ", ".join(describe(c, values[c.name]) for c in controls if c.kind != "button")
+
+
+def table_head(charts: Sequence[AnyChart]) -> list[str]:
+    """What a reader compares runs by: which run, how it was set, and where each curve ended."""
+    units = {name: chart.y_unit for chart in charts if isinstance(chart, Chart) for name in chart.names}
+    return ["run", "settings", *(axis(name, units[name]) for name in curve_names(charts))]
+
+
+def table_row(number: int, setting: str, lines: Mapping[str, Sequence[Any]], charts: Sequence[AnyChart]) -> list[str]:
+    """One run for the table; – where a curve has no last value (yet)."""
+    ends = [lines[name][-1][1] if lines.get(name) else None for name in curve_names(charts)]
+    return [f"pin {number}" if number else "now", setting, *("–" if end is None else show(end) for end in ends)]
+
+
+def specification(title: str, controls: Sequence[Control], charts: Sequence[AnyChart]) -> dict[str, Any]:
+    """All that the browser needs to build the page, as plain JSON data."""
+    return {
+        "title": title,
+        "controls": [{"name": c.name, "kind": c.kind, "label": c.label or c.name, "start": c.start,
+                      "texts": [f"{show(v)} {c.unit}".strip() for v in c.values]} for c in controls],
+        "charts": [{"title": c.title, "kind": c.kind, "x": axis(getattr(c, "x", ""), getattr(c, "x_unit", "")),
+                    "y": axis(getattr(c, "y", ""), getattr(c, "y_unit", "")),
+                    "lines": list(c.draws.get("lines", ())), "images": list(c.draws.get("images", ())),
+                    "marks": list(getattr(c, "marks", ())), "letters": list(getattr(c, "letters", ())),
+                    "outlines": list(c.draws.get("outlines", ())),
+                    "xRange": getattr(c, "x_range", None), "yRange": getattr(c, "y_range", None),
+                    "xLog": getattr(c, "x_log", False), "yLog": getattr(c, "y_log", False)} for c in charts],
+        "table": table_head(charts),
+    }
+
+
+def axes(chart: AnyChart) -> str:
+    """" (accuracy against round)", in words; nothing for pictures, which have no axes."""
+    if isinstance(chart, ImageChart):
+        return ""
+    return f" ({chart.y}{f' against {chart.x}' if chart.x else ''})"
+
+
+def axis(name: str, unit: str) -> str:
+    return f"{name} ({unit})" if unit else name

@@ -265,7 +265,10 @@ class Coordinator:
             jobs = ()
         metrics = {**training_metrics(updates), "drift": drift(updates), **ctx.meter.counts, **Notes(ctx.meter.notes)}
         if self.evaluation.due(after.version):
-            metrics |= self.evaluation.measure(self.model, self.data, after, ctx.meter)
+            measured = self.evaluation.measure(self.model, self.data, after, ctx.meter)
+            if clash := measured.keys() & ctx.meter.notes.keys():
+                raise ValueError(f"a stage notes {sorted(clash)}, which the evaluation measures: give the note another name")
+            metrics |= measured
         record = Record(
             version=after.version, clock=clock, clients=ctx.arrived, staleness=staleness,
             upload=tuple(nbytes for _, nbytes in arrived), bytes_up=ctx.meter.up, bytes_down=ctx.meter.down,

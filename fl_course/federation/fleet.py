@@ -23,8 +23,10 @@ WIDEST = 50.0         # of a spread: e^50 ≈ 5·10^21; more would make devices 
 
 def checked_seconds(fleet: Fleet, what: str, client: ClientId, seconds: float) -> Decimal:
     """What a fleet said, exactly; ValueError unless it is a number of seconds by which a clock can go on."""
-    if isinstance(seconds, Real) and not isinstance(seconds, bool | np.bool_) and 0 <= seconds <= LONGEST:
-        return exact(seconds if isinstance(seconds, float | int | np.floating) else float(seconds))
+    if isinstance(seconds, Real) and not isinstance(seconds, bool | np.bool_):
+        number = seconds if isinstance(seconds, int) else float(seconds)
+        if 0 <= number <= LONGEST:
+            return exact(seconds if isinstance(seconds, np.floating) else number)
     raise ValueError(
         f"{fleet!r} says that the {what} of client {client!r} takes {seconds!r} seconds; it must be a finite number from 0"
     )

@@ -69,10 +69,10 @@ class History:
     def rounds_to(self, target: float, metric: str = "accuracy", falling: bool | None = None) -> int | None:
         """The first version at which the metric reached this value, or None; ValueError for a metric that no record has.
 
-        falling: it is reached from above, by default if "loss" or "error" is in its name. McMahan et al. (2017, tables 1 and
-        2) count so too, but interpolate between two rounds.
+        falling: it is reached from above, by default if "loss", "error" or "mse" is in its name. McMahan et al. (2017,
+        tables 1 and 2) count so too, but interpolate between two rounds.
         """
-        down = any(word in metric for word in ("loss", "error")) if falling is None else falling
+        down = any(word in metric for word in ("loss", "error", "mse")) if falling is None else falling
         values = zip(self.records, self.series(metric), strict=True)
         return next((r.version for r, value in values if (value <= target if down else value >= target)), None)
 
@@ -170,9 +170,10 @@ class History:
     def __repr__(self) -> str:
         if not self.records:
             return "History(no rounds yet)"
-        accuracy, seconds = self.last("accuracy"), self.records[-1].clock
+        measure = next((name for name in ("accuracy", "rmse") if self.last(name) == self.last(name)), "accuracy")
+        value, seconds = self.last(measure), self.records[-1].clock
         end = f", stopped: {self.stopped}" if self.stopped else ""
-        text = f"History({len(self)} rounds, accuracy {accuracy:.3f}, {self.megabytes:.2f} MB, {seconds:.1f} simulated s{end})"
+        text = f"History({len(self)} rounds, {measure} {value:.3f}, {self.megabytes:.2f} MB, {seconds:.1f} simulated s{end})"
         return text + (f"\n{lost}" if (lost := self.lost()) else "")
 
     def lost(self) -> str:

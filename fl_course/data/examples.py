@@ -33,9 +33,11 @@ def examples(value: Any, name: str, where: Where = nowhere) -> np.ndarray:
 def targets(value: Any, name: str, classes: int, where: Where = nowhere) -> np.ndarray:
     """(N,) int64 classes from 0 to classes - 1; or, with classes = 0, (N, k) float32 numbers to hit."""
     y = to_array(value, name, where, text_cure="number the classes: names, y = np.unique(y, return_inverse=True)")
+    if y.ndim not in (1, 2):
+        raise ValueError(f"{name} has shape {y.shape}; it must be (N,), one label an example, or (N, k) numbers to hit")
     if not classes:
         return to_float32(y[:, None] if y.ndim == 1 else y, name, where, columns(value))
-    if y.ndim == 2:
+    if y.ndim > 1:
         cure = f"{name}.ravel()" if y.shape[1] == 1 else f"{name}.argmax(axis=1) if these are one-hot rows"
         raise ValueError(f"{name} has shape {y.shape}; labels are (N,), one whole number an example: {cure}")
     with np.errstate(invalid="ignore"):
@@ -126,6 +128,7 @@ def _numbers(array: np.ndarray, name: str, where: Where, names: list[Any], text_
     for place, thing in np.ndenumerate(array):
         if isinstance(thing, Real | np.bool_):
             continue
+        thing = thing.item() if isinstance(thing, np.generic) else thing
         if isinstance(thing, np.ndarray) or hasattr(thing, "detach"):
             shapes = sorted({np.shape(part) for part in array.flat}, key=str)
             cure = (f"hand over np.stack({name})" if len(shapes) == 1 else

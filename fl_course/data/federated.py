@@ -297,4 +297,4 @@ def _bring_examples(data: Dataset | FederatedData, where: Where = nowhere) -> No
     if data.x_test.shape[1:] != data.x.shape[1:]:
         raise ValueError(f"x_test has examples of shape {data.x_test.shape[1:]}; those of x have shape {data.x.shape[1:]}")
     if data.y_test.shape[1:] != data.y.shape[1:]:
-        raise ValueError(f"y_test has {data.y_test.shape[1:]} numbers an example, y has {data.y.shape[1:]}")
+        raise ValueError(f"y_test has {data.y_test.shape[1]} numbers an example, y has {data.y.shape[1]}")

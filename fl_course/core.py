@@ -167,7 +167,7 @@ class Context:
 TAKEN = frozenset({
     "version", "clock", "clients", "staleness", "upload", "bytes_up", "bytes_down", "events", "metrics", "accuracy", "loss",
     "client_accuracy", "client_accuracy_std", "client_accuracy_worst10", "train_loss_first", "train_loss_last", "drift",
-    "failed", "refused", "too_stale",
+    "rmse", "r2", "failed", "refused", "too_stale",
 })  # fmt: skip
 
 
@@ -241,7 +241,7 @@ class Meter:
 
 
 def _add_bytes(sent: dict[str, int], purpose: str, nbytes: int) -> None:
-    if not isinstance(purpose, str) or not purpose.isprintable():
+    if not isinstance(purpose, str) or not purpose.strip() or not purpose.isprintable():
         raise ValueError(f"the purpose of a message is a printable word, not {purpose!r}")
     if (size := whole(nbytes, f"bytes of {purpose!r}")) < 0:
         raise ValueError(f"bytes of {purpose!r} cannot be {nbytes}")

@@ -173,3 +173,10 @@ def test_any_model_can_be_scored():
     accuracy, loss = score(net, net.init(stream(0, "init")), data.x_test, data.y_test)
     assert accuracy in [n / 20 for n in range(21)]
     assert loss == pytest.approx(math.log(3), abs=0.5)
+
+
+@pytest.mark.parametrize(("clients", "worst"), [(1, 1), (5, 1), (10, 1), (14, 1), (15, 1), (19, 1), (20, 2), (25, 2), (39, 3)])
+def test_the_worst_tenth_is_whole_clients_rounded_down_but_at_least_one(clients, worst):
+    accuracies = np.arange(clients) / clients
+    told = fairness(stream(0, "order").permutation(accuracies))
+    assert told["client_accuracy_worst10"] == pytest.approx(accuracies[:worst].mean())

@@ -199,7 +199,11 @@ class SecureSum(Stage):
         grid = self.grid(len(ctx.cohort))
         if self.noise is not None:
             return self.noise.release(grid, total, ctx)
-        values, weight = grid.decode_weighted(total)
+        try:
+            values, weight = grid.decode_weighted(total)
+        except ValueError as why:                        # somebody sent other integers than it should; the masks hide who
+            ctx.meter.events.append(f"the secure sum of this round cannot be used: {why}; the model stays as it was")
+            return Aggregate(np.zeros(ctx.server.params.shape), 0.0)
         return Aggregate(values, float(weight))
 
     def _open(self, total: RingVector, ctx: Context) -> RingVector | None:

@@ -17,12 +17,15 @@ BYTES = {  # (bytes of the length, bytes between it and the content): byte strin
 ENTRIES = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}      # (bytes of the length, objects an entry): lists, dicts
 
 
-def count_objects(packed: bytes | memoryview) -> int:
-    """The objects in a msgpack text, the outermost included. ValueError unless it is whole, and nothing behind it."""
+def count_objects(packed: bytes | memoryview, most: int | None = None) -> int:
+    """The objects in a msgpack text, the outermost included. ValueError unless it is whole, with nothing behind it, and of
+    at most so many."""
     at, due, count, end = 0, 1, 0, len(packed)              # due: objects that are announced and not read yet
     while due:
         if due > end - at:
             raise ValueError(f"{due} more objects are announced in {end - at} bytes")
+        if most is not None and count + due > most:
+            raise ValueError(f"it is made of {count + due} objects or more, where at most {most} are expected")
         first = packed[at]
         at, due, count = at + 1, due - 1, count + 1
         if first < 0x80 or first >= 0xE0:                   # a small number is its own byte

@@ -70,8 +70,7 @@ def unframe(message: bytes, kind: str, objects: int | None = None) -> Any:
     if zlib.crc32(view[:-4]) != struct.unpack("<I", view[-4:])[0]:
         raise WireError("the checksum does not match: the message was truncated or altered on its way")
     try:
-        if (count := count_objects(view[4:-4])) > (count if objects is None else objects):
-            raise WireError(f"it is made of {count} objects, where at most {objects} are expected")
+        count_objects(view[4:-4], objects)
         found, body = msgpack.unpackb(view[4:-4], ext_hook=_unpack_array, raw=False, strict_map_key=True)
     except WireError:
         raise
@@ -123,9 +122,9 @@ def decode_model(message: bytes, size: int | None = None) -> Server:
         raise WireError("a model message must hold a version, a model (d,) and named arrays")
     params = _payload_from_wire(model, size)
     if isinstance(params, Payload):
-        params = _dense(params, size)
-    if params.ndim != 1 or params.dtype != np.float32:
-        raise WireError(f"a model is (d,) float32 numbers, not {params.dtype} of shape {params.shape}")
+        params = _dense(params)
+    if params.ndim != 1 or params.dtype != np.float32 or size not in (None, params.size):
+        raise WireError(f"the model is {params.dtype} of shape {params.shape}, not ({size or 'd'},) float32 numbers")
     return Server(params=params, version=version, extras=extras)
 
 
@@ -169,7 +168,7 @@ def check_update(update: Update, client: ClientId, server: Server, like: Update 
     if like is not None:
         shapes, others = ({name: v.shape for name, v in u.extras.items()} for u in (update, like))
         if shapes != others:
-            raise WireError(f"its extras have shapes {shapes}"[:300] + f", where {others} are expected")
+            raise WireError(f"its extras have shapes {shapes}"[:300] + f", {others} are expected (a part says what it `sends`)")
     delta = update.delta
     if isinstance(delta, np.ndarray):
         if delta.shape != server.params.shape:
@@ -184,7 +183,7 @@ def check_update(update: Update, client: ClientId, server: Server, like: Update 
         except ValueError as error:
             raise WireError(str(error)) from error
     if not isinstance(delta, Masked):                            # a masked one cannot be read: any integers of its ring do
-        delta = _dense(delta, server.params.size) if isinstance(delta, Payload) else delta
+        delta = _dense(delta) if isinstance(delta, Payload) else delta
         _check_numbers(delta, "delta", LARGEST * min(update.weight, 1.0) if update.weight else LARGEST)
 
 
@@ -213,10 +212,8 @@ def _check_metrics(metrics: Any) -> None:
             raise WireError(f"the update's metric {name!r} is {value}, no finite number")
 
 
-def _dense(payload: Payload, size: int | None) -> np.ndarray:
+def _dense(payload: Payload) -> np.ndarray:
     """The numbers behind a payload, once its length is known to be the right one."""
-    if size is None and payload.size > UNSAID:
-        raise WireError(f"the payload stands for {payload.size} numbers; say how many are expected")
     try:
         with np.errstate(all="ignore"):                          # what overflows is infinite, and refused as such
             return numbers(payload)
@@ -245,16 +242,17 @@ def _payload_to_wire(payload: Any) -> Any:
 def _payload_from_wire(wire: Any, size: int | None) -> Any:
     """An array is itself; [tag, …] is a payload of the class that carries the tag, and stands for `size` numbers."""
     if isinstance(wire, np.ndarray):
-        if size is not None and wire.ndim == 1 and wire.size != size:
-            raise WireError(f"its delta has shape {wire.shape}, the model has ({size},)")
         return wire
     if not isinstance(wire, list) or not wire or not isinstance(wire[0], str) or wire[0] not in PAYLOADS:
         raise WireError("the update's payload is neither an array nor of a known kind")
-    kind = PAYLOADS[wire[0]]
+    kind, limit = PAYLOADS[wire[0]], f"at most {UNSAID}" if size is None else size
     try:
         claimed = kind.claims(wire)
         if claimed is not None and (claimed > UNSAID if size is None else claimed != size):
-            raise ValueError(f"it stands for {claimed} numbers, where {'at most ' + str(UNSAID) if size is None else size} fit")
-        return kind.from_wire(wire)
+            raise ValueError(f"it stands for {claimed} numbers, where {limit} fit")
+        payload = kind.from_wire(wire)
+        if payload.size > UNSAID if size is None else payload.size != size:
+            raise ValueError(f"it stands for {payload.size} numbers, where {limit} fit")
+        return payload
     except Exception as error:                # whatever is wrong with the fields of a stranger's payload
         raise WireError(f"the {wire[0]} payload cannot be read: {error}"[:300]) from error

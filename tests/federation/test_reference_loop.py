@@ -90,8 +90,8 @@ class Absorbs(Correction):
 def draw(seed: int) -> tuple[dict, list[int], list]:
     """A configuration, the clients' numbers of examples, and their names."""
     r = random.Random(seed)
-    count = r.randint(2, 7)
-    sizes = [r.choice([0, 1, 3, 8]) for _ in range(count)]
+    count = r.randint(2, 10)
+    sizes = [r.choice([0, 0, 1, 3, 8]) for _ in range(count)]
     sizes[r.randrange(count)] = 5
     able = sum(size > 0 for size in sizes)
     ids = r.sample([0, 1, 2, 300, 70000, "a", "b", "ward 7", "é", "0"], count)
@@ -107,7 +107,7 @@ def draw(seed: int) -> tuple[dict, list[int], list]:
         "correction": r.random() < 0.3,
     }  # fmt: skip
     if r.random() < 0.5:
-        c |= {"fraction": r.choice([0.1, 0.3, 0.5, 0.75, 1.0]), "min_clients": r.randint(1, able), "over_selection": 0.0}
+        c |= {"fraction": r.choice([0.1, 0.3, 0.4, 0.6, 0.75, 1.0]), "min_clients": r.choice([1, 1, 1, able])}
         c["over_selection"] = r.choice([0.0, 0.1, 0.3, 0.5, 1.0])
         if r.random() < 0.6:
             c["deadline"] = seconds(r.randint(1, 20) / 10 if fleet["kind"] == "decimals" else r.choice([0.01, 0.05, 0.2]))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any, TypeGuard
 
@@ -51,6 +51,13 @@ def is_whole(value: object, least: int | None = None) -> TypeGuard[int]:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         return False
     return least is None or int(value) >= least
+
+
+def plain_counts(part: Any) -> None:
+    """NumPy's whole numbers in the fields of a frozen dataclass become Python's: equal parts have equal reprs."""
+    for name in (each.name for each in fields(part)):
+        if isinstance(value := getattr(part, name), np.integer):
+            object.__setattr__(part, name, int(value))
 
 
 def whole(value: object, name: str) -> int:

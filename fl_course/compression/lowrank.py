@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Context, Vector, stream
+from ..core import Context, Vector, is_whole, plain_counts, stream
 from ..engine.models import Model
 from ..federation.interfaces import Experiment
 from ..wire.layer_payloads import LowRank
@@ -31,8 +31,9 @@ class PowerSGD(Compression):
     feedback: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
+        if not is_whole(self.rank, 1):
             raise ValueError(f"rank must be a whole number from 1, not {self.rank!r}")
+        plain_counts(self)
 
     def compress(self, x: Vector, ctx: Context) -> LowRank:
         before = ctx.memory.get("factors", {})

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core import Aggregate, CompositionError, Context, Server, Update, Vector, stream
+from ..core import Aggregate, CompositionError, Context, Server, Update, Vector, is_whole, plain_counts, stream
 from ..federation.interfaces import Experiment, Stage
 from ..federation.stages import dense
 from ..wire.payloads import Quantised, on_values
@@ -71,12 +71,12 @@ def _tiles(d: int, block: int) -> Iterator[tuple[int, int]]:
 
 
 def _check_block(block: int | None) -> None:
-    if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
+    if block is not None and not is_whole(block, 1):
         raise ValueError(f"block, how many numbers share a scale, must be a whole number from 1 or None for all, not {block!r}")
 
 
 def _check_bits(bits: int) -> None:
-    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
+    if not is_whole(bits, 1) or bits > 16:
         raise ValueError(f"bits must be a whole number from 1 to 16, not {bits!r}")
 
 
@@ -111,6 +111,7 @@ class QSGD(Compression):
     def __post_init__(self) -> None:
         _check_bits(self.bits)
         _check_block(self.block)
+        plain_counts(self)
 
     def compress(self, x: Vector, ctx: Context) -> Quantised:
         return quantise(x, levels_of(self.bits), self.block, ctx.rng("quantise"))
@@ -138,6 +139,7 @@ class Ternary(Compression):
 
     def __post_init__(self) -> None:
         _check_block(self.block)
+        plain_counts(self)
 
     def compress(self, x: Vector, ctx: Context) -> Quantised:
         return quantise(x, 3, self.block, ctx.rng("quantise"))
@@ -245,6 +247,7 @@ class Downlink(Stage):
     def __post_init__(self) -> None:
         _check_bits(self.bits)
         _check_block(self.block)
+        plain_counts(self)
 
     def down(self, server: Server, ctx: Context) -> Server:
         rng = stream(ctx.seed, "downlink", server.version)

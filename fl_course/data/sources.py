@@ -6,7 +6,7 @@ from importlib import resources
 
 import numpy as np
 
-from ..core import ClientId, is_whole, stream
+from ..core import ClientId, is_whole, stream, whole
 from .federated import Dataset, FederatedData, from_clients
 
 
@@ -42,6 +42,7 @@ def synthetic(alpha: float, beta: float, clients: int = 30, dim: int = 60, class
     for name, count, low in (("clients", clients, 1), ("dim", dim, 1), ("classes", classes, 2), ("least", least, 1)):
         if not is_whole(count, low):
             raise ValueError(f"{name} = {count!r}; it must be a whole number >= {low}")
+    clients, dim, classes, least, seed = int(clients), int(dim), int(classes), int(least), whole(seed, "seed")
     owned: dict[ClientId, tuple[np.ndarray, np.ndarray]] = {}
     held_out = []
     for client in range(clients):

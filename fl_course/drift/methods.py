@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core import Aggregate, ClientId, CompositionError, Context, Server, Task, Update, Vector
+from ..core import Aggregate, ClientId, CompositionError, Context, Server, Task, Update, Vector, is_whole, plain_counts
 from ..engine.correction import Affine
 from ..federation.interfaces import Experiment, Gradient, Stage
 from ..federation.optimizers import FedAvg
@@ -46,8 +46,9 @@ class Stragglers:
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
             raise ValueError(f"share must be a probability in [0, 1], not {self.share}")
-        if not isinstance(self.epochs, int) or self.epochs < 2:
+        if not is_whole(self.epochs, 2):
             raise ValueError(f"epochs must be a whole number from 2 (stragglers do fewer), not {self.epochs}")
+        plain_counts(self)
 
     def __call__(self, client: ClientId, rng: np.random.Generator) -> int:
         late = rng.random() < self.share
@@ -99,8 +100,9 @@ class Scaffold(Affine):
     option: int = 2
 
     def __post_init__(self) -> None:
-        if self.option not in (1, 2):
+        if not is_whole(self.option, 1) or self.option > 2:
             raise ValueError(f"option must be 1 (full gradient) or 2 (from the steps taken), not {self.option!r}")
+        plain_counts(self)
 
     def shift(self, task: Task) -> Vector:
         return _zero_or(task.server.extras.get("control"), task) - _zero_or(task.memory.get("control"), task)

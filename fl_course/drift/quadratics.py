@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..core import ClientId, Vector
+from ..core import ClientId, Vector, is_whole, plain_counts
 from ..data.federated import FederatedData, from_clients
 from ..engine.models import Layers, Model
 
@@ -98,6 +98,11 @@ class Point(Model):
     """The model of `Bowls`: p numbers, beginning at 0. It has no classes; its one "logit" is minus the loss."""
 
     size: int
+
+    def __post_init__(self) -> None:
+        if not is_whole(self.size, 1):
+            raise ValueError(f"size must be a whole number of coordinates from 1, not {self.size!r}")
+        plain_counts(self)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"point.w": (self.size,)}

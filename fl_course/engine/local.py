@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..core import ClientId, Task
+from ..core import ClientId, Task, is_whole, plain_counts
 from ..federation.interfaces import Correction, PrivateTraining
 
 Epochs = int | Mapping[ClientId, int] | Callable[[ClientId, np.random.Generator], int]
@@ -45,13 +45,13 @@ class LocalSGD:
     def __post_init__(self) -> None:
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"lr must be positive and finite, not {self.lr}")
-        if not callable(self.epochs) and not isinstance(self.epochs, int | Mapping):
+        if not callable(self.epochs) and not isinstance(self.epochs, Mapping) and not is_whole(self.epochs):
             raise ValueError(f"epochs must be a whole number, a mapping or a function, not {self.epochs!r}")
-        some = self.epochs.items() if isinstance(self.epochs, Mapping) else [("everybody", self.epochs)]
-        for client, epochs in some:
-            if not callable(epochs):
-                _check_epochs(client, epochs)
-        if self.batch_size is not None and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+        if isinstance(self.epochs, Mapping):
+            object.__setattr__(self, "epochs", {client: _check_epochs(client, some) for client, some in self.epochs.items()})
+        elif not callable(self.epochs):
+            _check_epochs("everybody", self.epochs)
+        if self.batch_size is not None and not is_whole(self.batch_size, 1):
             raise ValueError(f"batch_size must be a whole number from 1, or None for all, not {self.batch_size!r}")
         if self.correction is not None and not isinstance(self.correction, Correction):
             raise TypeError(f"correction must be FedProx(…) or its like, not {self.correction!r}; a stage goes into stages=[…]")
@@ -61,12 +61,13 @@ class LocalSGD:
             raise ValueError(f"momentum must be in [0, 1), not {self.momentum}")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise ValueError(f"weight_decay must be at least 0 and finite, not {self.weight_decay}")
-        if self.together is not None and (not isinstance(self.together, int) or self.together < 1):
+        if self.together is not None and not is_whole(self.together, 1):
             raise ValueError(f"together must be a whole number of clients from 1, or None, not {self.together!r}")
-        if not isinstance(self.threads, int) or self.threads < 1:
+        if not is_whole(self.threads, 1):
             raise ValueError(f"threads must be a whole number from 1, not {self.threads!r}")
         if self.engine not in ("auto", "rows"):
             raise ValueError(f"engine must be 'auto' or 'rows', not {self.engine!r}")
+        plain_counts(self)
 
     @property
     def plain(self) -> bool:
@@ -80,7 +81,7 @@ class LocalSGD:
         if isinstance(self.epochs, Mapping):
             if task.client not in self.epochs:
                 raise ValueError(f"epochs has no entry for client {task.client!r}; it needs one for every client")
-            return int(self.epochs[task.client])
+            return self.epochs[task.client]
         return _check_epochs(task.client, self.epochs(task.client, task.rng("epochs")))
 
     def lr_at(self, version: int) -> float:
@@ -90,6 +91,6 @@ class LocalSGD:
 
 
 def _check_epochs(client: ClientId, epochs: object) -> int:
-    if not isinstance(epochs, int | np.integer) or epochs < 1:
+    if not is_whole(epochs, 1):
         raise ValueError(f"epochs of {client!r} must be a whole number from 1, not {epochs!r}")
     return int(epochs)

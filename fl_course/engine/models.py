@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import Vector
+from ..core import Vector, is_whole, plain_counts
 from ..data.federated import FederatedData
 from .losses import USUAL, Loss, check_loss
 
@@ -127,8 +127,9 @@ class Dense(Model):
 
     def __post_init__(self) -> None:
         check_loss(self.loss)
-        if len(self.sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in self.sizes):
+        if len(self.sizes) < 2 or not all(is_whole(size, 1) for size in self.sizes):
             raise ValueError(f"sizes = {self.sizes!r}; they must be positive whole numbers: inputs, hidden …, classes")
+        object.__setattr__(self, "sizes", tuple(int(size) for size in self.sizes))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         out: dict[str, tuple[int, ...]] = {}
@@ -183,8 +184,10 @@ class ConvNet(Model):
     def __post_init__(self) -> None:
         check_loss(self.loss)
         numbers = (self.side, self.classes, self.channels, self.groups, *self.widths)
-        if not self.widths or any(not isinstance(number, int) or number < 1 for number in numbers):
+        if not self.widths or not all(is_whole(number, 1) for number in numbers):
             raise ValueError(f"side, classes, channels, groups and widths must be positive whole numbers, not {self}")
+        plain_counts(self)
+        object.__setattr__(self, "widths", tuple(int(width) for width in self.widths))
         if self.side // 2 ** len(self.widths) < 1:
             raise ValueError(f"{len(self.widths)} poolings leave nothing of an image of side {self.side}")
         if any(width % self.groups for width in self.widths):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Aggregate, CompositionError, Update, Vector
+from ..core import Aggregate, CompositionError, Update, Vector, is_whole, plain_counts
 from .interfaces import Aggregation, Experiment
 
 
@@ -33,8 +33,9 @@ class Discount:
             raise ValueError(f"kind must be polynomial, exponential or hinge, not {self.kind!r}")
         if not (0 <= self.a < math.inf) or (self.kind == "exponential" and not 0 < self.a <= 1):
             raise ValueError(f"a must be at least 0 (for exponential: in (0, 1]), not {self.a}")
-        if self.b < 0:
-            raise ValueError(f"b must be at least 0, not {self.b}")
+        if not is_whole(self.b, 0):
+            raise ValueError(f"b must be at least 0, a whole number of steps, not {self.b!r}")
+        plain_counts(self)
 
     def __call__(self, staleness: int) -> float:
         if staleness < 0:

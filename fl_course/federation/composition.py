@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch.nn import Module
 
-from ..core import CompositionError, Context, Server, Update, stream
+from ..core import CompositionError, Context, Server, Update, is_whole, stream
 from ..data.federated import Dataset, FederatedData
 from ..engine.local import LocalSGD
 from ..engine.models import Model
@@ -41,7 +41,7 @@ def check_composition(experiment: Experiment) -> None:
             hint = "; wrap it: Wrapped(module)" if isinstance(part, Module) else hint
             hint = "; make one and wrap it: Wrapped(Net(…))" if isinstance(part, type) and issubclass(part, Module) else hint
             raise TypeError(f"{name} must be of the kind {kind.__name__}, not {part!r}{hint}")
-    if not isinstance(experiment.seed, int | np.integer) or experiment.seed < 0:
+    if not is_whole(experiment.seed, 0):
         raise ValueError(f"seed must be a whole number from 0, not {experiment.seed!r}")
     experiment.model.check(experiment.data)
     experiment.schedule.check(experiment)

@@ -89,7 +89,7 @@ class Coordinator:
         Ends early, returning the reason, when a stage's budget does not cover another round, or after a step that would
         have made the model infinite: that round is recorded with what it cost, and its state has the last good model.
         """
-        if not isinstance(rounds, int | np.integer) or rounds < 0:
+        if isinstance(rounds, bool) or not isinstance(rounds, int | np.integer) or rounds < 0:
             raise ValueError(f"rounds must be a whole number from 0, not {rounds!r}")
         state = state_of(state) or self.initial()
         if state.server.params.shape != (self.model.dim,):

@@ -13,7 +13,7 @@ from numbers import Real
 
 import numpy as np
 
-from ..core import ClientId, stream
+from ..core import ClientId, stream, whole
 from .clock import exact
 from .interfaces import Fleet, Luck
 
@@ -88,6 +88,7 @@ class LogNormal(Fleet):
         for name in ("speed_spread", "link_spread", "jitter"):
             if not 0 <= getattr(self, name) <= WIDEST:
                 raise ValueError(f"{name} must be at least 0 and finite (at most {WIDEST:g}), not {getattr(self, name)}")
+        object.__setattr__(self, "seed", whole(self.seed, "seed"))
 
     def _factor(self, client: ClientId, what: str, spread: float) -> float:
         return float(np.exp(spread * stream(self.seed, "device", what, client).standard_normal()))

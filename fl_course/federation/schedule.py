@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..core import is_whole, plain_counts
 from .interfaces import Experiment, Schedule
 
 
@@ -25,12 +26,13 @@ class Synchronous(Schedule):
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction must be in (0, 1], not {self.fraction}: a share of the clients, not their number")
-        if not isinstance(self.min_clients, int) or self.min_clients < 1:
+        if not is_whole(self.min_clients, 1):
             raise ValueError(f"min_clients must be a whole number from 1, not {self.min_clients}")
         if not (self.over_selection >= 0 and math.isfinite(self.over_selection)):
             raise ValueError(f"over_selection must be at least 0, not {self.over_selection}")
         if not self.deadline > 0:
             raise ValueError(f"deadline must be a positive number of seconds, not {self.deadline}")
+        plain_counts(self)
 
     def goal(self, clients: int) -> int:
         """m: answers that a step waits for."""
@@ -65,10 +67,11 @@ class Buffered(Schedule):
 
     def __post_init__(self) -> None:
         for name, value in (("concurrency", self.concurrency), ("buffer", self.buffer)):
-            if not isinstance(value, int) or value < 1:
+            if not is_whole(value, 1):
                 raise ValueError(f"{name} must be a whole number from 1, not {value}")
-        if self.max_staleness is not None and (not isinstance(self.max_staleness, int) or self.max_staleness < 0):
+        if self.max_staleness is not None and not is_whole(self.max_staleness, 0):
             raise ValueError(f"max_staleness must be None or a whole number from 0, not {self.max_staleness}")
+        plain_counts(self)
 
     def start(self, clients: int, in_flight: int, first: bool) -> int:
         return max(0, min(self.concurrency, clients) - in_flight)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Aggregate, ClientFailure, CompositionError, Context, Server, Update, stream
+from ..core import Aggregate, ClientFailure, CompositionError, Context, Server, Update, is_whole, plain_counts, stream
 from ..federation.interfaces import Experiment, Stage
 from ..federation.sampling import UniformSelection
 from ..federation.schedule import Synchronous
@@ -107,6 +107,7 @@ class CentralDP(Stage):
 
     def __post_init__(self) -> None:
         check_settings(self.clip, self.noise_multiplier, self.noise_seed)
+        plain_counts(self)
         Ledger(self.budget, self.delta, self.accountant)         # refuses a bad budget or delta
         if self.adaptive is not None and not self.noise_multiplier > 0:
             raise ValueError("adaptive clipping divides the noise between updates and counts: it needs noise_multiplier > 0")
@@ -209,7 +210,7 @@ def check_settings(bound: float, noise_multiplier: float, noise_seed: int | None
         raise ValueError(f"clip must be above 0, not {bound!r}")
     if math.isinf(bound) and noise_multiplier > 0:
         raise ValueError("without a clip bound one client can move the sum without limit, and no noise covers that: give clip")
-    if noise_seed is not None and (isinstance(noise_seed, bool) or not isinstance(noise_seed, int) or noise_seed < 0):
+    if noise_seed is not None and not is_whole(noise_seed, 0):
         raise ValueError(f"noise_seed must be None or a whole number from 0, not {noise_seed!r}")
 
 

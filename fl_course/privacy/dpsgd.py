@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import ClientFailure, CompositionError, Context, Task, Update, stream
+from ..core import ClientFailure, CompositionError, Context, Task, Update, plain_counts, stream
 from ..engine.batches import client_keys, plan_batches, round_key, splitmix
 from ..engine.models import Dense, Model, is_softmax_network
 from ..engine.training import Trainer
@@ -52,6 +52,7 @@ class DPSGD(PrivateTraining):
 
     def __post_init__(self) -> None:
         check_settings(self.clip, self.noise_multiplier, self.noise_seed)
+        plain_counts(self)
         if self.sampling not in ("poisson", "shuffle"):
             raise ValueError(f"sampling must be 'poisson' or 'shuffle', not {self.sampling!r}")
         Ledger(self.budget, self.delta, self.accountant).charge(self.event(8, 4, 1))

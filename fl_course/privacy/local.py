@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from ..core import Aggregate, ClientFailure, CompositionError, Context, Update, stream
+from ..core import Aggregate, ClientFailure, CompositionError, Context, Update, plain_counts, stream
 from ..federation.interfaces import Experiment, Stage
 from ..federation.stages import ByExamples, dense
 from .accounting import PLD, Accountant, Event, Gaussian, Laplace, Ledger
@@ -41,6 +41,7 @@ class LocalDP(Stage):
 
     def __post_init__(self) -> None:
         check_settings(self.clip, self.noise_multiplier, self.noise_seed)
+        plain_counts(self)
         if self.mechanism not in ("gaussian", "laplace"):
             raise ValueError(f"mechanism must be 'gaussian' or 'laplace', not {self.mechanism!r}")
         Ledger(self.budget, self.delta, self.accountant).charge(self.event)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..core import Aggregate, ClientFailure, Context, Update
+from ..core import Aggregate, ClientFailure, Context, Update, plain_counts
 from ..federation.interfaces import Experiment, Stage
 from ..wire.payloads import numbers
 from .accounting import PLD, Accountant, Event, Ledger, TreeAggregation
@@ -67,6 +67,7 @@ class TreeDP(Stage):
 
     def __post_init__(self) -> None:
         check_settings(self.clip, self.noise_multiplier, self.noise_seed)
+        plain_counts(self)
         Ledger(self.budget, self.delta, self.accountant).charge(self.event(1))
 
     def event(self, steps: int) -> Event:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import Aggregate, ClientId, CompositionError, Context, stream, whole
+from ..core import Aggregate, ClientId, CompositionError, Context, plain_counts, stream, whole
 from ..federation.interfaces import Experiment
 from ..privacy.accounting import RDP, ZCDP, Accountant, Gaussian, Ledger
 from ..privacy.books import afford, keep_books, nothing_yet, open_ledger, rounds_left
@@ -59,6 +59,7 @@ class DistributedNoise:
         positive("noise_multiplier", self.noise_multiplier)
         if self.noise_seed is not None and whole(self.noise_seed, "noise_seed") < 0:
             raise ValueError(f"noise_seed must be None or a whole number from 0, not {self.noise_seed!r}")
+        plain_counts(self)
         if not isinstance(self.accountant, RDP | ZCDP):
             raise ValueError(f"{self.accountant!r} prices the continuous Gaussian; for the discrete one use RDP() or ZCDP()")
         Ledger(self.budget, self.delta, self.accountant)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import whole
+from ..core import plain_counts, whole
 
 P31 = (1 << 31) - 1
 P61 = (1 << 61) - 1
@@ -42,6 +42,7 @@ class PrimeField:
     def __post_init__(self) -> None:
         if whole(self.prime, "prime") < 2 or not _is_prime(self.prime):
             raise ValueError(f"prime = {self.prime} is not a prime number, so some elements would have no inverse")
+        plain_counts(self)
 
     def element(self, value: object, name: str = "value") -> int:
         """`value` as an int in [0, prime); anything else is refused, never reduced silently."""

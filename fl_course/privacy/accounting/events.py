@@ -14,6 +14,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ...core import is_whole, plain_counts
+
 Neighbours = Literal["zero-out", "replace-one"]
 
 
@@ -90,6 +92,7 @@ class TreeAggregation:
         _at_least_zero("noise_multiplier", self.noise_multiplier)
         _count("steps", self.steps, 1)
         _count("participations", self.participations, 1)
+        plain_counts(self)
         _relation(self.neighbours)
 
     @property
@@ -132,6 +135,7 @@ class FixedSizeSampled:
     def __post_init__(self) -> None:
         _count("clients", self.clients, 1)
         _count("cohort", self.cohort, 1)
+        plain_counts(self)
         if self.cohort > self.clients:
             raise ValueError(f"a cohort of {self.cohort} cannot come from {self.clients} clients")
         check_event(self.event)
@@ -173,6 +177,7 @@ class Repeated:
 
     def __post_init__(self) -> None:
         _count("count", self.count, 0)
+        plain_counts(self)
         check_event(self.event)
 
 
@@ -227,7 +232,7 @@ def _at_least_zero(name: str, value: float) -> None:
 
 
 def _count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not is_whole(value, least):
         raise ValueError(f"{name} must be an integer, {least} or more, not {value!r}")
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
+from ...core import is_whole
 from ..mechanisms import between, positive
 from .accountants import GDP, RDP, ZCDP
 from .calibration import MANY, rounds_for_budget
@@ -49,7 +50,7 @@ class Ledger:
 
     def charge(self, event: Event, count: int = 1) -> Ledger:
         """The ledger after `count` more releases of `event`. What happened is booked, also beyond the budget."""
-        _count(count)
+        count = _count(count)
         counts = dict(self.events)
         counts[event] = counts.get(event, 0) + count
         return replace(self, events=tuple(counts.items()))
@@ -100,6 +101,6 @@ def _spent(accountant: Accountant, events: tuple[tuple[Event, int], ...], delta:
 
 
 def _count(value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if not is_whole(value, 0):
         raise ValueError(f"count must be an integer, 0 or more, not {value!r}")
-    return value
+    return int(value)

@@ -99,6 +99,10 @@ def test_signs_are_the_contraction_of_the_paper():
     assert np.square(got).sum() <= np.square(x).sum()
 
 
+def test_zero_counts_as_positive_where_there_is_only_a_sign():
+    assert np.array_equal(through([SignSGD(feedback=False)], np.array([0, 3, -3], np.float32), ctx(d=3)), [2, 2, -2])
+
+
 @pytest.mark.parametrize("bits", [0, 17, -1, 2.5, None, True, 33])
 def test_bits_are_refused(bits):
     for make in (QSGD, Downlink):

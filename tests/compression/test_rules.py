@@ -10,6 +10,7 @@ import pytest
 from compression_fixtures import MODEL, ctx, fed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import named
 
 from fl_course import (
     QSGD,
@@ -70,6 +71,10 @@ class Turn(Stage):
         return replace(aggregate, total=-numbers(aggregate.total))
 
 
+class Hum(Stage):
+    noisy = True
+
+
 class Steady(Quiet):
     exact = lossy = keeps_zeros = True
 
@@ -92,7 +97,8 @@ REFUSED = [
     ([FederatedDropout(mlp(64, 8, 10))], "cuts the layers"), ([Downlink(), FederatedDropout(MODEL)], "put Downlink last"),
     ([Downlink(), Downlink(4)], "and once"), ([Rotate(), FederatedDropout(MODEL)], "does not hold"),
     ([Quiet(), FederatedDropout(MODEL)], "keeps_zeros = True"), ([TopK(), Quiet()], "lossy = True"),
-    ([TopK(), Turn(), QSGD(8)], "would be missing in the residual"), ([FedNova(), FedNova()], "FedNova twice"),
+    ([TopK(), Turn(), QSGD(8)], "would be missing in the residual"), ([Hum(), Stretch()], "declare longest"),
+    ([TopK(), Turn(), Steady(), QSGD(8)], "would be missing in the residual"), ([FedNova(), FedNova()], "FedNova twice"),
 ]  # fmt: skip
 
 
@@ -112,9 +118,9 @@ SOUND = [
     [DP, SignSGD(feedback=False)],
     [LocalDP(1.0, 1.0), QSGD(8)], [LocalDP(1.0, 1.0), TopK()], [TopK(), QSGD(8)], [TopK(), Clip(1.0), QSGD(8)],
     [FederatedDropout(MODEL), QSGD(8), Downlink()], [Clip(1.0), QSGD(8)], [TopK(), SignSGD(feedback=False)], [FedNova(), TopK()],
-    [Clip(1.0), TopK()], [TopK(), Turn()], [TopK(), Steady(), Clip(1.0)], [Rotate(), TopK(), Turn()],
+    [Clip(1.0), TopK()], [TopK(), Turn()], [DP, Clip(1.0)], [TopK(), Steady(), Clip(1.0)], [Rotate(), TopK(), Turn()],
     [Clip(1.0), Steady(), FederatedDropout(MODEL)], [LocalDP(1.0, 1.0), FederatedDropout(MODEL)], [Turn(), QSGD(8)],
-    [FedNova(), FederatedDropout(MODEL)],
+    [FedNova(), FederatedDropout(MODEL)], [PowerSGD(mlp(64, 16, 10))],          # the same model is enough, not the same object
 ]  # fmt: skip
 
 
@@ -187,3 +193,33 @@ def test_clipping_a_sparse_update_clips_what_is_sent():
     update = client_half([TopK(0.5, feedback=False), Clip(1.0)], Update(0, 0, x), ctx())
     assert isinstance(update.delta, Sparse)
     assert np.allclose(update.delta.dense(), [0.6, 0, -0.8, 0])
+    update = client_half([TopK(0.5, feedback=False), Clip(1.0, norm=1)], Update(0, 0, x), ctx())
+    assert np.allclose(update.delta.dense(), [3 / 7, 0, -4 / 7, 0])
+
+
+def test_what_coarse_grids_can_add_at_most():
+    """No number leaves [-max, max], so a vector of d numbers grows by sqrt(d) at most, however coarse the grid."""
+    for stage in (Ternary(), QSGD(1), QSGD(2)):
+        assert stage.longest(2.0, 100) == pytest.approx(20, rel=1e-5)
+        assert stage.longest(2.0, 1) == pytest.approx(2, rel=1e-5)
+    assert Ternary(9).longest(1.0, 100) == pytest.approx(3, rel=1e-5)
+    assert QSGD(3, 16).longest(1.0, 100) == pytest.approx(1 + 8 / 6, rel=1e-5)
+    assert RandomK(0.25).longest(3.0, 40) == 12
+    assert RandomK(0.25, feedback=True).longest(3.0, 40) == 3
+
+
+def test_what_is_left_unsaid_means():
+    assert Downlink() == Downlink(8, 64)
+    assert PowerSGD(MODEL) == PowerSGD(MODEL, 2, True)
+    assert (TopK(), RandomK(), QSGD()) == (TopK(0.01, True), RandomK(0.01, False), QSGD(8, None))
+
+
+@pytest.mark.parametrize("stage", [RandomK(0.1), QSGD(4), Ternary(), FederatedDropout(MODEL)], ids=named)
+def test_luck_is_drawn_for_each_client_and_version_and_seed(stage):
+    x = np.random.default_rng(0).standard_normal(MODEL.dim).astype(np.float32)
+
+    def sent(**where):
+        return stage.client(Update(0, 0, x), ctx(d=x.size, **where)).delta.dense().tobytes()
+
+    assert sent() == sent()
+    assert len({sent(), sent(client=1), sent(version=1), sent(seed=1), sent(client=1, version=1)}) == 5

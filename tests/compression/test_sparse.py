@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
+import msgpack
 import numpy as np
 import pytest
 from compression_fixtures import HOW, MODEL, ctx, fed, through
@@ -41,6 +42,7 @@ from fl_course import (
 )
 from fl_course.compression.sparse import kept, top_k
 from fl_course.federation.stages import client_half, server_half
+from fl_course.wire.messages import encode_update
 
 STAGES = [TopK(0.1), TopK(0.1, feedback=False), RandomK(0.1), RandomK(0.1, feedback=True), Threshold(0.5), QSGD(1), QSGD(2),
           QSGD(5, block=7), QSGD(8), QSGD(16), Ternary(), SignSGD(), SignSGD(feedback=False)]  # fmt: skip
@@ -157,6 +159,11 @@ def test_everything_kept_is_everything():
     for stage in (TopK(1.0), RandomK(1.0), RandomK(1.0, feedback=True), Threshold(1e-30)):
         assert np.array_equal(through([stage], x, ctx(d=101)), x)
     assert np.array_equal(fed(TopK(1.0)).train(2).state.server.params, fed().train(2).state.server.params)
+
+
+def test_a_threshold_is_met_by_what_equals_it():
+    got = through([Threshold(0.5)], np.array([0.5, -0.5, 0.49, -3], np.float32), ctx())
+    assert np.array_equal(got, np.array([0.5, -0.5, 0, -3], np.float32))
 
 
 def test_a_threshold_may_send_nothing():
@@ -297,6 +304,18 @@ def test_the_downlink_shrinks_and_the_server_keeps_the_exact_model():
     assert np.abs(fine - plain.state.server.params).max() < gap.max() / 20
 
 
+def test_the_rounded_model_is_one_for_all_clients_and_another_in_every_version():
+    experiment = fed()
+    models = {}
+    for version in (0, 1):
+        server = replace(experiment.initial().server, version=version)
+        for client in (0, 1):
+            sent = Downlink(4).down(server, ctx(version=version, client=client)).params.dense()
+            models.setdefault(version, set()).add(sent.tobytes())
+    assert [len(sent) for sent in models.values()] == [1, 1]
+    assert models[0] != models[1]
+
+
 def test_wire_report_stands_side_by_side():
     x = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
     # A few large numbers stretch the grid, so most codes are near zero: an entropy coder could still halve coarse grids.
@@ -306,6 +325,9 @@ def test_wire_report_stands_side_by_side():
         assert report["bound"] <= report["payload"] <= slack * report["bound"] + 40
         assert report["payload"] < report["message"] < report["payload"] + 40
         assert report["float32"] == 40_000
+        update = client_half([stage], Update(0, 0, x), ctx(d=x.size))
+        assert report["payload"] == len(msgpack.packb(update.delta.to_wire()))
+        assert report["message"] == len(encode_update(update))
     plain = wire_report(Update(0, 0, x))
     assert plain["formula"] == plain["bound"] == 40_000 <= plain["payload"] <= 40_020
 

@@ -21,6 +21,7 @@ from fl_course import (
     Server,
     Stage,
     Synchronous,
+    Update,
     logistic,
     mlp,
     stream,
@@ -42,6 +43,37 @@ def test_full_rank_is_exact_and_low_rank_converges_to_the_best():
     best = math.sqrt(np.square(s[2:]).sum())                  # Eckart and Young
     assert errors[-1] == pytest.approx(best, rel=0.02)
     assert errors[0] > errors[-1]
+
+
+def test_what_factors_do_not_make_smaller_travels_whole():
+    model = mlp(4, 4, 3)                                         # (4, 4) in rank 2: 16 numbers either way; (3, 4): 14 for 12
+    x = np.random.default_rng(0).standard_normal(model.dim).astype(np.float32)
+    for rank, factors in ((1, [True, False, True, False]), (2, [False] * 4)):
+        payload = PowerSGD(model, rank).client(Update(0, 0, x), ctx(d=x.size)).delta
+        assert [isinstance(part, tuple) for part in payload.parts] == factors
+    assert np.array_equal(payload.dense(), x)
+
+
+def test_convolutions_are_matrices_of_their_output_channels():
+    model = ConvNet(8, 10)
+    x = np.random.default_rng(0).standard_normal(model.dim).astype(np.float32)
+    payload = PowerSGD(model, 1).client(Update(0, 0, x), ctx(d=x.size)).delta
+    want = [(shape[0], math.prod(shape[1:])) for shape in model.shapes().values() if len(shape) > 1]
+    assert [(len(part[0]), len(part[1])) for part in payload.parts if isinstance(part, tuple)] == want
+    assert any(len(shape) == 4 for shape in model.shapes().values())
+
+
+def test_all_clients_begin_with_the_same_guess():
+    model = mlp(20, 15, 3)
+    x = np.random.default_rng(0).standard_normal(model.dim).astype(np.float32)
+    here = [through([PowerSGD(model, 1)], x, ctx(d=x.size, client=client, version=client)) for client in (0, 1)]
+    assert np.array_equal(*here)
+
+
+@pytest.mark.parametrize("rank", [0, -1, 1.5, True, None])
+def test_ranks_are_refused(rank):
+    with pytest.raises(ValueError, match="rank must be"):
+        PowerSGD(MODEL, rank)
 
 
 def test_a_zero_update_does_not_end_the_power_iteration():
@@ -100,6 +132,12 @@ def test_training_a_submodel_is_training_the_smaller_network():
     assert not b[~inside].any()
 
 
+@pytest.mark.parametrize(("rate", "units", "stay"), [(0.35, 4, 3), (0.5, 6, 3), (0.99, 4, 1), (0.0, 5, 5), (0.7, 7, 2)])
+def test_how_many_units_stay(rate, units, stay):
+    model = mlp(5, units, 3)
+    assert [int(kept.sum()) for kept in FederatedDropout(model, rate).kept(dropout_ctx(model))] == [stay]
+
+
 def test_federated_dropout_is_unbiased():
     model = mlp(5, 8, 6, 3)
     stage = FederatedDropout(model, 0.5)
@@ -129,6 +167,11 @@ def test_dropout_refusals():
         FederatedDropout(logistic(64, 10))
     with pytest.raises(ValueError, match="hidden units"):
         FederatedDropout(ConvNet(8, 10))
+    class Smooth(type(MODEL)):
+        """May have another activation, for which a unit of zeros is not silent."""
+
+    with pytest.raises(ValueError, match="hidden units"):
+        FederatedDropout(Smooth(MODEL.sizes))
     with pytest.raises(CompositionError, match="Scaffold"):
         fed(FederatedDropout(MODEL), training=LocalSGD(lr=0.1, correction=Scaffold()))
     fed(FederatedDropout(MODEL), training=LocalSGD(lr=0.1, correction=FedProx(0.1)))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from small import named
+from small import federation, named
 
 from fl_course import (
     QSGD,
@@ -315,6 +315,13 @@ class Unsaid(Stage):
         return update
 
 
+class Halved(Stage):
+    """On the server alone."""
+
+    def server(self, aggregate, ctx):
+        return replace(aggregate, total=aggregate.total / 2)
+
+
 class Median(Aggregation):
     pass
 
@@ -323,11 +330,12 @@ MEAN_LOST = [
     *({"stages": [stage]} for stage in (
         Clip(1.0), Clip(1e9), SignSGD(feedback=False), TopK(), TopK(feedback=False), RandomK(), QSGD(16),
         PowerSGD(mlp(64, 8, 10)), SecureSum(1.0), SecureSum(1.0, masked=False), Unsaid())),
-    {"stages": [Rotate(), QSGD(8)]}, {"aggregation": Median()}, {"weights": Unsaid()},
+    {"stages": [Rotate(), QSGD(8)]}, {"stages": [Halved()]}, {"aggregation": Median()}, {"weights": Unsaid()},
     {"data": UNEQUAL, "weights": ByExamples()}, {"data": UNEQUAL, "weights": ByExamples(60)},
     {"data": UNEQUAL, "weights": ByExamples(), "schedule": Synchronous(1.0, deadline=9.0)},
     {"data": UNEQUAL, "weights": ByExamples(), "schedule": EVERY, "fleet": Equal(drop=0.1)},
     {"data": UNEQUAL, "weights": ByExamples(), "schedule": EVERY, "selection": PoissonSelection()},
+    {"data": UNEQUAL, "weights": ByExamples(), "schedule": Synchronous(0.5, over_selection=1.0)},
 ]  # fmt: skip
 
 
@@ -343,6 +351,9 @@ def test_feddyn_is_refused_where_its_server_could_not_know_the_mean(parts):
 def test_equal_sizes_count_alike():
     smallest = min(len(part) for part in UNEQUAL.train)
     digits_run(0, FedDyn(0.2), data=UNEQUAL, schedule=Synchronous(0.5), weights=ByExamples(smallest))
+    digits_run(0, FedDyn(0.2), data=UNEQUAL, schedule=Synchronous(0.5), weights=Stage())
+    Coordinator(federation((8, 0, 8)), logistic(5, 3), LocalSGD(correction=FedDyn(0.2)), Synchronous(0.5))
+    digits_run(0, FedDyn(0.0), optimizer=FedAdam())                        # FedAvg, whatever the server makes of it
 
 
 def test_scaffold_rests_at_the_plain_mean_whatever_the_weights():

@@ -1,5 +1,6 @@
 """Packed bits, packed ternary digits and coded positions: exact round trips, lengths, and bytes that nobody wrote."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -172,3 +173,31 @@ def test_entropy_and_choices_by_hand():
         choices *= Fraction(100 - i, i + 1)
     assert log2_choose(100, 30) == pytest.approx(math.log2(choices))
     assert log2_choose(7, 0) == pytest.approx(0, abs=1e-9)
+
+
+def test_positions_are_as_many_as_was_said_and_below_the_size():
+    """Codes that are well formed, for another size or another number of positions."""
+    gaps = encode_positions(np.array([0, 50]), 6000)
+    assert gaps[0] == GAPS
+    assert decode_positions(*gaps, 51, 2).tolist() == [0, 50]
+    one = bytes([2]) + pack(np.array([1, 2, 3], np.uint8), 2) + pack(np.array([1], np.uint8), 1)     # one high part, three low
+    for code, data, size, count in ((*gaps, 50, 2), (GAPS, one, 100, 3),
+                                    (BITMAP, pack(np.array([1, 1, 0, 1], np.uint8), 1), 4, 2)):  # fmt: skip
+        with pytest.raises(ValueError, match="positions"):
+            decode_positions(code, data, size, count)
+    with pytest.raises(ValueError, match="vectors of 255 numbers"):
+        encode_positions(np.array([255], np.uint8), 255)
+
+
+def test_the_rice_parameter_is_the_best_of_all():
+    for seed, spread in itertools.product(range(8), (3, 40, 900)):
+        gaps = np.random.default_rng(seed).geometric(1 / spread, 60) - 1
+        positions = np.cumsum(gaps + 1) - 1
+        code, data = encode_positions(positions, 60 * spread * 4)
+        if code == GAPS:
+            best = min(packed_size(60, r) + packed_size(int((gaps >> r).sum()) + 60, 1) for r in range(20))
+            assert len(data) == 1 + best
+
+
+def test_no_entropy_is_plain_zero():
+    assert math.copysign(1, entropy(np.full(9, 4, np.uint8))) == 1

@@ -235,3 +235,86 @@ def test_the_wire_form_is_plain_data():
     for make in MAKERS:
         payload = make(np.random.default_rng(5), 20)
         assert unframe(frame("x", payload.to_wire()), "x")[0] == payload.tag
+
+
+def test_sums_leave_their_parts_alone_and_are_float64():
+    a, total = Sparse(5, np.array([1]), np.array([2.0], np.float32)), np.ones(5)
+    assert np.array_equal(a + total, [1, 3, 1, 1, 1])
+    assert np.array_equal(total, np.ones(5))
+    assert (a * 0.1).dtype == (0.1 * a).dtype == np.float64
+    assert (a * 0.1)[1] == 0.2
+    for other in (np.ones((5, 1)), np.ones((1, 5))):
+        with pytest.raises(ValueError, match="size 5"):
+            other + a
+
+
+def test_the_places_that_a_key_names_are_part_of_the_format():
+    """Another library, or a later version of this one, must draw the same."""
+    assert drawn(12345, 50, 6).tolist() == [2, 14, 29, 32, 35, 47]
+    assert (np.diff(drawn(7, 1000, 300)) > 0).all()
+
+
+ONE, TWO = np.ones(1, np.float32), np.ones(2, np.float32)
+GRID = Quantised(np.zeros(2, np.uint8), 3, ONE, 2)
+FINER = Quantised(np.zeros(2, np.uint8), 7, ONE, 2)
+KEPT = [np.array([True, False, True])]
+OTHER_FORMS = [
+    (Sparse(9, np.array([1, 2]), TWO), Sparse(9, drawn(1, 9, 2), TWO, 1)),
+    (Sparse(9, np.array([1, 2]), TWO), Sparse(9, np.array([1, 2]), GRID)),
+    (Sparse(9, np.array([1, 2]), GRID), Sparse(9, np.array([1, 2]), FINER)), (GRID, FINER),
+    (LowRank((TWO, (np.ones((2, 1), np.float32), np.ones((3, 1), np.float32)))),
+     LowRank((TWO, (np.ones((3, 1), np.float32), np.ones((2, 1), np.float32))))),
+    (LowRank((TWO,)), LowRank((ONE, ONE))),
+    (Submodel((2, 3, 2), tuple(KEPT), GRID), Submodel((2, 3, 2), (np.ones(3, bool),), GRID)),
+    (Submodel((2, 3, 2), tuple(KEPT), GRID), Submodel((3, 3, 2), tuple(KEPT), GRID)),
+    (Submodel((2, 3, 2), tuple(KEPT), GRID), Submodel((2, 3, 2), tuple(KEPT), TWO)),
+    (Submodel((2, 3, 2), tuple(KEPT), GRID), Submodel((2, 3, 2), tuple(KEPT), FINER)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("mine", "theirs"), OTHER_FORMS)
+def test_a_payload_of_another_form_is_told_apart(mine, theirs, turned):
+    mine, theirs = (theirs, mine) if turned else (mine, theirs)
+    mine.check(mine)
+    with pytest.raises(ValueError, match=r"others'? "):
+        mine.check(theirs)
+
+
+def test_the_same_form_with_other_numbers_and_places_passes():
+    Sparse(9, np.array([1, 2]), TWO).check(Sparse(9, np.array([0, 8, 3]), np.zeros(3, np.float32)))
+    Submodel((2, 3, 2), tuple(KEPT), TWO).check(Submodel((2, 3, 2), (np.array([True, True, False]),), 0 * TWO))
+    GRID.check(Quantised(np.ones(9, np.uint8), 3, np.zeros(5, np.float32), 2))
+
+
+@pytest.mark.parametrize("wire", [
+    ["quantised", 1, 3, 1, b"\0" * 8, b"\0"],                             # two scales for one number
+    ["sparse", 8, 1, bytes([0]) + b"\0" * 8 + b"\x01", b"\0" * 4],       # gaps that take more than the bitmap's byte
+    ["sparse", 4, 0, b"\x07", b"\0" * 8], ["sparse", 4, 0, b"\x03", b"\0\0\x80\x7f" * 2],      # three places, two values; inf
+    ["sparse", True, 0, b"\x01", b"\0" * 4], ["sparse", 2**63, 2, 1, b"\0" * 4], ["sparse", 1, 2, 5, b"\0" * 8],
+    ["submodel", [1, 1, 1], b"\x01", b"\0" * 20], ["submodel", [1, 2, 1], b"\x03", b"\0" * 24],  # a value too many, too few
+    ["lowrank", np.array([np.nan], np.float32)], ["lowrank", [np.full((2, 1), np.inf, np.float32), np.ones((2, 1), np.float32)]],
+    ["sparse", 4, 0, np.zeros(1, np.uint8), b"\0" * 4],
+])  # fmt: skip
+def test_more_malformed_payloads_are_refused(wire):
+    cls = PAYLOADS[wire[0]]
+    with pytest.raises(ValueError, match=r".{10}"):
+        cls.from_wire(wire)
+
+
+def test_what_payloads_claim_is_known_before_they_are_unpacked():
+    for make in (quantised, sparse):
+        payload = make(np.random.default_rng(2), 33)
+        assert type(payload).claims(payload.to_wire()) == 33
+
+
+def test_more_formulas_by_hand():
+    ones = np.ones(8, np.float32)
+    keyed = Sparse(1000, drawn(3, 1000, 8), ones, 3)
+    assert keyed.formula() == keyed.bound() == 32 + 8
+    ternary = Quantised(np.tile([0, 1, 2], 30).astype(np.uint8), 3, np.ones(2, np.float32), 45)
+    assert ternary.formula() == pytest.approx(90 * math.log2(3) / 8 + 8)
+    assert ternary.bound() == pytest.approx(90 * math.log2(3) / 8 + 8)
+    part = Submodel.cut((2, 4, 3, 2), [np.array([1, 0, 0, 0], bool), np.array([1, 1, 0], bool)], np.ones(35, np.float32))
+    assert part.formula() == 4 * part.values.size + 7 / 8
+    assert part.bound() == pytest.approx(4 * part.values.size + (2 + math.log2(3)) / 8)

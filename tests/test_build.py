@@ -1,14 +1,16 @@
 """The build: reproducible, incremental, and strict about what a source may contain."""
 
 import base64
+import copy
 import json
+import random
 import shutil
 import struct
 import zlib
 
 import nbformat
 import pytest
-from workbook_fixtures import ROOT, build_notebooks, built, notebook_outputs, write_notebook
+from workbook_fixtures import ROOT, build_notebooks, built, lesson_rules, notebook_outputs, write_notebook
 
 
 @pytest.fixture
@@ -19,8 +21,10 @@ def workbook(tmp_path):
 
 
 @pytest.fixture
-def source(tmp_path):
-    """Write one exercise (or lesson) source; returns the root."""
+def source(tmp_path, monkeypatch):
+    """Write one exercise (or lesson) source; returns the root. It is too small to keep the rules of a lesson."""
+    monkeypatch.setattr(lesson_rules, "FIRST_EDITION", {"01_x", "01_y"})
+    monkeypatch.setattr(lesson_rules.lesson, "descriptions", lambda chapter: {})
 
     def write(text, kind="exercises"):
         path = tmp_path / "source" / kind / "01_x.py"
@@ -66,9 +70,12 @@ def test_what_is_built():
     assert all(cell.execution_count is None and not cell.outputs for cell in stubs.cells if cell.cell_type == "code")
     counts = [cell.execution_count for cell in lesson.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
-    assert lesson.cells[2].outputs[0].text == "6.0\nan object of which nobody needs the address: <object object at 0x…>\n"
-    assert "image/png" in lesson.cells[3].outputs[0].data
-    assert all(set(cell.metadata) <= {"tags"} for cell in lesson.cells)
+    assert lesson.cells[3].outputs[0].text == "6.0\nan object of which nobody needs the address: <object object at 0x…>\n"
+    assert lesson.cells[5].outputs[0].metadata["image/png"]["alt"].startswith("A straight line")
+    assert [cell.metadata for cell in lesson.cells if "proof" in cell.metadata.get("tags", [])] == [
+        {"tags": ["proof"], "jupyter": {"source_hidden": True}}
+    ]
+    assert all(set(cell.metadata) <= {"tags", "jupyter"} for cell in lesson.cells)
     assert set(lesson.metadata) == {"kernelspec", "language_info", "fl_course"}
 
 
@@ -93,26 +100,119 @@ def test_editing_one_cell_changes_only_its_own_lines(workbook):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda cell: cell.update(source=cell.source + "\n"), "cell 3 differs from its source"),
-        (lambda cell: cell.update(execution_count=None), "cell 3 was not executed"),
-        (lambda cell: cell.metadata.update(tags=["other"]), "cell 3 differs from its source"),
-        (lambda cell: cell.update(id="abcdef012345"), "cell 3 differs from its source"),
-        (lambda cell: cell.metadata.update(collapsed=True), "cell 3 differs from its source"),
+        (lambda cell: cell.update(source=cell.source + "\n"), "cell 4 differs from its source"),
+        (lambda cell: cell.update(execution_count=None), "cell 4 was not executed"),
+        (lambda cell: cell.metadata.update(tags=["other"]), "cell 4 differs from its source"),
+        (lambda cell: cell.update(id="abcdef012345"), "cell 4 differs from its source"),
+        (lambda cell: cell.metadata.update(collapsed=True), "cell 4 differs from its source"),
+        (lambda cell: cell.metadata.update(jupyter={"source_hidden": True}), "cell 4 differs from its source"),
         (
             lambda cell: cell.outputs.append(nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])),
-            "cell 3 ends in an error",
+            "cell 4 ends in an error",
         ),
     ],
 )
 def test_check_finds_an_edited_notebook(workbook, capsys, spoil, words):
     path = workbook / "notebooks" / "99_tiny.ipynb"
     node = nbformat.read(path, 4)
-    spoil(node.cells[2])
+    spoil(node.cells[3])
     nbformat.write(node, path)
     assert run(workbook, "--check") == 1
     said = capsys.readouterr().err
     assert f"notebooks/99_tiny.ipynb: {words}" in said
     assert "Run: python tools/build_notebooks.py" in said
+
+
+def spots(value, path=()):
+    """The way to every leaf, every list and every dict in the outputs of a notebook."""
+    yield path
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from spots(inner, (*path, key))
+
+
+def edited(outputs, path, rng):
+    """A copy of the outputs with one thing changed at that place: a letter, a number, an entry left out or doubled."""
+    new = copy.deepcopy(outputs)
+    *way, last = path
+    at = new
+    for key in way:
+        at = at[key]
+    old = at[last]
+    if isinstance(old, str) and old:
+        i = rng.randrange(len(old))
+        at[last] = old[:i] + rng.choice([c for c in "059% " if c != old[i]]) + old[i + 1 :]
+    elif isinstance(old, str):
+        at[last] = "0"
+    elif isinstance(old, int | float) or old is None:
+        at[last] = (old or 0) + 1
+    elif isinstance(old, dict) and old:
+        old.pop(rng.choice(sorted(old)))
+    elif isinstance(old, list) and old:
+        rng.choice([lambda: old.pop(), lambda: old.append(old[0]), old.clear])()
+    elif isinstance(old, list):
+        at[last] = [{"output_type": "stream", "name": "stdout", "text": "accuracy 99.9 %"}]
+    else:
+        at[last] = {"alt": "another picture"}
+    return new
+
+
+@pytest.mark.parametrize("folder", ["notebooks", "solutions"])
+def test_check_finds_any_edit_of_any_output(workbook, folder):
+    """Every place in the outputs is edited once, as a hand (or a merge) would; all outputs deleted is one of them."""
+    path, rng = workbook / folder / "99_tiny.ipynb", random.Random(0)
+    wanted = build_notebooks.derive(workbook)[path.relative_to(workbook)]
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    code = [cell for cell in raw["cells"] if cell["cell_type"] == "code"]
+    places = [(cell, place) for cell in code for place in spots(cell["outputs"]) if place]
+    assert len(places) > 20
+    for cell, place in places:
+        kept = cell["outputs"]
+        cell["outputs"] = edited(kept, place, rng)
+        path.write_text(json.dumps(raw), encoding="utf-8")
+        cell["outputs"] = kept
+        assert build_notebooks.stale(path, wanted, True), f"{place} was edited and --check saw nothing"
+    for cell in code:
+        cell["outputs"] = []
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    assert build_notebooks.stale(path, wanted, True) == "its outputs are not those of its build (edited or deleted by hand?)"
+
+
+def test_outputs_belong_to_their_source(workbook):
+    """Outputs of another source with a right hash of their own are found, too; so is a notebook without a hash."""
+    path = workbook / "notebooks" / "99_tiny.ipynb"
+    wanted = build_notebooks.derive(workbook)[path.relative_to(workbook)]
+    node = nbformat.read(path, 4)
+    other = copy.deepcopy(node)
+    other.metadata.fl_course.source_sha256 = "of another source"
+    node.metadata.fl_course.outputs_sha256 = notebook_outputs.digest_of_outputs(other)
+    nbformat.write(node, path)
+    assert "not those of its build" in build_notebooks.stale(path, wanted, True)
+    del node.metadata.fl_course["outputs_sha256"]
+    nbformat.write(node, path)
+    assert "not those of its build" in build_notebooks.stale(path, wanted, True)
+
+
+def test_two_cells_that_swap_outputs_are_found(workbook):
+    path = workbook / "notebooks" / "99_tiny.ipynb"
+    wanted = build_notebooks.derive(workbook)[path.relative_to(workbook)]
+    node = nbformat.read(path, 4)
+    one, two = [cell for cell in node.cells if cell.get("outputs")][:2]
+    one.outputs, two.outputs = two.outputs, one.outputs
+    nbformat.write(node, path)
+    assert "not those of its build" in build_notebooks.stale(path, wanted, True)
+
+
+def test_the_glossary_is_built_and_checked(workbook, capsys):
+    page = workbook / "notebooks" / "glossary.md"
+    page.write_text(page.read_text(encoding="utf-8").replace("in all", "at most"), encoding="utf-8")
+    assert run(workbook, "--check") == 1
+    assert "notebooks/glossary.md: differs from its source" in capsys.readouterr().err
+    assert run(workbook) == 0
+    assert run(workbook, "--check") == 0
+    (workbook / "source" / "glossary.md").write_text("# Words\n", encoding="utf-8")
+    assert run(workbook, "--check") == 1
+    assert "[[a tiny price]] is not in source/glossary.md" in capsys.readouterr().err
 
 
 def test_check_finds_stale_missing_stray_broken_and_large(workbook, capsys, monkeypatch):

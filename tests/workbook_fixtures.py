@@ -19,6 +19,9 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import build_notebooks  # noqa: E402
 import exercise_cells  # noqa: E402, F401
+import glossary  # noqa: E402, F401
+import lesson_rules  # noqa: E402, F401
+import notebook_links  # noqa: E402, F401
 import notebook_outputs  # noqa: E402, F401
 import notebook_sources  # noqa: E402, F401
 

@@ -3,10 +3,16 @@
     source/lessons/NN_name.py    ->  notebooks/NN_name.ipynb   executed, with outputs
     source/exercises/NN_name.py  ->  exercises/NN_name.ipynb   stubs, no outputs
                                      solutions/NN_name.ipynb   executed, with outputs
+    source/glossary.md           ->  notebooks/glossary.md     symbols and words
 
 Sources are py:percent text. An exercise is a line and its prose; the rest comes from fl_course/workbook/exercises (see
-exercise_cells.py). A cell tagged `solution` exists in solutions/ only. Two builds of the same source on the same machine
+exercise_cells.py). A cell tagged `solution` exists in solutions/ only. Links, anchors and folded answers are put in
+(notebook_links.py), and a lesson must keep the rules (lesson_rules.py). Two builds of the same source on the same machine
 give the same bytes.
+
+A built notebook carries two hashes: of the source it was built from, and of its outputs together with that source. So
+--check finds a source that is newer and an output that was edited or deleted. It does not ask whether the library has
+changed since: every comment would make every notebook stale. That is what nbval is for, which runs them all.
 """
 
 from __future__ import annotations
@@ -20,13 +26,17 @@ from pathlib import Path
 
 import nbformat
 from exercise_cells import MARKER, expanded, stubbed, unmarked
-from notebook_outputs import Untidy, tidy
+from glossary import read_glossary
+from lesson_rules import check_outputs, inspect_lesson
+from notebook_links import check_links, furnished, title_of
+from notebook_outputs import Untidy, digest_of_outputs, tidy
 from notebook_sources import SourceError, read, sources, tags
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("notebooks", "exercises", "solutions")
 EXECUTED = ("notebooks", "solutions")
 LIMIT = 8_000_000                                                # bytes, all built files together
+GLOSSARY = Path("notebooks", "glossary.md")
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -52,49 +62,70 @@ def notebook(cells: list[nbformat.NotebookNode], transform) -> nbformat.Notebook
         source = transform(cell.source)
         seen[source] = seen.get(source, 0) + 1
         name = hashlib.sha256(f"{source}/{seen[source]}".encode()).hexdigest()[:12]
-        out.append(make(source, metadata={"tags": tags(cell)} if tags(cell) else {}, id=name))
+        out.append(make(source, metadata=metadata_of(cell), id=name))
     digest = hashlib.sha256(json.dumps([fingerprint(cell) for cell in out]).encode()).hexdigest()
     node = nbformat.v4.new_notebook(cells=out, metadata={**METADATA, "fl_course": {"source_sha256": digest}})
     nbformat.validate(node)
     return node
 
 
+def metadata_of(cell: nbformat.NotebookNode) -> dict:
+    """The tags; a proof is folded, which JupyterLab reads from `jupyter`."""
+    kept: dict = {"tags": tags(cell)} if tags(cell) else {}
+    return {**kept, "jupyter": {"source_hidden": True}} if "proof" in tags(cell) else kept
+
+
 def fingerprint(cell: nbformat.NotebookNode) -> list:
     return [cell.cell_type, cell.source, cell.get("id"), tags(cell)]
 
 
-def derive(root: Path) -> dict[Path, nbformat.NotebookNode]:
-    """Every notebook that the sources ask for, unexecuted, by its path relative to `root`."""
-    built: dict[Path, nbformat.NotebookNode] = {}
+def derive(root: Path) -> dict[Path, nbformat.NotebookNode | str]:
+    """Every notebook that the sources ask for, unexecuted, and the glossary; by the path relative to `root`."""
+    cells: dict[Path, list[nbformat.NotebookNode]] = {}
     for path in sources(root / "source" / "lessons"):
-        cells = read(path)
-        no_exercises(path.name, cells)
-        built[Path("notebooks", f"{path.stem}.ipynb")] = notebook(cells, unmarked)
+        cells[Path("notebooks", f"{path.stem}.ipynb")] = lesson = read(path)
+        no_exercises(path.name, lesson)
+        inspect_lesson(path.stem, lesson)
     for path in sources(root / "source" / "exercises"):
-        cells = expanded(read(path), path.name)
-        for_students = [cell for cell in cells if "solution" not in tags(cell)]
-        built[Path("exercises", f"{path.stem}.ipynb")] = notebook(for_students, stubbed)
-        built[Path("solutions", f"{path.stem}.ipynb")] = notebook(cells, unmarked)
+        everything = expanded(read(path), path.name)
+        cells[Path("exercises", f"{path.stem}.ipynb")] = [cell for cell in everything if "solution" not in tags(cell)]
+        cells[Path("solutions", f"{path.stem}.ipynb")] = everything
+    explained = root / "source" / "glossary.md"
+    glossary = read_glossary(explained) if explained.exists() else None
+    titles = {path: title for path, those in cells.items() if (title := title_of(those))}
+    built: dict[Path, nbformat.NotebookNode | str] = {}
+    for path, those in cells.items():
+        those = furnished(path, those, titles, glossary, first_uses=path.parts[0] == "notebooks")
+        built[path] = notebook(those, stubbed if path.parts[0] == "exercises" else unmarked)
+    pages = {path: [cell.source for cell in node.cells if cell.cell_type == "markdown"] for path, node in built.items()}
+    if glossary is not None:
+        built[GLOSSARY] = glossary.page
+        pages[GLOSSARY] = [glossary.page]
+    check_links(root, pages)
     return built
 
 
 # --- what is stale, and building it -----------------------------------------------------------------------------------
 
 
-def stale(path: Path, wanted: nbformat.NotebookNode, executed: bool) -> str:
+def stale(path: Path, wanted: nbformat.NotebookNode | str, executed: bool) -> str:
     """Why the built file does not belong to its source; empty if it does."""
     if not path.exists():
         return "missing"
+    if isinstance(wanted, str):
+        return "" if path.read_bytes() == wanted.encode() else "differs from its source"
     try:
         found = nbformat.read(path, as_version=4)
+        nbformat.validate(found)
     except Exception as error:                                   # whatever is wrong with it, it must be built again
         return f"unreadable ({type(error).__name__})"
+    outputs = found.metadata.get("fl_course", {}).pop("outputs_sha256", None)
     if found.metadata != wanted.metadata:
         return "built from another version of its source"
     if len(found.cells) != len(wanted.cells):
         return f"{len(found.cells)} cells, its source has {len(wanted.cells)}"
     for number, (old, new) in enumerate(zip(found.cells, wanted.cells, strict=True), start=1):
-        if fingerprint(old) != fingerprint(new) or set(old.metadata) - {"tags"}:
+        if fingerprint(old) != fingerprint(new) or old.metadata != new.metadata:
             return f"cell {number} differs from its source"
         if old.cell_type == "code" and executed and old.source and not old.execution_count:
             return f"cell {number} was not executed"
@@ -102,6 +133,8 @@ def stale(path: Path, wanted: nbformat.NotebookNode, executed: bool) -> str:
             return f"cell {number} has outputs"
         if any(output.output_type == "error" for output in old.get("outputs", [])):
             return f"cell {number} ends in an error"
+    if executed and outputs != digest_of_outputs(found):
+        return "its outputs are not those of its build (edited or deleted by hand?)"
     return ""
 
 
@@ -126,16 +159,20 @@ def execute(node: nbformat.NotebookNode, name: str) -> None:
                 tidy(cell, str(folder))
             except Untidy as error:
                 raise SourceError(f"{name}, cell {number}: {error}") from error
+            if name.startswith("notebooks/"):
+                check_outputs(Path(name).stem, f"{name}, cell {number}", cell)
     node.metadata = nbformat.from_dict({**METADATA, "fl_course": node.metadata["fl_course"]})
+    node.metadata["fl_course"]["outputs_sha256"] = digest_of_outputs(node)
 
 
 def _failed(cell: nbformat.NotebookNode) -> bool:
     return any(output.output_type == "error" for output in cell.get("outputs", []))
 
 
-def problems(root: Path, wanted: dict[Path, nbformat.NotebookNode]) -> list[str]:
+def problems(root: Path, wanted: dict[Path, nbformat.NotebookNode | str]) -> list[str]:
     """All that --check complains about, one line each."""
     found = {path.relative_to(root) for folder in FOLDERS for path in (root / folder).glob("*.ipynb")}
+    found |= {GLOSSARY} if (root / GLOSSARY).exists() else set()
     lines = [f"{path.as_posix()}: no source, remove it" for path in sorted(found - set(wanted))]
     for path, node in wanted.items():
         if reason := stale(root / path, node, path.parts[0] in EXECUTED):
@@ -144,18 +181,22 @@ def problems(root: Path, wanted: dict[Path, nbformat.NotebookNode]) -> list[str]
     return lines if size < LIMIT else [*lines, f"the notebooks have {size:,} bytes together; stay below {LIMIT:,}"]
 
 
-def build(root: Path, wanted: dict[Path, nbformat.NotebookNode], only: str, force: bool, run: bool) -> None:
+def build(root: Path, wanted: dict[Path, nbformat.NotebookNode | str], only: str, force: bool, run: bool) -> None:
     """Write every notebook that is stale (all with `force`); `only` restricts to sources whose name contains it."""
     for path, node in wanted.items():
         executed = path.parts[0] in EXECUTED
         if only not in path.stem or not (force or stale(root / path, node, executed)):
             continue
         start = time.monotonic()
-        if executed and run:
-            execute(node, path.as_posix())
+        if isinstance(node, str):
+            text, size = node, f"{len(node.splitlines())} lines"
+        else:
+            if executed and run:
+                execute(node, path.as_posix())
+            text, size = nbformat.writes(node).rstrip("\n") + "\n", f"{len(node.cells)} cells"
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes((nbformat.writes(node).rstrip("\n") + "\n").encode())
-        print(f"built {path.as_posix()}  {len(node.cells)} cells  {time.monotonic() - start:.1f} s", flush=True)
+        (root / path).write_bytes(text.encode())
+        print(f"built {path.as_posix()}  {size}  {time.monotonic() - start:.1f} s", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

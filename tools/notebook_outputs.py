@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import re
 import struct
 
@@ -23,7 +25,8 @@ def tidy(cell: nbformat.NotebookNode, folder: str) -> None:
     """Rewrite the outputs of a code cell in place; `folder` is the temporary folder it ran in."""
     if cell.cell_type != "code":
         return
-    cell.metadata = nbformat.from_dict({key: value for key, value in cell.metadata.items() if key == "tags"})
+    kept = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter")}
+    cell.metadata = nbformat.from_dict(kept)
     cell.outputs = merge_streams(cell.outputs)
     for output in cell.outputs:
         if output.output_type == "stream":
@@ -37,6 +40,13 @@ def tidy(cell: nbformat.NotebookNode, folder: str) -> None:
                 output.data[mime] = plain_png(output.data[mime])
             elif isinstance(output.data[mime], str):
                 output.data[mime] = clean(output.data[mime], folder)
+
+
+def digest_of_outputs(node: nbformat.NotebookNode) -> str:
+    """sha256 of all outputs with their cells' numbers, and of the source that they belong to."""
+    source = node.metadata.get("fl_course", {}).get("source_sha256")
+    shown = [[cell.get("execution_count"), cell.get("outputs")] for cell in node.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps([source, shown], sort_keys=True).encode()).hexdigest()
 
 
 def merge_streams(outputs: list) -> list:

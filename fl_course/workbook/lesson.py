@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import io
+import os
+import re
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from cycler import cycler
@@ -16,6 +21,8 @@ from matplotlib.figure import Figure
 from .widgets.plots import DASHES, PALETTE
 
 DPI = 80
+SENTENCE = 20                                 # characters; what is shorter describes nothing
+KEY = re.compile(r"(\d\d)\.([a-z][a-z0-9_]*)")    # "02.two_bowls": the text `two_bowls` of chapter 02
 
 
 def canvas(columns: int = 1, width: float = 4.6, height: float = 3.1) -> tuple[Figure, list[Axes]]:
@@ -30,8 +37,13 @@ def canvas(columns: int = 1, width: float = 4.6, height: float = 3.1) -> tuple[F
 
 
 def show(figure: Figure, description: str) -> None:
-    """Display the figure as a PNG whose alternative text is the description: what one would say to somebody on the phone."""
-    if len(description) < 20:
+    """Display the figure as a PNG with an alternative text: what one would say about it to somebody on the phone.
+
+    `description` is the key of a text in `fl_course/workbook/alt/NN.toml`, as in show(figure, "02.two_bowls"), so that the
+    answer does not stand above the picture. Elsewhere than in a lesson it may be the text itself.
+    """
+    description = describe(description) if KEY.fullmatch(description) else description
+    if len(description) < SENTENCE:
         raise ValueError(f"describe the picture in a sentence, not {description!r}")
     for ax in figure.axes:
         if ax.get_legend() is None and len(ax.get_legend_handles_labels()[1]) > 1:
@@ -40,6 +52,31 @@ def show(figure: Figure, description: str) -> None:
     figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
     data = {"image/png": png.getvalue(), "text/plain": f"Picture: {description}"}
     display(data, raw=True, metadata={"image/png": {"alt": description}})
+
+
+def descriptions(chapter: str) -> dict[str, str]:
+    """The alternative texts of a chapter by key: its alt/NN.toml here, or in a folder of FL_COURSE_CHAPTERS."""
+    texts: dict[str, str] = {}
+    elsewhere = [Path(folder) for folder in os.environ.get("FL_COURSE_CHAPTERS", "").split(os.pathsep) if folder]
+    for folder in (Path(__file__).parent, *elsewhere):
+        path = folder / "alt" / f"{chapter}.toml"
+        if path.is_file():
+            for key, text in tomllib.loads(path.read_text(encoding="utf-8")).items():
+                if not isinstance(text, str):
+                    raise ValueError(f'{path.name}: {key} is no text; write {key} = """…"""')
+                texts[key] = " ".join(text.split())
+    return texts
+
+
+def describe(key: str) -> str:
+    """The alternative text of a key such as "02.two_bowls". ValueError suggests the nearest one."""
+    chapter, _, name = key.partition(".")
+    texts = descriptions(chapter)
+    if name not in texts:
+        near = difflib.get_close_matches(name, texts, n=1)
+        advice = f"did you mean '{chapter}.{near[0]}'?" if near else f"write it in alt/{chapter}.toml"
+        raise ValueError(f"no alternative text {key!r}; {advice}")
+    return texts[name]
 
 
 @contextmanager

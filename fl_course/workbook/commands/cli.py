@@ -58,7 +58,7 @@ def run(
         outcome = runner.run_notebook(path, out / path.name, chosen[path], timeout)
         if outcome.output:
             try:
-                pages.append(export.to_html(outcome.output, out / f"{path.stem}.html").name)
+                pages.append(export.to_html(outcome.output, out / f"{path.stem}.html", {one.stem for one in chosen}).name)
             except Exception as error:        # a page that cannot be made is this notebook's failure, not the end
                 outcome = runner.Outcome(*_fields(outcome, error=outcome.error or f"no page: {error}"))
         said = "ok" if outcome.ok else f"FAILED: {outcome.error}"
@@ -143,7 +143,8 @@ def export(names: Names = None, out: Annotated[Path, OUT] = Path("reports/html")
     paths = places.resolve(names) if names else places.notebooks()
     if not paths:
         refuse("there is nothing to export: no notebooks here")
-    pages = [exporting.to_html(path, out / f"{path.stem}.html").name for path in paths]
+    beside = {path.stem for path in paths}
+    pages = [exporting.to_html(path, out / f"{path.stem}.html", beside).name for path in paths]
     say(f"{len(pages)} pages: {exporting.index_page([(page, '') for page in pages], out / 'index.html')}")
 
 

@@ -4,44 +4,95 @@ from __future__ import annotations
 
 import base64
 import io
+import posixpath
 import re
+from collections.abc import Collection
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import Any
 
-# The template of nbconvert without what it fetches from a CDN: require.js, MathJax, mermaid and the widget manager.
+from . import places
+
+# The template of nbconvert without what it fetches from a CDN (require.js, MathJax, mermaid, the widget manager), and
+# with the cells that only prove or report folded behind their first line.
 TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 {% block html_head_js %}{% endblock %}
 {% block jupyter_widgets %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
+{% block input_group %}
+{%- if cell.metadata.get('jupyter', {}).get('source_hidden') -%}
+<details class="folded"><summary style="margin-left:calc(var(--jp-cell-prompt-width) + 10px)">
+{{ cell.source.split('\\n')[0].lstrip('# ') | e }}</summary>
+{{ super() }}
+</details>
+{%- else -%}
+{{ super() }}
+{%- endif -%}
+{% endblock input_group %}
 """
 WIDGET = "application/vnd.jupyter.widget-view+json"              # needs a kernel; the picture beside it does not
 FORMULA = re.compile(r"\$\$(?P<display>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?![\w$])", re.S)
+LINK = re.compile(r"\[(?P<text>[^\]\[]*)\]\((?P<page>(?!https?:|mailto:)[^)\s#]+)(?P<place>#[^)\s]*)?(?P<tip> \"[^\"]*\")?\)")
+GLOSSARY = "glossary"
+FOLD = re.compile(r"<details>\s*<summary>(.*?)</summary>(.*?)</details>", re.S)
+FENCED = re.compile(r"(^```.*?^```|^~~~.*?^~~~)", re.S | re.M)
 CODE = re.compile(r"(^```.*?^```|^~~~.*?^~~~|`[^`\n]+`)", re.S | re.M)
 OUTSIDE = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>""", re.I)
 
 
-def to_html(notebook: Path, output: Path) -> Path:
-    """Write the notebook as HTML. ValueError if the page would load something from the network."""
+def to_html(notebook: Path, output: Path, beside: Collection[str] = ()) -> Path:
+    """Write the notebook as HTML. ValueError if the page would load something from the network.
+
+    `beside`: names of the pages (without .html) that are written to the same folder. A link to another notebook or to a
+    file becomes plain text. The glossary is written along if the notebook has links to it.
+    """
     import nbformat
-    from nbconvert import HTMLExporter
 
     node = nbformat.read(notebook, as_version=4)
+    words = places.glossary(notebook.parent)
+    if words and any(f"{GLOSSARY}.md" in cell.source for cell in node.cells if cell.cell_type == "markdown"):
+        beside = {*beside, GLOSSARY}
+        page = nbformat.v4.new_markdown_cell(words.read_text(encoding="utf-8"))
+        _write(nbformat.v4.new_notebook(cells=[page]), words, output.parent / f"{GLOSSARY}.html", beside)
+    return _write(node, notebook, output, beside)
+
+
+def _write(node: Any, notebook: Path, output: Path, beside: Collection[str]) -> Path:
+    from nbconvert import HTMLExporter
+
     node.metadata.pop("widgets", None)
     for cell in node.cells:
-        if cell.cell_type == "markdown":
-            cell.source = draw_formulas(cell.source)
+        if cell.cell_type == "markdown":      # nbconvert would close <details> at once: it gets marks instead, see below
+            cell.source = draw_formulas(link_pages(cell.source, beside))
+            cell.source = FOLD.sub("\ue000\\1\n\n\\2\n\n\ue001", cell.source)
         for out in cell.get("outputs", []):
             if len(out.get("data", {})) > 1:
                 out.data.pop(WIDGET, None)
     exporter = HTMLExporter(raw_template=TEMPLATE, embed_images=True)
     page, _ = exporter.from_notebook_node(node, {"metadata": {"name": notebook.stem, "path": str(notebook.parent)}})
+    page = re.sub("<p>\ue000(.*?)</p>", r"<details><summary>\1</summary>", page, flags=re.S)
+    page = page.replace("<p>\ue001</p>", "</details>")
     if found := OUTSIDE.search(page):
         raise ValueError(f"{notebook.name} would load {found[0][:120]!r} from the network; embed it")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page, encoding="utf-8")
     return output
+
+
+def link_pages(text: str, beside: Collection[str]) -> str:
+    """Markdown whose links to notebooks and texts lead to the pages made of them, or nowhere if there is no such page."""
+
+    def link(match: re.Match[str]) -> str:
+        folder, name = posixpath.split(match["page"])
+        stem, kind = posixpath.splitext(name)
+        if kind in (".ipynb", ".md") and stem in beside and (not folder or stem == GLOSSARY):
+            return f"[{match['text']}]({stem}.html{match['place'] or ''}{match['tip'] or ''})"
+        return match["text"]
+
+    parts = FENCED.split(text)
+    return "".join(part if i % 2 else LINK.sub(link, part) for i, part in enumerate(parts))
 
 
 def index_page(pages: list[tuple[str, str]], output: Path, title: str = "fl_course") -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
+import posixpath
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2]
 FOLDERS = ("notebooks", "exercises")                             # what a student gets; solutions/ only when asked for
+LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\((\.\./[^)\s#]+)[^)]*\)")      # [text](../exercises/01_fedavg.ipynb)
 SANITIZE = "nbval_sanitize.cfg"
 
 
@@ -33,6 +35,12 @@ def sanitize_file() -> Path:
     """nbval's patterns for outputs that differ from run to run."""
     root = checkout()
     return root / "tests" / SANITIZE if root else PACKAGE / "course" / SANITIZE
+
+
+def glossary(folder: Path) -> Path | None:
+    """The page of symbols and words: beside the notebooks of this folder, else that of the course."""
+    candidates = (folder, folder.parent / "notebooks", (checkout() or PACKAGE / "course") / "notebooks")
+    return next((found / "glossary.md" for found in candidates if (found / "glossary.md").is_file()), None)
 
 
 def here() -> Path:
@@ -79,15 +87,64 @@ def resolve(names: list[str]) -> list[Path]:
 
 
 def copy_workbook(target: Path, solutions: bool = False, force: bool = False) -> tuple[int, list[Path]]:
-    """Copy the workbook to a folder of the reader's own. Returns (files written, files that were there and kept)."""
+    """Copy the workbook to a folder of the reader's own. Returns (notebooks written, those that were there and kept)."""
     root, written, kept = course(), 0, []
-    for folder in (*FOLDERS, *(["solutions"] if solutions else [])):
+    folders = (*FOLDERS, *(["solutions"] if solutions else []))
+    for folder in folders:
         (target / folder).mkdir(parents=True, exist_ok=True)
-        for source in sorted((root / folder).glob("*.ipynb")):
+        for source in sorted([*(root / folder).glob("*.ipynb"), *(root / folder).glob("*.md")]):
             copy = target / folder / source.name
             if copy.exists() and not force:
-                kept.append(copy)
+                kept += [copy] if copy.suffix == ".ipynb" else []
                 continue
-            shutil.copyfile(source, copy)                        # contents only: a read-only original stays writable
-            written += 1
+            text = source.read_text(encoding="utf-8")
+            copy.write_text(loosened(text, folder, folders), encoding="utf-8", newline="\n")
+            written += copy.suffix == ".ipynb"
+    guide = target / "README.md"
+    if force or not guide.exists():
+        guide.write_text(welcome(target), encoding="utf-8", newline="\n")
     return written, kept
+
+
+def loosened(text: str, folder: str, copied: tuple[str, ...]) -> str:
+    """The text of a notebook in `folder`, whose links out of the copied folders are plain text: the library is not beside it."""
+
+    def link(match: re.Match[str]) -> str:
+        aim = posixpath.normpath(posixpath.join(folder, match[2]))
+        return match[0] if aim.split("/")[0] in copied else match[1]
+
+    return LINK.sub(link, text)
+
+
+def welcome(target: Path) -> str:
+    """The README of a reader's folder: how to begin, and a line a chapter."""
+    rows = []
+    for path in sorted((target / "notebooks").glob("[0-9]*.ipynb")):
+        beside = [folder for folder in ("exercises", "solutions") if (target / folder / path.name).exists()]
+        links = [f"[{folder}]({folder}/{path.name})" for folder in beside]
+        rows.append(f"- {', '.join([f'[{_title(path)}](notebooks/{path.name})', *links])}")
+    words = "\nSigns and words that you do not know: [symbols and words](notebooks/glossary.md).\n"
+    return f"""# Your copy of the federated-learning course
+
+Change what you like: this folder is yours, and `fl-course start` never overwrites what is there (`--force` does).
+
+    fl-course lab --dir .                  open the notebooks
+    fl-course check exercises/NAME.ipynb   are all exercises of a notebook solved?
+    fl-course start . --solutions          the solutions, afterwards
+
+Read a lesson, move its sliders, then do its exercises: each answers at once, `hint("…")` helps in three steps.
+
+{chr(10).join(rows)}
+{words if (target / "notebooks" / "glossary.md").exists() else ""}
+The lessons name files of the library, as `fl_course/core.py`. They are in `{PACKAGE}`.
+"""
+
+
+def _title(path: Path) -> str:
+    """The first heading of a notebook, or its name."""
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        first = "".join(cells[0]["source"]).partition("\n")[0]
+    except (ValueError, LookupError, TypeError):                 # the reader's own file, whatever is in it
+        return path.stem
+    return first.removeprefix("# ").strip() if first.startswith("# ") else path.stem

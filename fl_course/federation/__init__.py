@@ -2,6 +2,8 @@
 
     interfaces.py    the sockets, on one page: read it first
     coordinator.py   the loop: select → broadcast → train → encode → sum → step → evaluate → record
+    work.py          local training and client halves of the jobs; whoever fails costs its own answer
+    clock.py         simulated seconds, exactly
     state.py         what a run carries from one step to the next
     composition.py   what an experiment must satisfy before it runs
     sampling.py      who is asked: k of K, or everybody by a coin

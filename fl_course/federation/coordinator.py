@@ -63,6 +63,8 @@ class Coordinator:
             raise TypeError(f"stages is a list, also of one: stages=[{self.stages!r}]")
         object.__setattr__(self, "stages", each_its_own(tuple(self.stages)))
         check_composition(self)
+        if not self.schedule.deadline > 0:
+            raise ValueError(f"{self.schedule!r} has a deadline of {self.schedule.deadline!r}, not a positive number of seconds")
         object.__setattr__(self, "seed", int(self.seed))
 
     @property

@@ -15,7 +15,8 @@ class Synchronous(Schedule):
 
     over_selection: ask that much more than m, for example 0.3, and step as soon as m have answered; the others are told
     to stop, and are recorded as too late (Bonawitz et al. 2019). deadline: close the round after so many simulated seconds,
-    whoever is missing; an answer at that very second counts.
+    whoever is missing; an answer at that very second counts (exactly, see clock.py). What had left by then of an answer that
+    is too late is counted under the purpose "late".
     """
 
     fraction: float = 0.1

@@ -330,6 +330,17 @@ def test_wider_ones_are_refused(name, value):
         it.train(1)
 
 
+@pytest.mark.parametrize("deadline", [0, -1.0, math.nan, -math.inf])
+def test_a_schedule_of_ones_own_cannot_turn_the_clock_back(deadline):
+    class Mine(Buffered):
+        pass
+
+    mine = Mine(3, 2)
+    object.__setattr__(mine, "deadline", deadline)
+    with pytest.raises(ValueError, match=r"Mine\(.* has a deadline of .*, not a positive number of seconds"):
+        experiment(schedule=mine)
+
+
 def test_the_clock_never_runs_backwards():
     history = experiment(schedule=Buffered(4, 2), fleet=LogNormal(speed_spread=3.0, link_spread=3.0, jitter=1.0)).train(20)
     clocks = [0.0, *(record.clock for record in history.records)]

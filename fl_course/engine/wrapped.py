@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -35,8 +36,9 @@ class Wrapped(Model):
     module: nn.Module = field(repr=False)
     name: str = ""
     loss: Loss = USUAL
-    trained: frozenset[str] = field(init=False, repr=False)                    # names of the parameters that travel
-    vectorised: bool = field(default=True, init=False, repr=False, compare=False)    # until vmap is seen to fail
+    trained: frozenset[str] = field(init=False, repr=False)        # names of the parameters that travel
+    _own: ClassVar[nn.Module]                                      # no fields, for no result depends on them: a copy to put
+    _vectorised: ClassVar[bool]                                    # numbers into, and whether vmap has not been seen to fail
     __repr__ = describe_model
 
     def __post_init__(self) -> None:
@@ -52,17 +54,23 @@ class Wrapped(Model):
         for name, p in (*parameters.items(), *self.module.named_buffers()):
             refuse_tensor(name, p, name in trained)
         object.__setattr__(self, "trained", trained)
+        object.__setattr__(self, "_own", copy.deepcopy(self.module))
+        object.__setattr__(self, "_vectorised", True)
         object.__setattr__(self, "name", self.name or type(self.module).__name__)
         object.__setattr__(self, "alone", any(p.dim() > 2 for p in parameters.values()))      # kernels of convolutions
 
     def _parameters(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, p) for name, p in self.module.named_parameters() if name in self.trained)
 
+    def _copy(self) -> nn.Module:
+        """The module as it was handed over."""
+        with LENT:
+            return copy.deepcopy(self._own)
+
     def single(self) -> nn.Module | None:
         if type(self) is not Wrapped:
             return None
-        with LENT:
-            own = copy.deepcopy(self.module)
+        own = self._copy()
         for name, p in own.named_parameters():
             p.requires_grad_(name in self.trained)
         return own
@@ -75,14 +83,15 @@ class Wrapped(Model):
         return flat.numpy().copy()
 
     def logits(self, layers: Layers, x: Tensor) -> Tensor:
-        fixed = {name: p.to(x.dtype) for name, p in (*self.module.named_parameters(), *self.module.named_buffers())
+        own = self._own
+        fixed = {name: p.to(x.dtype) for name, p in (*own.named_parameters(), *own.named_buffers())
                  if name not in self.trained and p.is_floating_point() and p.dtype != x.dtype}
 
         def one_client(parameters: Layers, batch: Tensor) -> Tensor:
-            return one_tensor(torch.func.functional_call(self.module, {**parameters, **fixed}, (batch,)))
+            return one_tensor(torch.func.functional_call(own, {**parameters, **fixed}, (batch,)))
 
         with LENT:
-            if self.vectorised:
+            if self._vectorised:
                 try:
                     with warnings.catch_warnings():
                         warnings.filterwarnings("ignore", "There is a performance drop")       # vmap's own loop is no fault
@@ -91,13 +100,13 @@ class Wrapped(Model):
                     if "random operation" in str(error):
                         raise
             rows = [one_client({name: view[k] for name, view in layers.items()}, x[k]) for k in range(len(x))]
-            object.__setattr__(self, "vectorised", False)                      # vmap could not, and the loop can
+            object.__setattr__(self, "_vectorised", False)                     # vmap could not, and the loop can
             return torch.stack(rows)
 
     @torch.inference_mode(False)
     def check(self, data: FederatedData) -> None:
         """The general check, and what only a look at the forward pass can tell: two examples go through a copy of it."""
-        module, some = copy.deepcopy(self.module).to(torch.float32), torch.tensor(data.x[[0, -1]], device="cpu")
+        module, some = self._copy().to(torch.float32), torch.tensor(data.x[[0, -1]], device="cpu")
         before = {name: (buffer, buffer._version) for name, buffer in module.named_buffers()}
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -1,5 +1,6 @@
 """Any torch module as a model: what trains, what stays the module's own, and where the promise ends, with the cure."""
 
+import copy
 import re
 from contextlib import ExitStack
 
@@ -15,6 +16,7 @@ from fl_course.engine.losses import SquaredError
 from fl_course.engine.sgd import train_alone
 from fl_course.engine.training import Trainer
 from fl_course.engine.wrapped import Wrapped
+from fl_course.federation.identity import facts
 
 STEPS, WIDTH, CLASSES = 4, 3, 3
 
@@ -154,6 +156,29 @@ def test_what_is_frozen_stays_to_the_bit_and_does_not_travel(how):
     alone = Coordinator(plain, head, HOWS[how], Synchronous(1.0))
     expected = alone.train(3, alone.initial(model.init(stream(0)))).state.server.params
     np.testing.assert_allclose(history.state.server.params, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_module_is_left_alone_and_so_is_what_tells_experiments_apart(name):
+    """A recurrent layer keeps a list of its weights, which functional_call would leave full of a client's numbers."""
+    module = copy.deepcopy(MODULES[name])
+    it = Coordinator(federation(), Wrapped(module), HOWS["together"], Synchronous(1.0))
+    before, told, x = everything(module), facts(it), torch.tensor(it.data.x)
+    answer = module(x)
+    it.train(2)
+    assert facts(it) == told == facts(Coordinator(federation(), Wrapped(module), HOWS["together"], Synchronous(1.0)))
+    assert all(torch.equal(before[part], value) for part, value in module.state_dict().items())
+    assert torch.equal(module(x), answer)
+
+
+def test_what_happens_to_the_module_later_does_not_change_the_model():
+    module = made(backbone)
+    model, again = Wrapped(module), Wrapped(made(backbone))
+    x, params = federation().x, model.init(stream(0))
+    with torch.no_grad():
+        module.body[0].weight.zero_()
+    module.train()
+    assert np.array_equal(model.predict(params, x), again.predict(params, x))
 
 
 def test_thawing_a_parameter_later_does_not_change_the_model():

@@ -31,8 +31,6 @@ _MASK = np.uint64(P31)
 _SHIFT = np.uint64(31)
 
 
-
-
 @dataclass(frozen=True)
 class PrimeField:
     """The integers 0 … prime − 1 with + and × modulo the prime. Every element except 0 has an inverse."""
@@ -107,7 +105,7 @@ def uniform31(count: int, random_bytes: RandomBytes) -> Elements:
     The top bit is dropped; of the 2^31 values left, P31 itself is rejected and drawn again, so that none is favoured.
     """
     words = np.frombuffer(random_bytes(4 * count), dtype="<u4").astype(np.uint64) & _MASK
-    while (rejected := words == _MASK).any():
+    if (rejected := words == _MASK).any():
         words[rejected] = uniform31(int(rejected.sum()), random_bytes)
     return words
 

@@ -1,9 +1,11 @@
 """An audit must catch the broken mechanism and leave the correct one alone, on twenty seeds."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.stats import binom
 
 from fl_course.core import stream
@@ -183,6 +185,60 @@ def test_a_bound_holds_at_the_confidence_that_is_asked_for():
     assert run[False].epsilon == epsilon_lower_bound(present, without, 1e-5, 0.9995)
 
 
+def test_the_bound_without_assumptions_by_hand():
+    """Worlds that a threshold tells apart without error: all that is left is Clopper and Pearson, whose ends are powers."""
+    n, confidence = 400, 0.99
+    tail = (1 - confidence) / 4                                 # four rates are read, each may be wrong on one side
+    low, high = tail ** (2 / n), 1 - tail ** (2 / n)            # 200 of 200, and 0 of 200: the other half chose the threshold
+    for delta in (1e-5, 0.2):
+        expected = math.log((low - delta) / high)
+        assert epsilon_lower_bound(np.ones(n), np.zeros(n), delta, confidence) == pytest.approx(expected, rel=1e-9)
+    assert epsilon_lower_bound(np.ones(n), np.ones(n), 0.999, confidence) == 0.0                # no rate above delta
+
+
+def test_the_bound_without_assumptions_looks_in_both_directions():
+    """Only the complement tells: without the canary half of the scores are low, with it none is."""
+    present, without = np.zeros(1000), -(np.arange(1000) // 2 % 2)
+    assert epsilon_lower_bound(present, without, 1e-5, 0.99) > 3
+    assert epsilon_lower_bound(-without, present, 1e-5, 0.99) > 3
+
+
+def test_the_threshold_is_chosen_without_a_look_at_the_trials_that_judge_it():
+    """In the even trials the worlds are alike, so no threshold can be found, however the odd ones differ."""
+    present, without = np.zeros(400), np.zeros(400)
+    present[1::2], without[1::2] = 5.0, 1.0
+    assert epsilon_lower_bound(present, without, 1e-5, 0.99) == 0.0
+
+
+def test_the_bound_on_mu_by_hand():
+    """Three and two scores: 3 degrees of freedom, of whose chi-squared distribution the tail is known in closed form."""
+    present, without, confidence = np.array([9.0, 10.0, 11.0]), np.array([0.5, -0.5]), 0.6
+    def below(x):                                               # P(chi² < x) for 3 degrees of freedom
+        return math.erf(math.sqrt(x / 2)) - math.sqrt(2 * x / math.pi) * math.exp(-x / 2)
+    x = brentq(lambda x: below(x) - 0.2, 1e-9, 50)
+    z = -NormalDist().inv_cdf(0.1)
+    assert mu_lower_bound(present, without, confidence) == pytest.approx(
+        10 / math.sqrt((2 + 0.5) / x) - z * math.sqrt(1 / 3 + 1 / 2), rel=1e-9)
+    assert mu_lower_bound(np.array([0.0, 1.0]), np.array([0.0, 1.1]), 0.99) == 0.0
+
+
+def test_a_declared_shape_does_not_hide_what_any_mechanism_would_show():
+    """Declared Gaussian, and one release in five is the bare canary: a shift that is small beside the deviation, and an event
+    that never happens without it."""
+    rng = stream(0, "bare")
+    worlds = {present: np.where((rng.random(8000) < 0.2) & present, 40.0, 9 * rng.standard_normal(8000))
+              for present in (False, True)}
+    found = audit_two_worlds(lambda present, trial: worlds[present][trial], 1.0, 4000, gaussian=True)
+    assert found.epsilon > found.gaussian_epsilon + 0.5
+    assert found.contradicts((found.epsilon + found.gaussian_epsilon) / 2)
+
+
+def test_no_trial_has_the_number_of_another():
+    numbers = []
+    audit_two_worlds(lambda present, trial: numbers.append(trial) or float(trial % 7), 1.0, 50)
+    assert len(set(numbers)) == len(numbers) == 100
+
+
 def test_an_audit_of_no_numbers_is_no_acquittal():
     """NaN is neither above nor below a threshold: counted as nothing, it would acquit whatever produced it."""
     for release in (np.nan, np.inf, [1.0, 2.0]):
@@ -224,6 +280,10 @@ def test_noise_check_names_what_is_wrong():
         assert any("deviation" in problem for problem in check_noise(share * fresh, 1.0).problems)
     assert any("not fresh" in problem for problem in check_noise(fresh[[0, 0]], 1.0).problems)
     assert any("not fresh" in problem for problem in check_noise(np.array([fresh[0], -fresh[0]]), 1.0).problems)
+    likely = 0.2 * fresh[0] + math.sqrt(1 - 0.2**2) * fresh[1]   # a fifth of the old noise in the new
+    assert any("not fresh" in problem for problem in check_noise(np.array([fresh[0], likely]), 1.0).problems)
+    second = np.array([fresh[0], np.tile(fresh[1, :5000], 4)])
+    assert any("tensors share" in problem for problem in check_noise(second, 1.0).problems)
     tiled = np.tile(fresh[0, :5000], 4)                         # one generator, re-seeded for each of four tensors
     assert any("tensors share" in problem for problem in check_noise(tiled, 1.0).problems)
     assert check_noise(np.zeros(20_000), 1.0).problems

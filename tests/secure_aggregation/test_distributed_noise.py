@@ -23,11 +23,19 @@ from fl_course import (
     load,
     save,
 )
+from fl_course.federation.interfaces import Correction
 from fl_course.privacy.accounting import PLD, RDP, ZCDP, Gaussian, Ledger, Repeated
-from fl_course.secure_aggregation import discrete_gaussian
+from fl_course.secure_aggregation import FixedPointGrid, discrete_gaussian
 
 NOISE = DistributedNoise(norm=1.0, noise_multiplier=2.0, noise_seed=1)
 STAGE = SecureSum(0.5, noise=NOISE, round_seed=1)
+
+
+class Counting(Correction):
+    """Uses the true number of answers, which the noise does not hide."""
+
+    def absorb(self, server, aggregate, arrived, clients):
+        return server
 
 
 def run(stage=STAGE, **changes):
@@ -142,6 +150,49 @@ def test_without_a_seed_the_noise_is_another_every_time():
     assert run().train(1).records[0].metrics["not_private"] == 1.0
 
 
+def test_a_share_is_the_noise_that_is_promised_divided_by_the_root_of_the_threshold():
+    for bits, size in ((4, 60), (16, 5)):
+        grid = SecureSum(0.5, bits).grid(9)
+        half = 0.5 / (2 ** (bits - 1) - 1) * math.sqrt(size) / 2           # each of d coordinates, half a step at most
+        assert NOISE.longest(grid, size, "nearest") == pytest.approx(1.0 + half, rel=1e-12)
+        assert NOISE.longest(grid, size, "toward zero") == 1.0
+        for rounding in ("nearest", "toward zero"):
+            longest = NOISE.longest(grid, size, rounding)
+            assert NOISE.share(grid, size, rounding, 7) * grid.step * math.sqrt(7) == pytest.approx(2.0 * longest, rel=1e-12)
+
+
+def test_the_ring_has_room_for_ten_deviations_of_the_whole_sum_on_either_side():
+    """40 clients of 8 bits in 14 bits leave 3092 steps; a share of 48.89 steps makes 10·48.89·sqrt(40) = 3092 of them."""
+    grid = FixedPointGrid(0.5, 8, 40, 1, 14)
+    for share, fits in ((0.999 * 3092 / 10 / math.sqrt(40), True), (1.001 * 3092 / 10 / math.sqrt(40), False)):
+        noise = DistributedNoise(1.0, share * grid.step * math.sqrt(27))
+        assert noise.share(grid, 18, "toward zero", 27) == pytest.approx(share)
+        if fits:
+            noise.fit(grid, 18, "toward zero", 27)
+        else:
+            with pytest.raises(ValueError, match=r"3092 steps on either side .* wrap around"):
+                noise.fit(grid, 18, "toward zero", 27)
+    with pytest.raises(ValueError, match="62 at most"):
+        NOISE.fit(FixedPointGrid(0.5, 16, 3, 1, 63), 18, "nearest", 3)
+    NOISE.fit(FixedPointGrid(0.5, 16, 3, 1, 62), 18, "nearest", 3)
+
+
+def test_every_client_draws_its_own_noise_in_every_round():
+    drawn = [tuple(NOISE.add(np.zeros(20, np.uint32), 50.0, 32, version, client)) for version in (0, 1) for client in (1, 2, "1")]
+    assert len(set(drawn)) == 6
+    assert drawn[0] == tuple(NOISE.add(np.zeros(20, np.uint32), 50.0, 32, 0, 1))
+
+
+def test_the_stage_shortens_every_update_before_it_adds_noise():
+    """With a known seed the noise can be taken off again: what is left is the update, clipped to norm C, on the grid."""
+    stage = dataclasses.replace(STAGE, masked=False, clip=40.0, bits=24, ring_bits=40)
+    ctx = Context(0, experiment().initial().server, cohort=(1, 2))
+    ctx.meter.notes["saturated"] = 0.0
+    x = np.random.default_rng(0).standard_normal(30).astype(np.float32) * 30
+    sent, zeros = (stage.noise.decode(stage.grid(2), stage.client(Update(1, 0, v), ctx).delta.vector)[0] for v in (x, 0 * x))
+    np.testing.assert_allclose(sent - zeros, x / np.linalg.norm(x), atol=stage.grid(2).step)
+
+
 # --- the price -------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +240,7 @@ def test_bad_numbers_are_refused(bad):
     ({"stage": dataclasses.replace(STAGE, bits=3, noise=DistributedNoise(1.0, 0.2))}, "steps of the grid"),
     ({"stage": dataclasses.replace(STAGE, ring_bits=20)}, "wrap around"),
     ({"stage": dataclasses.replace(STAGE, ring_bits=64)}, "62 at most"),
+    ({"training": LocalSGD(correction=Counting())}, "DistributedNoise adds no noise to"),
     ({"training": LocalSGD(correction=Scaffold())}, "Scaffold"),
 ])  # fmt: skip
 def test_unsound_combinations_are_refused(changes, words):

@@ -7,6 +7,7 @@ import random
 import msgpack
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from scipy.stats import chi2
 
 from fl_course.secure_aggregation import (
@@ -26,6 +27,7 @@ from fl_course.secure_aggregation import (
 )
 from fl_course.secure_aggregation import messages as wire
 from fl_course.secure_aggregation.client import SecureClient
+from fl_course.secure_aggregation.masking import share_label
 from fl_course.wire.messages import WireError, frame, unframe
 
 N, T, D = 5, 3, 4
@@ -139,6 +141,11 @@ def test_F06_one_peer_both_survivor_and_dropped():
 def test_F07_asked_twice():
     made, requests = a_request((0, 1, 2, 3))
     made.clients[0].unmask(requests[0])
+    client = made.clients[0]
+    assert client._seed == client._mask_secret == b""    # with the answer on its way, the secrets are gone
+    assert not client._seed_shares
+    assert not client._key_shares
+    assert client._cipher_key is client._mask_key is None
     with pytest.raises(Refused, match="once a round"):
         made.clients[0].unmask(requests[0])
     survivors, _, signatures = wire.decode_unmask(made.setup, requests[0])
@@ -305,6 +312,18 @@ def test_F12_shares_from_myself_or_a_stranger():
             client.receive_shares(wire.encode_inbox(made.setup, boxes | {stranger: boxes[1]}))
 
 
+@pytest.mark.parametrize("both", [b"\xff" * 72, bytes(68), bytes(76), (2**31 - 1).to_bytes(4, "little") * 18])
+def test_F12_shares_that_decrypt_and_are_none(both):
+    """Encrypted as it should be, by a client that puts something else inside."""
+    made = a_round("inbox")
+    boxes = wire.decode_inbox(made.setup, made.inboxes[0])
+    label = share_label(made.setup.round_id, 1, 0, b"")
+    lie = bytes(12) + AESGCM(made.clients[1]._share_key(0, label)).encrypt(bytes(12), both, label)
+    with pytest.raises(Abort, match="not 2 x 9 elements"):
+        made.clients[0].receive_shares(wire.encode_inbox(made.setup, boxes | {1: lie}))
+    assert gone(made.clients[0])
+
+
 def test_F13_too_few_shares_in_the_inbox():
     made = a_round("inbox")
     boxes = wire.decode_inbox(made.setup, made.inboxes[0])
@@ -389,7 +408,7 @@ def test_F18_beyond_the_clip_saturates_and_is_counted():
     assert grid.decode(codes, 1).tolist() == [1.0, -1.0, 1.0, -1.0, 0.0]
 
 
-@pytest.mark.parametrize(("bits", "clients"), [(8, 3), (16, 100), (16, 1), (32, 1000), (2, 85)])
+@pytest.mark.parametrize(("bits", "clients"), [(8, 3), (16, 100), (16, 1), (32, 1000), (2, 85), (2, 86)])
 def test_F19_the_ring_holds_everybody_at_the_maximum(bits, clients):
     grid = FixedPointGrid(clip=3.0, bits=bits, clients=clients)
     assert 2**grid.ring_bits >= clients * (2**bits - 1) + 1
@@ -452,12 +471,34 @@ def test_F21_false_uploads():
         made.server.receive_upload(message)
     with pytest.raises(Refused, match="99 is not expected"):
         made.server.receive_upload(wire.encode_masked(made.setup, 99, INPUTS[0]))
+    with pytest.raises(Refused, match="already sent"):
+        a_second_advertisement()
     for wrong in (INPUTS[1][:-1], np.zeros(D + 1, np.uint32)):
         with pytest.raises(WireError, match="does not fit the round"):
             made.server.receive_upload(wire.encode_masked(made.setup, 1, wrong))
     for i in (1, 2):
         made.server.receive_upload(made.clients[i].upload(INPUTS[i]))
     assert made.close().tolist() == plain((0, 1, 2))     # the round goes on without the false ones
+
+
+def a_second_advertisement():
+    """Signed and well made, by a client that has advertised other keys before; and by nobody whom the directory knows."""
+    made = a_round("advertise")
+    again = SecureClient(made.setup, 0, made.clients[0]._identity, made.clients[0]._directory)
+    made.server.receive_advertise(made.clients[0].advertise())
+    stranger = Round(Setup(made.setup.round_id, (7, 8), 2, D), seed=0).clients[7]
+    with pytest.raises(Refused, match="7 is not expected"):
+        made.server.receive_advertise(stranger.advertise())
+    made.server.receive_advertise(again.advertise())
+
+
+def test_F21_shares_that_nobody_asked_for():
+    made, requests = a_request((0, 1, 2, 3))
+    sender, digest, seeds, keys = wire.decode_unmasked(made.setup, made.clients[0].unmask(requests[0]))
+    for more_seeds, more_keys in (({4: bytes(36)}, {}), ({}, {1: bytes(36)}), ({99: bytes(36)}, {}), ({}, {99: bytes(36)})):
+        with pytest.raises(Refused, match="nobody asked for"):
+            made.server.receive_unmasked(wire.encode_unmasked(made.setup, sender, digest, seeds | more_seeds, keys | more_keys))
+    made.server.receive_unmasked(wire.encode_unmasked(made.setup, sender, digest, seeds, keys))
 
 
 def test_F22_a_late_upload_is_ignored_and_stays_hidden():
@@ -524,6 +565,12 @@ def test_F26_a_sum_of_too_few_is_never_opened():
     transcript = run_round(INPUTS, T, drops={0: "upload", 1: "upload", 2: "upload"})
     assert transcript.sum is None
     assert "2 clients at 'upload' are fewer than the threshold" in transcript.aborted
+    few = a_round("survivors", (0, 1))
+    with pytest.raises(Abort, match="2 clients at 'upload'"):
+        few.server.close_upload()
+    assert few.server.stage == "aborted"                 # for good
+    with pytest.raises(Refused, match="at 'aborted'"):
+        few.server.receive_upload(few.clients[2].upload(INPUTS[2]))
     made = a_round("survivors")                          # nor by clients that a server asks all the same
     with pytest.raises(Abort, match="fewer than the threshold 3"):
         made.clients[0].sign_survivors(wire.encode_survivors(made.setup, (0, 1)))

@@ -36,6 +36,11 @@ def test_every_element_but_zero_has_an_inverse(prime):
         assert a * field.inverse(a) % prime == 1
     with pytest.raises(ValueError, match="0 has no inverse"):
         field.inverse(0)
+    for outside in (-1, prime):
+        with pytest.raises(ValueError, match="outside the field"):
+            field.inverse(outside)
+    with pytest.raises(ValueError, match="at least one point"):
+        field.points([])
 
 
 def test_inverse_in_the_large_field_by_fermat():
@@ -130,6 +135,27 @@ def test_the_difference_engine_equals_newtons_formula():
     d[0] = [number >> (30 * i) & (2**30 - 1) for i in range(LIMBS)]
     slow = [[sum(d[k][j] * comb(x, k) for k in range(t)) % f.P31 for j in range(LIMBS)] for x in range(1, n + 1)]
     assert share_keys([key], t, n, insecure_random(7))[:, 0].tolist() == slow
+
+
+def test_the_difference_engine_does_not_overflow_where_every_number_is_as_large_as_can_be():
+    """All differences P31 − 1: the sums double in every step, which 64 bits hold for 30 steps and no more."""
+    t, n = 80, 130
+    largest = (f.P31 - 1).to_bytes(4, "little")
+    shares = share_keys([b"\xff" * 32], t, n, lambda count: largest * (count // 4))[:, 0, :]
+    for limb in range(LIMBS):
+        zeroth = (2**256 - 1) >> (30 * limb) & (2**30 - 1)
+        slow = [(zeroth + sum((f.P31 - 1) * comb(x, k) for k in range(1, t))) % f.P31 for x in range(1, n + 1)]
+        assert shares[:, limb].tolist() == slow
+
+
+def test_limbs_that_form_no_key_are_none_and_not_another_spelling_of_one():
+    """2^30 in one limb is 1 in the next: only one of the two is a key as `share_keys` writes it."""
+    for limb, value in ((0, 1 << 30), (3, (1 << 31) - 2), (8, 1 << 16), (8, 1 << 29)):
+        limbs = np.zeros((1, 1, LIMBS), np.uint32)
+        limbs[0, 0, limb] = value
+        assert reconstruct_keys([1], limbs, 1) == [None]
+    limbs[0, 0, 8] = (1 << 16) - 1
+    assert reconstruct_keys([1], limbs, 1) == [bytes(30) + b"\xff\xff"]
 
 
 def test_a_wrong_share_gives_another_key_or_none_and_never_the_right_one():
@@ -245,6 +271,9 @@ def test_vectorised_refusals():
         reconstruct_keys([1, 1, 2], shares[:3], 3)
     with pytest.raises(ValueError, match="x = 0"):
         reconstruct_keys([0, 1, 2], shares[:3], 3)
+    for spare, match in ((0, "x = 0"), (1, "duplicate"), (f.P31, "outside the field")):          # also beyond the threshold
+        with pytest.raises(ValueError, match=match):
+            reconstruct_keys([1, 2, 3, spare], shares[:4], 3)
     with pytest.raises(ValueError, match="points for"):
         reconstruct_keys([1, 2], shares[:3], 3)
     with pytest.raises(ValueError, match="threshold = 0"):

@@ -63,6 +63,8 @@ def sane(transcript, exact):
     """Either a sum of enough survivors, exact if `exact`, or a reason and nothing opened; never both secrets of one client."""
     assert (transcript.sum is None) == (transcript.aborted is not None)
     assert not set(transcript.opened_seeds) & set(transcript.opened_keys)
+    for i in IDS:                                        # whoever is gone is gone, and that is said once
+        assert sum(event.startswith((f"client {i!r} left", f"client {i!r} vanished")) for event in transcript.events) <= 1
     if transcript.sum is not None:
         assert len(transcript.survivors) >= T
         assert not exact or transcript.sum.tolist() == plain(transcript.survivors)
@@ -83,6 +85,7 @@ def test_whatever_one_message_says_the_round_goes_on_or_ends_cleanly(kind, clien
         return hit[0]
 
     transcript = run_round(INPUTS, T, seed=0, drops={3: "upload"}, tamper=lie)
+    assert not hit or hit[0] in [m.data for m in transcript.messages]        # as delivered, not as sent
     # A box left out of an inbox leaves one mask without its counterpart, and a client may send any vector: both are said.
     sane(transcript, exact=kind not in ("secagg-inbox", "secagg-masked"))
 

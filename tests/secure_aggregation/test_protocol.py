@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import random
+from fractions import Fraction
 from itertools import combinations_with_replacement, product
 
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -20,6 +24,7 @@ from fl_course.secure_aggregation import (
     FixedPointGrid,
     Round,
     Setup,
+    SharedWork,
     add_mask,
     components,
     insecure_random,
@@ -31,7 +36,8 @@ from fl_course.secure_aggregation import (
     unpack,
 )  # fmt: skip
 from fl_course.secure_aggregation import messages as wire
-from fl_course.secure_aggregation.masking import hkdf
+from fl_course.secure_aggregation.graph import why_closed
+from fl_course.secure_aggregation.masking import commitment, hkdf, pair_seed, share_label
 from fl_course.wire.messages import WireError
 from fl_course.wire.ring import ring_dtype
 
@@ -130,6 +136,7 @@ def test_the_graph_is_regular_symmetric_and_connected(n, k):
         assert setup.holders(i) == tuple(sorted({i, *setup.neighbours(i)}))
         assert [setup.point(i, j) for j in setup.holders(i)] == list(range(1, k + 2))
     assert components(setup, range(n)) == 1
+    assert components(setup, ()) == components(a_setup(n, n, None), ()) == 0
 
 
 def test_the_graph_changes_with_the_round_and_cuts_are_noticed():
@@ -169,6 +176,73 @@ def test_survivors_that_fall_apart_are_never_summed():
     survivors = [i for i in ring.cohort if i not in (order[0], order[6])]
     with pytest.raises(wire.Abort, match="fall apart"):
         cut.clients[order[1]].sign_survivors(wire.encode_survivors(ring, survivors))
+
+
+def test_a_secret_with_too_few_holders_left_ends_the_round():
+    """Two clients away on either side of one: it is the only holder of its own secrets that can answer."""
+    setup = a_setup(12, 4, 4, d=1)
+    alone = next(i for i in setup.cohort if components(setup, set(setup.cohort) - set(setup.neighbours(i)[:2])) == 1)
+    gone = setup.neighbours(alone)[:2]
+    made = Round(setup, dict.fromkeys(gone, "upload"), seed=0)
+    made.open()
+    for i in setup.cohort:
+        made.upload(i, np.array([1]))
+    survivors = [i for i in setup.cohort if i not in gone]
+    told = made.server.close_upload()
+    with pytest.raises(wire.Abort, match="3 survivors are fewer than the threshold 4"):
+        made.clients[alone].sign_survivors(told[alone])         # there are ten in all, but three around this one
+    for i in survivors:
+        if i != alone:
+            with contextlib.suppress(wire.Abort):
+                made.server.receive_consistent(made.clients[i].sign_survivors(told[i]))
+    for i, request in made.server.close_consistency().items():
+        assert set(wire.decode_unmask(setup, request)[2]) <= set(setup.holders(i))          # what it can check, no more
+        with contextlib.suppress(wire.Abort):
+            made.server.receive_unmasked(made.clients[i].unmask(request))
+    with pytest.raises(wire.Abort, match=r"are fewer than the threshold 4|at 'unmask'"):
+        made.server.finish()
+    assert why_closed(setup, survivors)
+
+
+def test_a_client_counts_the_signatures_of_its_own_neighbours():
+    setup = a_setup(12, 4, 4, d=1)
+    made = Round(setup, seed=0)
+    made.open()
+    for i in setup.cohort:
+        made.upload(i, np.array([1]))
+    signatures = {}
+    for i, message in made.server.close_upload().items():
+        signatures[i] = wire.decode_consistent(setup, made.clients[i].sign_survivors(message))[1]
+    me = setup.cohort[0]
+    others = {i: s for i, s in signatures.items() if i not in setup.neighbours(me)[:2]}
+    with pytest.raises(wire.Abort, match="3 signatures of neighbours are fewer than the threshold 4"):
+        made.clients[me].unmask(wire.encode_unmask(setup, setup.cohort, (), others))
+
+
+def hypergeometric_tail(population, marked, drawn, least):
+    """P(at least `least` marked among `drawn`), exactly."""
+    ways = sum(math.comb(marked, x) * math.comb(population - marked, drawn - x) for x in range(least, drawn + 1))
+    return Fraction(ways, math.comb(population, drawn))
+
+
+@pytest.mark.parametrize(("n", "corrupt", "dropped", "security", "reliability"), [
+    (500, 0.2, 0.2, 40, 30), (300, 0.101, 0.1, 20, 20), (60, 0.1, 0.1, 10, 8), (100, 0.05, 0.3, 12, 10),
+])  # fmt: skip
+def test_the_recommended_degree_is_the_smallest_that_keeps_three_promises(n, corrupt, dropped, security, reliability):
+    """In exact fractions: nobody's neighbours betray it, the survivors stay connected, t of everybody's holders answer."""
+    def fits(k, t):
+        bad, left = math.ceil(corrupt * n), int((1 - dropped) * n)
+        apart = n * Fraction(str(corrupt + dropped)) ** (k // 2)
+        opened = n * hypergeometric_tail(n - 1, bad, k, t)
+        failed = n * (1 - hypergeometric_tail(n - 1, left, k, t))
+        return apart <= Fraction(1, 2**security) and opened <= Fraction(1, 2**security) and failed <= Fraction(1, 2**reliability)
+
+    k, t = recommended_degree(n, corrupt, dropped, security, reliability)
+    assert k < n - 1
+    assert fits(k, t)
+    assert 2 * t > k + 1
+    assert not any(fits(k, smaller) for smaller in range((k + 1) // 2 + 1, t))
+    assert not any(fits(k - 2, other) for other in range((k - 1) // 2 + 1, k - 1))
 
 
 def test_the_recommended_degree_grows_like_the_logarithm():
@@ -220,6 +294,28 @@ def test_a_seed_makes_a_round_reproducible():
     one, same, other = (run_round(vectors(range(4)), 3, seed=s, drops={1: "upload"}) for s in (5, 5, 6))
     assert one.messages == same.messages
     assert {m.data for m in one.messages}.isdisjoint(m.data for m in other.messages)
+    keys = []                                            # and no secret of one round is a secret of the next
+    for number in (1, 2):
+        made = Round(a_setup(4, 3, None, round_id=bytes([number]) * 16), seed=5)
+        made.open()
+        keys.append({part for k in made.server.keys.values() for part in (k.cipher, k.mask)})
+        keys[-1] |= {client._seed for client in made.clients.values()}
+    assert keys[0].isdisjoint(keys[1])
+
+
+def test_every_secret_is_bound_to_every_word_that_names_it():
+    def differ(make, *words):
+        others = [b"\x07" * 32 if isinstance(word, bytes) else (8, 9) if isinstance(word, tuple) else 7 for word in words]
+        variants = [words, *((*words[:i], other, *words[i + 1 :]) for i, other in enumerate(others))]
+        assert len({make(*v) for v in variants}) == len(words) + 1
+
+    differ(pair_seed, b"s" * 32, b"r" * 16, (1, 2), b"m" * 32)
+    assert pair_seed(b"s", b"r", (1, 2), b"") != pair_seed(b"s", b"r", (2, 1), b"")
+    differ(share_label, b"r" * 16, 1, 2, b"m" * 32)
+    differ(commitment, b"r" * 16, 1, b"s" * 32)
+    setup, other = a_setup(), a_setup(round_id=b"\x01" * 16)
+    differ(lambda client, cipher, mask: wire.Keys(client, cipher, mask, b"").digest(setup), 1, b"c" * 32, b"m" * 32)
+    assert wire.Keys(1, b"c", b"m", b"").digest(setup) != wire.Keys(1, b"c", b"m", b"").digest(other)
 
 
 # --- in a training loop ---------------------------------------------------------------------------------------------
@@ -235,6 +331,20 @@ def test_shared_work_changes_no_bit_of_any_message():
         assert alone.sum.tolist() == shared.sum.tolist()
 
 
+def test_shared_work_believes_no_signature_unseen_and_keeps_no_mask():
+    identity = Ed25519PrivateKey.generate()
+    public, shared = identity.public_key().public_bytes_raw(), SharedWork()
+    for _ in range(2):
+        assert not shared.signature_ok(public, b"said", bytes(64))
+        assert shared.signature_ok(public, b"said", identity.sign(b"said"))
+        assert not shared.signature_ok(public, b"other", identity.sign(b"said"))
+    made = Round(a_setup(4, 3, None), shared_work=True)
+    made.open()
+    for i in range(4):
+        made.upload(i, np.zeros(3, int))
+    assert made.clients[0]._shared.aside == {}
+
+
 def test_the_loop_may_add_the_masked_vectors_itself():
     inputs = vectors(range(5), d=6, bits=20)
     setup = Setup(new_round_id(), tuple(inputs), 3, 6, 20)
@@ -246,7 +356,10 @@ def test_the_loop_may_add_the_masked_vectors_itself():
         message = one.upload(i, inputs[i], arrives=False)
         masked[i] = wire.decode_masked(setup, message)[1]
     total = np.sum(list(masked.values()), axis=0, dtype=np.uint32)
+    before = total.copy()
+    assert one.server.view == {}                                     # the server adds nothing up by itself
     assert one.close(total, tuple(masked)).tolist() == plain_sum(inputs, masked, 20)
+    assert total.tolist() == before.tolist()                         # and does not write into the loop's sum
     assert one.transcript(total).survivors == (0, 1, 3, 4)
 
 
@@ -259,6 +372,14 @@ def test_a_sum_that_does_not_fit_the_round_is_refused():
     for who in ((0, 1, 1), (0, 1, 99)):
         with pytest.raises(ValueError, match="each named once"):
             one.server.receive_sum(np.zeros(3, np.uint32), who)
+    two = Round(a_setup(5, 3, None), {4: "share"})
+    two.open()
+    with pytest.raises(ValueError, match="each named once"):
+        two.server.receive_sum(np.zeros(3, np.uint32), (0, 1, 4))    # it advertised, and shared nothing
+    three = Round(a_setup(5, 3, None), dict.fromkeys((0, 1, 2), "advertise"))
+    three.open()
+    assert three.close(np.zeros(3, np.uint32), ()) is None
+    assert "2 clients at 'advertise'" in three.aborted
 
 
 def test_unknown_drop_outs_are_refused():
@@ -327,6 +448,10 @@ def reframe(kind, setup, *fields):
         ("secagg-consistent", [0, bytes(63)]),
         ("secagg-unmask", [b"\x0f", b"\x00", [[0, bytes(64)], [0, bytes(64)]]]),
         ("secagg-unmasked", [0, bytes(32), [[1, bytes(35)]], []]),
+        ("secagg-unmasked", [0, bytes(32), [], [[1, bytes(35)]]]),
+        ("secagg-shares", [0, bytes(32), [[1, bytes(99)]]]),
+        ("secagg-shares", [0, bytes(32), [[1, bytes(101)]]]),
+        ("secagg-roster", [[[0, bytes(32), bytes(32), bytes(64), 0]]]),
     ],
 )
 def test_well_framed_nonsense_is_refused(kind, fields):
@@ -468,7 +593,7 @@ def test_weighted_sums_carry_their_weights_inside():
         ((0.0, 8, 3), "clip"), ((-1.0, 8, 3), "clip"), ((float("nan"), 8, 3), "clip"), ((float("inf"), 8, 3), "clip"),
         ((1.0, 1, 3), "bits"), ((1.0, 33, 3), "bits"), ((1.0, 8, 0), "clients"), ((1.0, 8, 3, 0), "max_weight"),
         ((1.0, 32, 2**20, 2**20), "need a ring"), ((1.0, 16, 100, 1, 22), "too small"),
-        ((1.0, 8, 3, 1, 65), "ring_bits"),
+        ((1.0, 8, 3, 1, 65), "ring_bits"), ((1.0, 32, 2**16, 2**17), "need a ring of 65"),
     ],
 )  # fmt: skip
 def test_a_grid_that_cannot_work_is_refused(arguments, match):
@@ -485,3 +610,11 @@ def test_a_grid_refuses_the_wrong_count_and_type():
             grid.encode(x)
     with pytest.raises(TypeError, match="bits"):
         FixedPointGrid(1.0, 2.5, 3)
+
+
+def test_the_grid_is_as_fine_for_float32_as_it_says():
+    x = np.random.default_rng(1).uniform(-1, 1, 200).astype(np.float32)
+    grid = FixedPointGrid(1.0, 32, 3)
+    assert grid.encode(x)[0].tolist() == grid.encode(x.astype(np.float64))[0].tolist()
+    assert np.abs(grid.decode(grid.encode(x)[0], 1) - x).max() <= grid.step / 2 * (1 + 1e-6)
+    assert FixedPointGrid(1.0, 32, 2**16, 2**16).ring_bits == 64

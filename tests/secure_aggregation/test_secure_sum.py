@@ -13,6 +13,7 @@ from fl_course import (
     Aggregate,
     Buffered,
     ByExamples,
+    CentralDP,
     Clip,
     CompositionError,
     Context,
@@ -100,6 +101,23 @@ def test_with_and_without_masks_the_model_is_the_same_bit_for_bit(changes):
 def test_the_grid_is_fine_enough_to_train_as_without_it():
     a, b = secure(stage=SecureSum(0.5, 24, max_weight=8)).train(4), secure(stage=Stage()).train(4)
     np.testing.assert_allclose(a.state.server.params, b.state.server.params, atol=1e-5)
+
+
+def test_a_round_seed_makes_every_byte_reproducible(monkeypatch):
+    seen = []
+    for seed in (1, 1, 2):
+        sent = spied(monkeypatch)
+        secure(stage=dataclasses.replace(SECURE, round_seed=seed)).train(2)
+        seen.append([encode_update(update) for update in sent])
+        monkeypatch.undo()
+    assert seen[0] == seen[1]
+    assert not set(seen[0]) & set(seen[2])
+
+
+def test_the_hash_of_a_model_knows_its_numbers_and_its_version():
+    server = experiment().initial().server
+    later, other = dataclasses.replace(server, version=1), dataclasses.replace(server, params=server.params + np.float32(1e-3))
+    assert len({stage_module.model_hash(each) for each in (server, later, other)}) == 3
 
 
 def test_secrets_of_the_operating_system_change_every_message_and_not_the_model():
@@ -242,9 +260,10 @@ def spied(monkeypatch):
     return sent
 
 
-def test_no_sample_count_and_no_loss_travels_in_the_clear(monkeypatch):
+@pytest.mark.parametrize("masked", [True, False])
+def test_no_sample_count_and_no_loss_travels_in_the_clear(monkeypatch, masked):
     sent = spied(monkeypatch)
-    record = secure(federation((3, 8, 5, 6, 8, 4))).train(1).records[0]
+    record = secure(federation((3, 8, 5, 6, 8, 4)), dataclasses.replace(SECURE, masked=masked)).train(1).records[0]
     for update in sent:
         assert update.weight == 1.0
         assert update.metrics == {}
@@ -349,6 +368,13 @@ class Noise(Stage):
     noisy = True
 
 
+class Doubles(Stage):
+    """A server half alone."""
+
+    def server(self, aggregate, ctx):
+        return dataclasses.replace(aggregate, weight=aggregate.weight / 2)
+
+
 @pytest.mark.parametrize(("changes", "words"), [
     ({"schedule": Buffered(4, 2)}, "buffered schedule"),
     ({"aggregation": Middle()}, "single updates"),
@@ -357,6 +383,10 @@ class Noise(Stage):
     ({"stages": [QSGD(8), SECURE]}, "shared grid"),
     ({"stages": [SECURE, Half()]}, "Half after SecureSum"),
     ({"stages": [SECURE, Clip(1.0)], "weights": Uniform()}, "Clip after SecureSum"),
+    ({"stages": [SECURE, Doubles()]}, "Doubles after SecureSum"),
+    ({"stages": [dataclasses.replace(SECURE, max_weight=7)]}, "max_weight=8 or more"),
+    ({"stages": [dataclasses.replace(SECURE, max_weight=4)], "weights": ByExamples(cap=5)}, "max_weight=5 or more"),
+    ({"stages": [CentralDP(1.0, 1.0), SecureSum(0.5)], "weights": Uniform()}, "toward zero"),
     ({"stages": [SECURE, dataclasses.replace(SECURE)]}, "both mask"),
     ({"stages": [FedNova(), SECURE]}, "in the clear"),
     ({"training": LocalSGD(correction=Scaffold())}, "in the clear"),
@@ -399,6 +429,8 @@ def test_extras_and_fractions_are_refused_when_a_client_comes_with_them():
 
 def test_noise_goes_with_rounding_toward_zero():
     assert secure(stage=dataclasses.replace(SECURE, rounding="toward zero"), before=[Noise()])
+    assert secure(stage=SecureSum(0.5, rounding="toward zero"), before=[CentralDP(1.0, 1.0)], weights=Uniform())
+    assert secure(stage=dataclasses.replace(SECURE, max_weight=4), weights=ByExamples(cap=4))
 
 
 # --- state ------------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Aggregate, BudgetSpent, ClientId, Context, Memory, Notes, Record, Server, Task, Update, stream
+from ..core import Aggregate, BudgetSpent, ClientId, Context, Memory, Record, Server, Task, Update, stream
 from ..data.federated import FederatedData
 from ..engine.local import LocalSGD
 from ..engine.models import Model
@@ -28,7 +28,7 @@ from .aggregation import WeightedMean
 from .arrival import receive
 from .clock import between, exact, later, under_way
 from .composition import check_composition
-from .evaluation import Evaluation, drift, training_metrics
+from .evaluation import Evaluation, metrics_of_step
 from .fleet import Equal, checked_drop, checked_seconds
 from .history import History, describe, progress_bar, state_of, warn_if_unheard
 from .interfaces import Aggregation, Fleet, Schedule, Selector, ServerOptimizer, Stage
@@ -265,16 +265,11 @@ class Coordinator:
         if not self.schedule.keeps_stragglers:
             ctx.meter.events.extend(f"the answer of client {job.client!r} was too late" for job in jobs)
             jobs = ()
-        metrics = {**training_metrics(updates), "drift": drift(updates), **ctx.meter.counts, **Notes(ctx.meter.notes)}
-        if self.evaluation.due(after.version):
-            measured = self.evaluation.measure(self.model, self.data, after, ctx.meter)
-            if clash := measured.keys() & ctx.meter.notes.keys():
-                raise ValueError(f"a stage notes {sorted(clash)}, which the evaluation measures: give the note another name")
-            metrics |= measured
+        metrics = metrics_of_step(self, after, updates, ctx.meter)
         record = Record(
             version=after.version, clock=clock, clients=ctx.arrived, staleness=staleness,
             upload=tuple(nbytes for _, nbytes in arrived), bytes_up=ctx.meter.up, bytes_down=ctx.meter.down,
-            events=tuple(map(str, ctx.meter.events)), metrics={k: float(v) for k, v in metrics.items() if v == v},
+            events=tuple(map(str, ctx.meter.events)), metrics=metrics,
         )  # fmt: skip
         return State(after, clock, ticket, memory, reports, jobs, before.sent + record.nbytes), record, reason
 

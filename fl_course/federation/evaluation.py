@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core import Meter, Server, Update, Vector, is_whole
+from ..core import Meter, Notes, Server, Update, Vector, is_whole
 from ..data.federated import FederatedData
 from ..engine.models import Model
 from ..wire.messages import encode_model, frame, unframe
+from .interfaces import Experiment
 
 UNUSUAL = 50.0      # features that reach so far have mostly never been scaled: pixels to 255, incomes, years
 
@@ -140,3 +141,17 @@ def training_metrics(updates: Sequence[Update]) -> dict[str, float]:
             losses, examples = zip(*known, strict=True)
             out[f"train_{name}"] = float(np.average(losses, weights=examples))
     return out
+
+
+def metrics_of_step(experiment: Experiment, after: Server, updates: Sequence[Update], meter: Meter) -> dict[str, float]:
+    """What a record says in numbers: the clients' reports, what was counted and noted, and the evaluation when it is due.
+
+    What was not measured (NaN) is left out.
+    """
+    metrics = {**training_metrics(updates), "drift": drift(updates), **meter.counts, **Notes(meter.notes)}
+    if experiment.evaluation.due(after.version):
+        measured = experiment.evaluation.measure(experiment.model, experiment.data, after, meter)
+        if clash := measured.keys() & meter.notes.keys():
+            raise ValueError(f"a stage notes {sorted(clash)}, which the evaluation measures: give the note another name")
+        metrics |= measured
+    return {name: float(value) for name, value in metrics.items() if value == value}

@@ -24,7 +24,7 @@ from ..wire.messages import frame, unframe
 from .archive import check, from_plain, to_plain
 from .archive import difference as state_difference
 from .coordinator import Coordinator
-from .history import History, describe
+from .history import History, describe, state_of
 from .identity import difference, facts
 from .state import Job, State
 
@@ -121,11 +121,12 @@ def _check_experiment(given: Any) -> None:
 
 def _state_of(given: Any) -> State:
     """What is to be saved, or a sentence about what was given instead."""
-    state = given.state if isinstance(given, History) else given
-    if state is None and isinstance(given, History):
-        raise CheckpointError("this history holds records and no state (JSON has none); save the one that train returned")
-    if not isinstance(state, State):
-        raise TypeError(f"state must be a State or a History with one, as run and train give, not {state!r}"[:200])
+    try:
+        state = state_of(given)
+    except ValueError as why:
+        raise CheckpointError(str(why)) from why
+    if state is None:
+        raise TypeError("state is None: there is nothing to save; give the State or the History that run or train gave")
     return state
 
 

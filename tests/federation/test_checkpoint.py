@@ -1,9 +1,12 @@
 """States in files: bit for bit there and back, never torn, never somebody else's, never code."""
 
+import collections
+import enum
 import json
 import os
 import pickle
-from dataclasses import replace
+import socket
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +20,14 @@ from fl_course import (
     Clip,
     Coordinator,
     Dirichlet,
+    Evaluation,
     FedAdam,
     FedAvgM,
+    History,
     LocalSGD,
     LogNormal,
     Scaffold,
+    Stage,
     Synchronous,
     TopK,
     Uniform,
@@ -31,7 +37,7 @@ from fl_course import (
     logistic,
     save,
 )
-from fl_course.wire.messages import frame
+from fl_course.wire.messages import frame, unframe
 
 EXPERIMENTS = {
     "synchronous with server moments": {"optimizer": FedAdam(lr=0.05)},
@@ -56,7 +62,7 @@ def same(a, b) -> bool:
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, tuple | list):
-        return len(a) == len(b) and all(map(same, a, b))
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     return type(a) is type(b) and a == b
 
 
@@ -260,3 +266,251 @@ def test_a_checkpoint_written_before_the_rooms_still_loads_and_goes_on():
     assert len(state.jobs) == 3
     later = old.train(rounds=2, state=state).state.server.params
     np.testing.assert_allclose(later, np.load(folder / "two_rounds_later.npy"), rtol=0, atol=1e-5)
+
+
+# --- what is saved is what comes back ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Remembers(Stage):
+    """Its drawer holds a NumPy scalar, whose type decides in which precision the next update is computed, and a tuple."""
+
+    def client(self, update, ctx):
+        factor, seen = ctx.memory.get("factor", np.float64(0.9)), ctx.memory.get("seen", ())
+        ctx.memory["factor"], ctx.memory["seen"] = factor * np.float64(0.99), (*seen, update.version)
+        return replace(update, delta=update.delta * factor)              # float64, because the factor is NumPy's
+
+
+def test_a_drawer_with_numpys_scalars_and_tuples_goes_on_bit_for_bit(tmp_path):
+    it = experiment(stages=[Remembers()], weights=Uniform(), schedule=Synchronous(1.0))
+    first, whole = it.train(3), it.train(6)
+    save(tmp_path / "x", first.state, it)
+    rest = it.train(3, state=load(tmp_path / "x", it))
+    assert same(rest.state, whole.state)
+    assert type(rest.state.memory[0]["factor"]) is np.float64
+
+
+EXACT = [
+    np.float32(0.1), np.float64("nan"), np.int64(-3), np.uint8(255), np.bool_(True), (), (1, (2.0, [3, ("x",)])), -0.0, 2**64 - 1,
+    float("-inf"), b"", "é", None, True, {}, {"()": 1, "np": 2}, {"a": {"F": (1,), "b": ()}}, np.array(2.5), np.zeros((0, 3)),
+    np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.arange(12, dtype=np.int16).reshape(3, 4)[:, ::2], np.ones(3, bool),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("thing", EXACT, ids=repr)
+def test_what_a_drawer_holds_comes_back_in_type_and_to_the_bit(thing, tmp_path):
+    it = experiment()
+    state = replace(it.initial(), memory={0: {"x": thing}}, server=replace(it.initial().server, state={"x": [thing]}))
+    save(tmp_path / "x", state, it)
+    back = load(tmp_path / "x", it)
+    for there in (back.memory[0]["x"], back.server.state["x"][0]):
+        assert repr(there) == repr(thing)
+        assert type(there) is type(thing)
+        if isinstance(thing, np.ndarray):
+            assert same(there, thing)
+            assert there.flags.f_contiguous == thing.flags.f_contiguous or thing.base is not None
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+SELF = []
+SELF.append(SELF)
+
+
+@pytest.mark.parametrize("thing", [
+    {1: 2.0}, {2: 3}, {"()": [1]}, {"np": 1}, {1, 2}, range(3), Colour.RED, collections.OrderedDict(a=1), 1j, np.complex64(1),
+    np.ones(2, ">f8"), np.float16(1), np.array(["a"]), np.array([None]), 2**64, SELF, np.longdouble(1), np.datetime64("2020"),
+    np.ma.masked_array([1.0]), collections.namedtuple("Point", "x")(1), torch.zeros(1), object(), "\ud800",
+], ids=lambda thing: type(thing).__name__)  # fmt: skip
+@pytest.mark.parametrize("where", ["the drawer of client 3", "server's state"])
+def test_what_would_come_back_as_something_else_is_refused_by_name(thing, where, tmp_path):
+    it = experiment()
+    state = it.initial()
+    odd = {"fine": 1, "odd": [0, thing]}
+    state = replace(state, memory={3: odd}) if "drawer" in where else replace(state, server=replace(state.server, state=odd))
+    with pytest.raises(CheckpointError, match="the state cannot be saved") as caught:
+        save(tmp_path / "x", state, it)
+    assert f"{where}['odd'][1]" in str(caught.value) or thing is SELF or thing == "\ud800"
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- whose file it is -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [
+    {"strict": True}, {"evaluation": Evaluation(every=3)},
+    {"training": LocalSGD(lr=0.1, epochs=2, batch_size=4, together=2, threads=2)},
+])  # fmt: skip
+def test_ones_own_file_is_loaded_where_the_difference_does_not_matter(changes, tmp_path):
+    it = experiment()
+    save(tmp_path / "x", it.train(2).state, it)
+    other = experiment(**changes)
+    with np.printoptions(precision=2):
+        rest = other.train(2, state=load(tmp_path / "x", other))
+    assert same(rest.state.server, it.train(4).state.server)
+
+
+def test_another_function_of_the_same_look_is_refused_and_named(tmp_path):
+    def walks(epochs):
+        return experiment(training=LocalSGD(lr=0.1, epochs=lambda client, rng: epochs, batch_size=4))
+
+    save(tmp_path / "x", walks(2).train(1).state, walks(2))
+    assert load(tmp_path / "x", walks(2)).server.version == 1
+    with pytest.raises(CheckpointError, match=r"another experiment:\n  saved: training\.epochs=a function"):
+        load(tmp_path / "x", walks(3))
+
+
+def other_facts(change):
+    """The old file with another description, sealed again."""
+    folder = Path(__file__).parents[1] / "fixtures" / "before_the_move"
+    description, data, packed = unframe((folder / "buffered.ckpt").read_bytes(), "checkpoint")
+    return frame("checkpoint", [change(description), data, packed])
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    (lambda text: text.replace("strict=False", "strict=True"), None),
+    (lambda text: text.replace("Evaluation(every=1", "Evaluation(every=7"), None),
+    (lambda text: text.replace("together=None", "together=4"), None),
+    (lambda text: text.replace("strict=False", "newer=Thing(a=1, b='x, (y'), strict=False"), None),
+    (lambda text: text.replace("lr=0.1", "lr=0.2", 1), "lr=0.2"),
+    (lambda text: text.replace("seed=5", "seed=6"), "seed=6"),
+    (lambda text: text.replace("TopK", "RandomK"), "stages="),
+    (lambda text: text.replace("Buffered", "Synchronous"), "schedule="),
+    (lambda text: "something else", "something else"),
+])  # fmt: skip
+def test_a_file_of_the_old_format_is_compared_field_by_field(change, named, tmp_path):
+    data = digits().partition(Dirichlet(0.5), clients=8, seed=3)
+    it = Coordinator(
+        data, logistic(64, 10), LocalSGD(lr=0.1, epochs=1, batch_size=16), Buffered(concurrency=4, buffer=2),
+        stages=[TopK(0.1)], optimizer=FedAdam(), fleet=LogNormal(speed_spread=0.8), seed=5,
+    )  # fmt: skip
+    (tmp_path / "x").write_bytes(other_facts(change))
+    if named is None:
+        assert load(tmp_path / "x", it).server.version == 3
+        return
+    with pytest.raises(CheckpointError, match="another experiment") as caught:
+        load(tmp_path / "x", it)
+    assert named in str(caught.value).split("this:")[0]
+
+
+# --- a file whose fields are right in form and impossible -----------------------------------------------------------------
+
+
+FORGED = {
+    "clock": [float("nan"), -1.0, float("inf"), "0", None, True], "ticket": [-1, 1.0, True, 2**63, None], "sent": [-1, 0.5, "x"],
+    ("server", "version"): [-1, 2**63, 1.0, True, None], ("server", "params"): [None, [], np.zeros(3, np.float32), np.zeros(18)],
+    ("server", "extras"): [None, [], {"c": 1.0}], ("server", "state"): [None, [], 1],
+    "memory": [None, [[99, {}]], [[0, 1]], [[0]]],
+    "reports": [[[0, {"loss": "x"}]], [["0", {}]], [[True, {}]], [[[], {}]], 3], "bases": [[], None, [{}]], "other": [1],
+    ("jobs", 0, "base"): [-1, 99, True, None], ("jobs", 0, "due"): [float("nan"), "x", None],
+    ("jobs", 0, "ticket"): [-1, 10**6, 0.5],
+    ("jobs", 0, "client"): [99, [], None], ("jobs", 0, "cohort"): [None, [0], {"()": [99]}, {"()": [[]]}],
+    ("jobs", 0, "memory"): [None, []], ("jobs", 0, "lost"): [None, 1], ("jobs", 0, "message"): ["x", 1],
+    ("jobs", 0, "sent"): [1, None],
+    ("jobs", 0, "begun"): [-1.0, float("inf")], ("bases", 0, "version"): [-1, 50],
+    ("bases", 0, "params"): [np.zeros(17, np.float32), np.zeros(18, np.int8)], "server": [None, {}, []],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", FORGED, ids=str)
+def test_impossible_values_are_refused_whoever_sealed_them(saved, place):
+    it, path = saved
+    body = unframe(path.read_bytes(), "checkpoint")
+    for value in FORGED[place]:
+        copy = pickle.loads(pickle.dumps(body))
+        *way, last = ("state", *((place,) if isinstance(place, str) else place))
+        target = copy
+        for step in way:
+            target = target[step]
+        target[last] = value
+        path.write_bytes(frame("checkpoint", copy))
+        with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+            load(path, it)
+    path.write_bytes(frame("checkpoint", body))
+    assert load(path, it).server.version == 2
+
+
+@pytest.mark.parametrize("change", [
+    {"format": 1}, {"format": 3}, {"format": None}, {"facts": None}, {"facts": {"a": 1}}, {"state": []},
+])  # fmt: skip
+def test_a_frame_without_its_parts_is_refused(saved, change):
+    it, path = saved
+    path.write_bytes(frame("checkpoint", unframe(path.read_bytes(), "checkpoint") | change))
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        load(path, it)
+
+
+# --- where it is written ---------------------------------------------------------------------------------------------------
+
+
+def test_a_link_is_written_through(saved):
+    it, path = saved
+    link, chain, dangling = (path.parent / name for name in ("link", "chain", "dangling"))
+    link.symlink_to(path)
+    chain.symlink_to(link)
+    state = it.train(3).state
+    save(chain, state, it)
+    assert chain.is_symlink()
+    assert link.is_symlink()
+    assert not path.is_symlink()
+    assert same(load(path, it), state)
+    dangling.symlink_to(path.parent / "new")
+    save(dangling, state, it)
+    assert dangling.is_symlink()
+    assert same(load(path.parent / "new", it), state)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["chain", "dangling", "link", "new", "run.ckpt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other devices")
+def test_what_is_no_file_is_neither_replaced_nor_read(saved, tmp_path):
+    it, state = saved[0], saved[0].initial()
+    pipe, folder, link, loop = (tmp_path / name for name in ("pipe", "folder", "link", "loop"))
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to("/dev/null")
+    loop.symlink_to(loop)
+    here = socket.socket(socket.AF_UNIX)
+    here.bind(str(tmp_path / "socket"))
+    for path, word in [("/dev/null", "a device"), (link, "a device"), (pipe, "a pipe"), (folder, "a folder"),
+                       (tmp_path / "socket", "a socket"), (loop, "no way to a file")]:  # fmt: skip
+        before = os.lstat(path)
+        with pytest.raises(CheckpointError, match=f"is {word}.*give the name of a file"):
+            save(path, state, it)
+        with pytest.raises(CheckpointError, match=f"cannot be read: it is {word}"):
+            load(path, it)
+        assert os.lstat(path).st_ino == before.st_ino
+    here.close()
+
+
+# --- what people hand in ---------------------------------------------------------------------------------------------------
+
+
+def test_a_history_is_saved_by_its_state(saved):
+    it, path = saved
+    history = it.train(3)
+    save(path, history, it)
+    assert same(load(path, it), history.state)
+
+
+def test_what_holds_no_state_is_refused_with_what_to_pass(saved, tmp_path):
+    it, path = saved
+    history = it.train(1)
+    history.to_json(tmp_path / "h.json")
+    without = History.from_json(tmp_path / "h.json")
+    with pytest.raises(CheckpointError, match="this history has no state"):
+        save(path, without, it)
+    with pytest.raises(CheckpointError, match="this history has no state"):
+        save(path, without.state, it)
+    for thing in (None, {}, it, "x"):
+        with pytest.raises(TypeError, match="State"):
+            save(path, thing, it)
+    for thing in (None, history, history.state):
+        with pytest.raises(TypeError, match="experiment must be the Coordinator"):
+            save(path, history.state, thing)
+        with pytest.raises(TypeError, match="experiment must be the Coordinator"):
+            load(path, thing)
+    with pytest.raises(CheckpointError, match="looks like a history"):
+        load(tmp_path / "h.json", it)
+    assert load(path, it).server.version == 2

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from small import UNIFORM, InOrder, Timed, experiment, named
+from small import UNIFORM, Half, InOrder, Timed, experiment, named
 
 from fl_course import (
     DPSGD,
@@ -227,6 +227,13 @@ def test_a_client_whose_answers_are_refused_remembers_every_message():
     assert drawers[1]["books"] == drawers[0]["books"]
     assert set(drawers[1]) == {"books"}
     assert history.last("epsilon") == pytest.approx(PLD().epsilon(Repeated(stage.event, allowed), 1e-5))
+
+
+def test_nothing_but_the_books_is_kept_of_an_answer_that_is_refused():
+    """A residual belongs to what the server has: what it refused must be sent again."""
+    drawers = behind(experiment(weights=UNIFORM, stages=[Half()], selection=InOrder()), Garbled()).train(3).state.memory
+    assert drawers[1] == {"books": {"sent": 3}}
+    assert drawers[0]["times"] == drawers[0]["books"]["sent"] == 3
 
 
 def test_an_example_ledger_and_a_tree_remember_refused_answers_too():

@@ -88,6 +88,14 @@ class Squares(ByExamples):
         return replace(update, delta=update.delta * np.float32(weight), weight=weight)
 
 
+@dataclass(frozen=True)
+class Louder(Uniform):
+    """Uniform by name."""
+
+    def client(self, update, ctx):
+        return replace(update, delta=5 * update.delta, weight=5.0)
+
+
 WEIGHTINGS = [ByExamples(), ByExamples(cap=4), Uniform(), Roots()]
 
 
@@ -126,6 +134,15 @@ def test_weights_beyond_what_they_declare_are_refused_under_noise(stage, weights
     with pytest.raises(CompositionError, match="weigh"):
         experiment(weights=weights, stages=[stage])
     experiment(weights=Roots(largest=3.0), stages=[stage])
+
+
+@pytest.mark.parametrize(("weights", "words"), [
+    (Roots(largest=3.0), "scaled to updates that count once"), (Roots(), "no weight bound"), (Louder(), "weighs 5"),
+    (ByExamples(cap=4), "how many examples"),
+], ids=named)  # fmt: skip
+def test_local_noise_is_for_updates_that_count_once(weights, words):
+    with pytest.raises(CompositionError, match=words):
+        experiment(weights=weights, stages=[LocalDP(1.0, 1.0)])
 
 
 def test_a_client_that_weighs_too_much_during_the_run_cannot_answer():

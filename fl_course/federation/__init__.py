@@ -3,6 +3,7 @@
     interfaces.py    the sockets, on one page: read it first
     coordinator.py   the loop: select → broadcast → train → encode → sum → step → evaluate → record
     work.py          local training and client halves of the jobs; whoever fails costs its own answer
+    arrival.py       what may arrive, said by the experiment; every answer is held against it
     clock.py         simulated seconds, exactly
     state.py         what a run carries from one step to the next
     composition.py   what an experiment must satisfy before it runs
@@ -15,4 +16,6 @@
     evaluation.py    accuracy, loss, fairness, drift
     history.py       records → pandas, JSON, CSV, figures
     checkpoint.py    a state in a file
+    archive.py       a state as plain data and back, exactly
+    identity.py      what decides a run: whose file it is
 """

@@ -10,6 +10,7 @@ shapes (their present parameters are only where a run begins), and everything el
 
 from __future__ import annotations
 
+import dis
 import hashlib
 import inspect
 import re
@@ -31,6 +32,8 @@ NO_EFFECT = {  # fields that change speed, words or what is measured, and no num
     "Wrapped": ("name",),
 }
 INSTALLED = tuple({sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
+CHANGEABLE = (list, dict, set, np.ndarray)
+WRITERS = ("append", "extend", "insert", "add", "update", "setdefault")
 SHORT = 32                                    # longer containers are one fact
 INTERNAL = re.compile(r"^_(parameters|buffers|modules|non_persistent.*|is_full.*|.*hooks.*)$")           # of a module of torch
 
@@ -142,10 +145,13 @@ def _class(path: str, kind: type, above: tuple[int, ...]) -> Facts:
 
 
 def _function(function: FunctionType, above: tuple[int, ...]) -> str:
-    """Its code, and every value that the code can reach without being handed it."""
+    """Its code, and every value that the code can reach without being handed it. What it writes to is a log."""
     cells = [cell.cell_contents if _filled(cell) else None for cell in function.__closure__ or ()]
     reached = {name: function.__globals__[name] for name in sorted(_names(function.__code__)) if name in function.__globals__}
     reached = {name: value for name, value in reached.items() if not isinstance(value, ModuleType)}
+    if _writes(function.__code__):
+        cells = [value for value in cells if not isinstance(value, CHANGEABLE)]
+        reached = {name: value for name, value in reached.items() if not isinstance(value, CHANGEABLE)}
     around = [_outside(value, above) for value in (function.__defaults__, function.__kwdefaults__, cells, reached)]
     return repr([_code(function.__code__, function.__doc__, above), around])
 
@@ -165,6 +171,13 @@ def _code(code: CodeType, doc: str | None, above: tuple[int, ...]) -> Any:
     constants = [_code(c, None, above) if isinstance(c, CodeType) else _flat(c, above)
                  for c in code.co_consts if c is None or c != doc]  # fmt: skip
     return [code.co_code.hex(), constants, code.co_names, code.co_varnames, code.co_freevars]
+
+
+def _writes(code: CodeType) -> bool:
+    """Whether it appends to something or sets an entry of something."""
+    steps = any(step.opname == "STORE_SUBSCR" or (step.opname in ("LOAD_METHOD", "LOAD_ATTR") and step.argval in WRITERS)
+                for step in dis.get_instructions(code))  # fmt: skip
+    return steps or any(_writes(c) for c in code.co_consts if isinstance(c, CodeType))
 
 
 def _names(code: CodeType) -> set[str]:

@@ -4,6 +4,7 @@
     payloads.py         updates that bring their own bytes: sparse, quantised
     layer_payloads.py   thin factors and cut networks
     masked.py           integers under masks, to be added and nothing else
+    lengths.py          how much a message says that it holds, before it is unpacked
     bits.py             codes of b bits and positions, packed
     ring.py             integers modulo 2^b, packed
 """

@@ -149,6 +149,7 @@ HOSTILE = {
     "a metric in words": field(5, {"examples": "8"}),
     "a metric that is an array": field(5, {"examples": np.ones(4)}),
     "ten thousand metrics": field(5, {str(i): 0.0 for i in range(10_000)}),
+    "three hundred metrics": field(5, {str(i): 0.0 for i in range(300)}),
     "a metric with a long name": field(5, {"x" * 10_000: 0.0}),
     "a megabyte of nothing": field(5, {"x": [[]] * 1_000_000}),
     "nothing": lambda message, rng: b"",

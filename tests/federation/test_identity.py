@@ -80,6 +80,22 @@ def long(middle):
     return array
 
 
+def writing(log):
+    def client(self, update, ctx):
+        log.append(update.client)
+        return update
+
+    return client
+
+
+def counting(count):
+    def client(self, update, ctx):
+        count[update.client] = count.get(update.client, 0) + 1
+        return update
+
+    return client
+
+
 def stage(body):
     """A class of the same name with another client half."""
     return type("Mine", (Stage,), {"client": body, "__module__": __name__})()
@@ -142,6 +158,8 @@ SAME = {
     "a recurrent module again": lambda i: holding(torch.nn.LSTM(3, 4)),
     "the order of a table": lambda i: holding(({"a": 1, "b": 2}, {"b": 2, "a": 1})[i]),
     "what a spy has seen": lambda i: experiment(stages=[Spy(sent=[1] * i)]),
+    "a log that a stage writes": lambda i: experiment(stages=[stage(writing([0] * i))]),
+    "a count that a stage keeps": lambda i: experiment(stages=[stage(counting({0: i}))]),
     "print options": lambda i: holding(np.linspace(0, 1, 5)),
 }  # fmt: skip
 

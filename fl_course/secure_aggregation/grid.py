@@ -7,7 +7,6 @@ additions may wrap freely, and one `&` at the end gives the sum modulo R.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +36,8 @@ class FixedPointGrid:
     def __post_init__(self) -> None:
         if isinstance(self.clip, np.floating | np.integer):
             object.__setattr__(self, "clip", self.clip.item())
-        if isinstance(self.clip, bool) or not isinstance(self.clip, int | float) or not 0 < self.clip < math.inf:
-            raise ValueError(f"clip = {self.clip!r} must be a positive number")
+        if isinstance(self.clip, bool) or not isinstance(self.clip, int | float) or not 1e-30 <= self.clip <= 1e30:
+            raise ValueError(f"clip = {self.clip!r} must be a positive number, from 1e-30 to 1e30, as float32 needs it")
         for name in ("bits", "clients", "max_weight", "ring_bits"):      # NumPy's integers overflow where Python's grow
             object.__setattr__(self, name, whole(getattr(self, name), name))
         if not 2 <= self.bits <= 32:

@@ -148,6 +148,9 @@ class SecureSum(Stage):
         _count_bytes(secure, ctx)
 
     def client(self, update: Update, ctx: Context) -> Update:
+        secure = ctx.session.get(KEY)
+        if isinstance(secure, str):                      # there is no round, and perhaps no grid
+            raise ClientFailure(secure)
         values, weight = dense(update.delta, "SecureSum"), int(update.weight)
         if update.extras:
             raise CompositionError(
@@ -169,9 +172,6 @@ class SecureSum(Stage):
         if self.noise is not None:
             share = self.noise.share(grid, x.size, self.rounding, self.least(len(ctx.cohort)))
             codes = self.noise.add(codes, share, grid.ring_bits, ctx.server.version, update.client)
-        secure = ctx.session.get(KEY)
-        if isinstance(secure, str):
-            raise ClientFailure(secure)
         if not self.masked:
             return replace(update, delta=Masked(codes, grid.ring_bits), weight=1.0, metrics={})
         assert isinstance(secure, Round)

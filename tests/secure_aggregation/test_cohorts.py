@@ -173,6 +173,20 @@ def test_a_selector_that_asks_fewer_than_were_planned_opens_no_sum_that_could_wr
     assert state.server.params.tobytes() == it.initial().server.params.tobytes()
 
 
+def test_a_selector_that_asks_more_than_were_planned_opens_no_sum_that_could_wrap():
+    class Many(InOrder):
+        def select(self, idle, k, rng, reports):
+            return list(idle)
+
+    for masked in (True, False):
+        stage = SecureSum(0.5, 8, ring_bits=12, masked=masked)           # room for 16 clients of 8 bits
+        it = run(stage, data=federation((4,) * 40, tests=0), schedule=Synchronous(0.4), selection=Many())
+        state, record = next(it.run(1))
+        assert any("could not be opened: ring_bits = 12 is too small for 40 clients" in e for e in record.events)
+        assert record.clients == ()
+        assert state.server.params.tobytes() == it.initial().server.params.tobytes()
+
+
 @pytest.mark.parametrize(("threshold", "degree", "clients"), [(20, None, 12), (4, 12, 12), (6, 4, 12), (2, 2, 2)])
 def test_numbers_that_open_no_cohort_at_all_are_refused(threshold, degree, clients):
     with pytest.raises(CompositionError, match="open none"):

@@ -594,6 +594,7 @@ def test_weighted_sums_carry_their_weights_inside():
         ((1.0, 1, 3), "bits"), ((1.0, 33, 3), "bits"), ((1.0, 8, 0), "clients"), ((1.0, 8, 3, 0), "max_weight"),
         ((1.0, 32, 2**20, 2**20), "need a ring"), ((1.0, 16, 100, 1, 22), "too small"),
         ((1.0, 8, 3, 1, 65), "ring_bits"), ((1.0, 32, 2**16, 2**17), "need a ring of 65"),
+        ((5e-324, 8, 3), "clip"), ((1e39, 8, 3), "clip"), ((True, 8, 3), "clip"), (("1", 8, 3), "clip"),
     ],
 )  # fmt: skip
 def test_a_grid_that_cannot_work_is_refused(arguments, match):

@@ -43,10 +43,12 @@ function scale([low, high], from, to, log) {
   return (v) => (v === null || (log && v <= 0) ? null : from + ((f(v) - f(low)) / (f(high) - f(low))) * (to - from));
 }
 
-// What the runs hold of the chart's names of one kind, the current run first, each with a label that tells it apart.
+// What the runs hold of the chart's names of one kind, the current run first, each with a label that tells it apart: among
+// several names "FedAvg, pin 1" (the table says how that was set), else what differs, "pin 1: C = 0.5".
 function named(names, runs, kind) {
+  const of = (run) => (runs.length < 2 ? "" : names.length > 1 ? run.label.split(":")[0] : run.label);
   return runs.flatMap((run) => names.map((name) => ({
-    label: [names.length > 1 ? name : "", runs.length > 1 ? run.label : ""].filter(Boolean).join(", ") || name,
+    label: [names.length > 1 ? name : "", of(run)].filter(Boolean).join(", ") || name,
     value: run[kind][name], now: run === runs[0], total: run.points[name] ?? 0,
   })));
 }
@@ -165,7 +167,7 @@ class ChartView {
     if (xs.length * 44 > W - this.left) xs = xs.filter((_, i) => i % 2 === 0);
     const inside = this.axes(g, xr, yr, xs.map((t) => [x(t), show(t)]), ys, y);
     lines.forEach(({ label, value = [], now, total }, n) => {
-      const look = this.stroke(n);
+      const look = total ? { stroke: this.stroke(n).stroke } : this.stroke(n);             // dashes of a dense line cost much, show nothing
       inside.prepend(svg("path", { d: this.path(value, x, y), class: now ? "flx-line" : "flx-line flx-pinned", "data-line": n, ...look }));
       if (now && value.length <= DOTS) for (const [a, b] of value) if (x(a) !== null && y(b) !== null)
         inside.append(svg("circle", { cx: x(a).toFixed(1), cy: y(b).toFixed(1), r: 2.2, fill: look.stroke }));
@@ -274,7 +276,7 @@ class ChartView {
   }
 
   point(index) {                                           // show the values of one mark, or hide them: -1
-    const mark = this.marks()[index];
+    const mark = index < 0 ? null : this.marks()[index];
     this.at = mark ? index : -1;
     this.tip.hidden = !mark;
     this.guide?.setAttribute("visibility", mark ? "visible" : "hidden");

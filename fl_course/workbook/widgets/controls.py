@@ -26,8 +26,9 @@ def show(value: object) -> str:
     if value and not 1e-5 <= abs(value) < 1e9:
         number, power = f"{value:.3e}".split("e")
         return f"{float(number):g} · 10{str(int(power)).translate(RAISED)}"
-    digits = max(0, 3 - math.floor(math.log10(abs(value)))) if value else 0
-    text = f"{value:,.{digits}f}"
+    if abs(value) >= 999.95:
+        return f"{math.copysign(math.floor(abs(value) + 0.5), value):,.0f}"          # halves as JavaScript rounds them
+    text = f"{value:,.{3 - math.floor(math.log10(abs(value))) if value else 0}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

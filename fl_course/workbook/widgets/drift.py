@@ -68,7 +68,7 @@ def method_runs(bowls: Bowls, epochs: tuple[int, int], lr: float, mu: float, met
     }
 
 
-def rings(centre: np.ndarray, curvature: np.ndarray, levels: Sequence[float], n: int = 32) -> list[np.ndarray]:
+def rings(centre: np.ndarray, curvature: np.ndarray, levels: Sequence[float], n: int = 72) -> list[np.ndarray]:
     """Contours of a bowl, ½(w - m)ᵀA(w - m) = level: one closed curve (n + 1, 2) a level."""
     turn = np.linspace(0, 2 * np.pi, n + 1)
     values, vectors = np.linalg.eigh(curvature)
@@ -161,7 +161,7 @@ def proximal_explorer() -> Explorer:
         ],
         charts=[
             Chart("accuracy by round", x="round", y="accuracy", x_range=(0, 20), y_range=(0, 1), lines=names),
-            Chart("accuracy by megabyte", x="sent, both ways", x_unit="MB", y="accuracy", y_range=(0, 1),
+            Chart("accuracy by megabyte", x="sent, both ways", x_unit="MB", y="accuracy", x_range=(0, None), y_range=(0, 1),
                   lines=tuple(f"{name} by MB" for name in names)),
         ],
         title="Digits, 10 of 100 clients a round: retrained as you move",

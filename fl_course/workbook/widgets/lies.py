@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ...secure_aggregation import Message, Setup, insecure_random, messages
 
 LIES = {                                       # {subject}: about whom; {victim}: to whom, or who lies
-    "": "the server is honest",
+    "": "is honest",                           # the server …
     "both": "asks for both secrets of {subject}",
     "sets": "tells {victim} that {subject} has dropped out",
     "key": "puts its own key in {subject}'s place",

@@ -20,7 +20,7 @@ export function show(value) {
     const raised = [...String(Number(power))].map((c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]).join("");
     return `${Number(number)} · 10${raised}`;
   }
-  if (size >= 999.95) return (Math.round(value) + 0).toLocaleString("en-US");
+  if (size >= 999.95) return (Math.sign(value) * Math.round(size)).toLocaleString("en-US");
   return (Number(value.toPrecision(4)) + 0).toLocaleString("en-US", { maximumSignificantDigits: 4 });
 }
 

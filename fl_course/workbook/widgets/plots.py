@@ -55,7 +55,7 @@ def draw_lines(ax: Axes, lines: Mapping[str, Sequence[tuple[float | None, float 
     for number, (label, points) in enumerate(lines.items()):
         xs, ys = np.array([[np.nan if v is None else v for v in point] for point in points], float).reshape(-1, 2).T
         marker = "o" if len(points) <= 60 else ""            # the dots of a long line are a thicker line
-        ax.plot(xs, ys, label=label, linewidth=1.8, marker=marker, markersize=2.5, **line_style(number))
+        ax.plot(xs, ys, label=label if len(points) else None, linewidth=1.8, marker=marker, markersize=2.5, **line_style(number))
     if x_log:
         ax.set_xscale("log")
     else:
@@ -104,7 +104,9 @@ def _dress(ax: Axes, x: str, y: str, title: str, legend: bool, x_range: Range | 
     ax.grid(True, color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    if legend:
+    if legend and len(ax.get_legend_handles_labels()[1]) > 4:        # many entries would lie over the curves
+        ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+    elif legend:
         ax.legend(fontsize=8, frameon=False)
 
 
@@ -125,9 +127,9 @@ def draw_plane(ax: Axes, chart: PlaneChart, lines: Mapping[str, Sequence[Any]], 
             ax.plot(*np.array(curve, float).T, color="#999999", linewidth=0.8, label=None if number else name)
     for number, (label, points) in enumerate(lines.items()):
         xs, ys = np.array([[np.nan if v is None else v for v in point] for point in points], float).reshape(-1, 2).T
-        ax.plot(xs, ys, label=label, linewidth=1.5, marker="o", markersize=3, **line_style(number))
+        ax.plot(xs, ys, label=label if len(points) else None, linewidth=1.5, marker="o", markersize=3, **line_style(number))
     for number, name in enumerate(name for name in chart.marks if None not in marks.get(name, (None,))):
-        ax.plot(*marks[name], label=name, linestyle="", marker=MARKERS[number % len(MARKERS)], markersize=10, zorder=4,
+        ax.plot(*marks[name], label=name, linestyle="", marker=MARKERS[number % len(MARKERS)], markersize=8, zorder=4,
                 color=colour(len(lines) + number), markeredgecolor="white")
     for name in chart.letters:
         if None not in marks.get(name, (None,)):
@@ -143,11 +145,13 @@ def letter(ax: Axes, name: str, place: Sequence[float]) -> None:
 
 
 def named(chart: AnyChart, runs: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
-    """What the runs hold of a chart's names of this kind, by a label that says which and, among several runs, of which."""
+    """What the runs hold of a chart's names of this kind, by a label that says which and, among several runs, of which:
+    "FedAvg, pin 1", or, where there is one name, what differs: "pin 1: C = 0.5"."""
     names, found = chart.draws.get(kind, ()), {}
     for run in runs:
+        which = run["label"].split(":")[0] if len(names) > 1 else run["label"]
         for name in names:
-            words = [name] * (len(names) > 1) + [run["label"]] * (len(runs) > 1)
+            words = [name] * (len(names) > 1) + [which] * (len(runs) > 1)
             found[", ".join(words) or name] = run[kind].get(name, [])
     return found
 
@@ -174,7 +178,10 @@ def explorer_png(caption: str, charts: Sequence[AnyChart], runs: Sequence[Mappin
     """The still picture of an explorer: its charts side by side under a caption. Equal runs give equal bytes."""
     columns = min(len(charts), 3)
     rows = -(-len(charts) // columns)
-    figure = Figure(figsize=(4.2 * columns, 0.35 + 3.0 * rows), dpi=90, layout="constrained")
+    times = {"lines": len(runs), "marks": 1, "outlines": 1}
+    most = max(sum(count * len(chart.draws.get(kind, ())) for kind, count in times.items()) for chart in charts)
+    legend = 0.08 * most if most > 4 else 0.0                # inches under the axes, see _dress
+    figure = Figure(figsize=(4.2 * columns, 0.35 + (3.0 + legend) * rows), dpi=90, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     for number, chart in enumerate(charts):
         draw_chart(figure.add_subplot(rows, columns, number + 1), chart, runs)

@@ -89,7 +89,7 @@ class DPSGD(PrivateTraining):
             batches = [plan.rows[t, 0, : plan.count[t, 0]] for t in range(int(plan.steps[0]))]
         else:
             batches = [mine[rng.random(n) * n < batch] for _ in range(epochs * -(-n // batch))]
-        anchor = torch.tensor(task.server.params)
+        anchor = torch.tensor(task.server.params, device="cpu")
         theta, lr = anchor.clone(), how.lr_at(task.server.version)
         for rows in batches:
             total = clipped_sum(trainer.model, theta, trainer.x[rows], trainer.y[rows], self.clip)
@@ -155,7 +155,7 @@ def _ghost(model: Dense, theta: Tensor, x: Tensor, y: Tensor, bound: float) -> T
     errors.reverse()
     pairs = list(zip(errors, inputs, strict=False))
     squares = sum((e.double() ** 2).sum(1) * ((h.double() ** 2).sum(1) + 1) for e, h in pairs)
-    factor = _factors(torch.as_tensor(squares).sqrt(), bound).to(theta.dtype).unsqueeze(1)
+    factor = _factors(torch.as_tensor(squares, device="cpu").sqrt(), bound).to(theta.dtype).unsqueeze(1)
     parts = []
     for e, h in pairs:
         scaled = e * factor

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fl_course import Coordinator, FederatedData, FedProx, LocalSGD, Synchronous, logistic
+from fl_course import DPSGD, Coordinator, FederatedData, FedProx, LocalSGD, Synchronous, logistic
 from fl_course.core import Server, Task, stream
 from fl_course.engine.losses import SquaredError
 from fl_course.engine.sgd import train_alone
@@ -209,12 +209,13 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("where", [*ELSEWHERE, "another dtype"])
-@pytest.mark.parametrize("how", ["plain", "FedProx", "together"])
+@pytest.mark.parametrize("how", ["plain", "FedProx", "together", "private"])
 @pytest.mark.parametrize("build", ["dense", "LSTM", "softmax"])
 def test_training_works_whatever_torch_is_told_by_default(where, how, build):
     def run():
         model = logistic(12, CLASSES) if build == "softmax" else Wrapped(MODULES[build])
-        return Coordinator(federation(), model, HOWS[how], Synchronous(1.0)).train(2).state.server.params.tobytes()
+        private = LocalSGD(lr=0.1, batch_size=4, private=DPSGD(1.0, 1.0, noise_seed=3))
+        return Coordinator(federation(), model, HOWS.get(how, private), Synchronous(1.0)).train(2).state.server.params.tobytes()
 
     expected = run()
     with ExitStack() as stack:

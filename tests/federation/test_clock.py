@@ -257,6 +257,19 @@ def test_the_named_example_of_a_late_client():
     assert stage.found[0, 2] == (0, (0, 1, 2))                           # its own version's cohort, not today's
 
 
+def test_an_untrained_job_of_an_earlier_version_finds_no_session_of_a_later_one():
+    """Such a job stands in a state that was made without a session, here by the same experiment without the stage."""
+    stage, fleet = Session(), Timed({0: 1, 1: 1.5, 2: 10, 3: 1, 4: 1, 5: 1})
+    parts = {"schedule": Buffered(3, 2), "selection": InOrder(), "fleet": fleet, "weights": UNIFORM}
+    state = experiment(**parts).train(1).state
+    (old,) = [job.client for job in state.jobs if job.message is None]
+    it = experiment(stages=[stage], **parts)
+    stage.found.clear()
+    it.train(2, state)
+    assert stage.found[0, old][0] is None
+    assert {tag for (version, _), (tag, _) in stage.found.items() if version == 1} == {1}
+
+
 def test_training_before_the_step_changes_nothing_but_the_session():
     """A stage with a session and one without: the same bytes, the same bits, the same records."""
     plain = experiment(schedule=Buffered(4, 2), fleet=LogNormal(speed_spread=1.0), weights=UNIFORM).train(8)

@@ -195,6 +195,19 @@ def test_one_client_asked_alone_is_no_proof_of_a_bug_once_others_have_answered()
         assert later.train(1, state).records[0].clients == ()
 
 
+def test_what_everybody_raises_later_is_a_bug_too():
+    class Later(Stage):
+        def client(self, update, ctx):
+            if update.version == 2:
+                raise Odd("trouble at all")
+            return update
+
+    steps = experiment(stages=[Later()], schedule=ALL).run(5)
+    assert [len(next(steps)[1].clients) for _ in range(2)] == [6, 6]
+    with pytest.raises(Odd, match="trouble at all"):
+        next(steps)
+
+
 def test_failures_said_on_purpose_are_no_bug_and_no_warning():
     class Refuses(Stage):
         def client(self, update, ctx):

@@ -52,6 +52,11 @@ def change(cells, old, new):
     return changed
 
 
+def holding(notebook, text):
+    """(number, cell) of the one that contains `text`."""
+    return next((i, cell) for i, cell in enumerate(notebook["cells"], start=1) if text in "".join(cell["source"]))
+
+
 def hand_in(folder, name, notebook, cells):
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +81,8 @@ def folder(tmp_path_factory):
     hand_in(folder, "=Ana's work (2) FINAL.ipynb.txt", right, right["cells"])
     hand_in(folder, "group b/right.ipynb", right, right["cells"])
     hand_in(folder, "no_checks.ipynb", right, [cell for cell in right["cells"] if "check(" not in "".join(cell["source"])])
-    hand_in(folder, "later.ipynb", stub, [*stub["cells"], right["cells"][3], right["cells"][7]])
+    solved = [holding(right, DEFINITION[name])[1] for name in ("99.weighted_average", "99.sample_clients")]
+    hand_in(folder, "later.ipynb", stub, [*stub["cells"], *solved])
     (folder / "broken.ipynb").write_text('{"cells": [{"cell_type": "code", ', encoding="utf-8")
     (folder / "list.ipynb").write_text("[1, 2]", encoding="utf-8")
     (folder / "notes.txt").write_text("not a submission", encoding="utf-8")
@@ -112,12 +118,17 @@ def test_every_stored_mistake_gets_its_own_hint(grades):
             assert (result["state"], result["hint"]) == ("fail", mistake.hint)
 
 
+def clip_cell():
+    """The number of the cell in which a student writes clip()."""
+    return holding(json.loads((built() / "solutions" / "99_tiny.ipynb").read_text(encoding="utf-8")), DEFINITION["99.clip"])[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("deaf", "stopped after 9 s in cell 11"),
-        ("exit", "the process ended with code 0 in cell 11"),
+        ("deaf", "stopped after 9 s in cell {cell}"),
+        ("exit", "the process ended with code 0 in cell {cell}"),
         ("segfault", "the process ended with code"),
         ("broken", "not a notebook"),
         ("list", "not a notebook"),
@@ -126,7 +137,7 @@ def test_every_stored_mistake_gets_its_own_hint(grades):
     ],
 )
 def test_what_befell_the_file_is_said(grades, name, words):
-    problem = grades[0][f"{name}.ipynb"].problem
+    problem, words = grades[0][f"{name}.ipynb"].problem, words.format(cell=clip_cell())
     assert words in problem if words else problem == ""
 
 
@@ -147,7 +158,7 @@ def test_what_befell_the_file_is_said(grades, name, words):
 def test_what_befell_a_cell_is_said(grades, name, words):
     cells = grades[0][f"{name}.ipynb"].cells
     assert words in cells[0]["error"]
-    assert cells[0]["cell"] == 11
+    assert cells[0]["cell"] == clip_cell()
 
 
 @pytest.mark.slow

@@ -109,10 +109,10 @@ def test_a_check_that_passes_on_a_stub_turns_the_gate_red(tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_an_exact_output_must_come_back(tmp_path):
     node = nbformat.read(built() / "notebooks" / "99_tiny.ipynb", as_version=4)
-    node.cells = node.cells[:3]               # parameters and the cell tagged nbval-check-output
+    node.cells = node.cells[:4]               # parameters and the cell tagged nbval-check-output
     nbformat.write(node, tmp_path / "same.ipynb")
     assert validate(tmp_path / "same.ipynb").ok
-    node.cells[2].outputs[0].text = node.cells[2].outputs[0].text.replace("6.0", "6.5")
+    node.cells[3].outputs[0].text = node.cells[3].outputs[0].text.replace("6.0", "6.5")
     nbformat.write(node, tmp_path / "other.ipynb")
     verdict = validate(tmp_path / "other.ipynb")
     assert (verdict.passed, verdict.failed) == (1, 1)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fl_course.core import Server, Update
+from fl_course.wire.layer_payloads import LowRank, Submodel
+from fl_course.wire.masked import Masked
 from fl_course.wire.messages import (
     ARRAY,
     DTYPES,
@@ -27,6 +29,7 @@ from fl_course.wire.messages import (
     frame,
     unframe,
 )
+from fl_course.wire.payloads import Quantised, Sparse, drawn
 
 arrays = st.sampled_from(DTYPES).flatmap(
     lambda dtype: hnp.arrays(np.dtype(dtype), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
@@ -318,3 +321,32 @@ def test_an_answer_must_fit_the_question(changes, message):
     wrong = small_update(**({"extras": right.extras} | changes))
     with pytest.raises(WireError, match=message):
         check_update(wrong, 3, ASKED, like=right)
+
+
+ONE, TWO = np.ones(1, np.float32), np.ones(2, np.float32)
+FORMS = [
+    np.zeros(2, np.float32), Sparse(2, np.array([1]), ONE), Sparse(2, drawn(5, 2, 1), ONE, 5),
+    Quantised(np.zeros(2, np.uint8), 3, ONE, 2), Quantised(np.zeros(2, np.uint8), 7, ONE, 2),
+    Sparse(2, np.array([1]), Quantised(np.zeros(1, np.uint8), 3, ONE, 1)), LowRank((TWO,)),
+    LowRank(((np.ones((2, 1), np.float32), np.ones((1, 1), np.float32)),)), Submodel((1, 1), (), TWO),
+    Masked(np.zeros(3, np.uint32), 32, b"r" * 16), Masked(np.zeros(3, np.uint32), 31),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("payload", FORMS, ids=range(len(FORMS)))
+def test_only_the_form_that_is_expected_passes(payload):
+    """Each is honest somewhere: it passes for itself and for no other."""
+    for other in FORMS:
+        update, like = small_update(delta=payload), small_update(delta=other)
+        if other is payload:
+            check_update(decode_update(encode_update(update), like), 3, ASKED, like)
+            continue
+        with pytest.raises(WireError, match=r"expected|others'|masked for"):
+            check_update(decode_update(encode_update(update), like), 3, ASKED, like)
+
+
+def test_a_message_longer_than_any_honest_one_is_not_even_unpacked():
+    like = small_update()
+    with pytest.raises(WireError, match="no answer takes more than"):
+        decode_update(encode_update(small_update(metrics={"x" * 70_000: 1.0})), like)
+    assert decode_update(encode_update(like), like).client == 3

@@ -138,14 +138,15 @@ def test_the_difference_engine_equals_newtons_formula():
 
 
 def test_the_difference_engine_does_not_overflow_where_every_number_is_as_large_as_can_be():
-    """All differences P31 − 1: the sums double in every step, which 64 bits hold for 30 steps and no more."""
-    t, n = 80, 130
+    """All differences P31 − 1: they double in every step, and 64 bits hold 30 doublings, not 31."""
+    t, n = 500, 600
     largest = (f.P31 - 1).to_bytes(4, "little")
     shares = share_keys([b"\xff" * 32], t, n, lambda count: largest * (count // 4))[:, 0, :]
-    for limb in range(LIMBS):
-        zeroth = (2**256 - 1) >> (30 * limb) & (2**30 - 1)
-        slow = [(zeroth + sum((f.P31 - 1) * comb(x, k) for k in range(1, t))) % f.P31 for x in range(1, n + 1)]
-        assert shares[:, limb].tolist() == slow
+    for limb, zeroth in ((0, 2**30 - 1), (8, 2**16 - 1)):
+        row = [zeroth] + [f.P31 - 1] * (t - 1)
+        for x in range(n):
+            row = [(one + other) % f.P31 for one, other in zip(row, [*row[1:], 0], strict=True)]
+            assert shares[x, limb] == row[0]
 
 
 def test_limbs_that_form_no_key_are_none_and_not_another_spelling_of_one():
@@ -250,6 +251,8 @@ def test_share_refuses(arguments, error, match):
         ([], 1, ValueError, "fewer"),
         ([VECTOR[0], VECTOR[0], VECTOR[1]], 3, ValueError, "duplicate"),
         ([(0, 5), *VECTOR[:2]], 3, ValueError, "x = 0"),
+        ([*VECTOR[:3], (0, 20240229)], 3, ValueError, "x = 0"),              # a spare share that would even fit
+        ([*VECTOR[:3], VECTOR[1]], 3, ValueError, "duplicate"),
         ([(f.P61, 5), *VECTOR[:2]], 3, ValueError, "outside the field"),
         ([(1, f.P61), *VECTOR[1:3]], 3, ValueError, "outside the field"),
         ([(1, -1), *VECTOR[1:3]], 3, ValueError, "outside the field"),

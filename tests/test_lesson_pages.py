@@ -219,6 +219,7 @@ def test_the_glossary_of_the_course():
         assert re.search(r"[.!?]$", word.first), f"{word.name}: the first sentence is too long for a tool tip"
         assert not set('"|`*') & set(word.first)
     built = build_notebooks.derive(ROOT)
+    assert "[arXiv:1602.05629](https://arxiv.org/abs/1602.05629)" in built[build_notebooks.GLOSSARY]
     for source in LESSONS:
         text = "\n".join(cell.source for cell in built[Path("notebooks", f"{source.stem}.ipynb")].cells)
         used = re.findall(r"glossary\.md#([a-z0-9-]+)", text)

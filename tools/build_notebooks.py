@@ -28,7 +28,7 @@ import nbformat
 from exercise_cells import MARKER, expanded, stubbed, unmarked
 from glossary import read_glossary
 from lesson_rules import check_outputs, inspect_lesson
-from notebook_links import check_links, furnished, title_of
+from notebook_links import check_links, furnished, link_files, link_papers, title_of
 from notebook_outputs import Untidy, digest_of_outputs, tidy
 from notebook_sources import SourceError, read, sources, tags
 
@@ -99,8 +99,8 @@ def derive(root: Path) -> dict[Path, nbformat.NotebookNode | str]:
         built[path] = notebook(those, stubbed if path.parts[0] == "exercises" else unmarked)
     pages = {path: [cell.source for cell in node.cells if cell.cell_type == "markdown"] for path, node in built.items()}
     if glossary is not None:
-        built[GLOSSARY] = glossary.page
-        pages[GLOSSARY] = [glossary.page]
+        built[GLOSSARY] = page = link_papers(link_files(glossary.page, "source/glossary.md"))
+        pages[GLOSSARY] = [page]
     check_links(root, pages)
     return built
 

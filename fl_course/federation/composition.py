@@ -104,8 +104,9 @@ def _try_client_halves(experiment: Experiment) -> None:
     d, most = experiment.model.dim, max(len(part) for part in experiment.data.train)
     made_up = (0.01 * stream(0, "trial").standard_normal(d)).astype(np.float32)
     reported = {"examples": float(most), "steps": 1.0, "loss_first": 1.0, "loss_last": 1.0}
-    update = Update("trial", 0, made_up, 1.0, {}, reported)
-    ctx = Context(experiment.seed, Server(np.zeros(d, np.float32)), ("trial",), client="trial", experiment=experiment)
+    server, correction = Server(np.zeros(d, np.float32)), experiment.training.correction
+    update = Update("trial", 0, made_up, 1.0, {} if correction is None else correction.sends(server), reported)
+    ctx = Context(experiment.seed, server, ("trial",), client="trial", experiment=experiment)
     for i, stage in enumerate(experiment.pipeline[: max(private, default=-1) + 1]):
         weight = update.weight
         try:

@@ -225,7 +225,10 @@ def clipped(update: Update, bound: float, name: str, cap: float, order: int = 2)
             "weighting belongs into weights=…, and what it hands out must stay within its bound."
         )
     if update.extras:
-        raise CompositionError(f"{', '.join(update.extras)} would leave beside the update, where {name} adds no noise.")
+        raise CompositionError(
+            f"{', '.join(update.extras)} would leave beside the update, where {name} adds no noise; use a method that sends the "
+            "update alone, such as FedProx, or leave the stage out that sends more."
+        )
     values = getattr(update.delta, "values", update.delta)
     if not np.isfinite(dense(values, name)).all():
         raise ClientFailure(f"{name} was given NaN or infinite values, which have no norm")

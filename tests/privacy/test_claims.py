@@ -16,6 +16,7 @@ from fl_course import (
     CentralDP,
     CompositionError,
     Coordinator,
+    Correction,
     Evaluation,
     FederatedDropout,
     FedNova,
@@ -184,6 +185,19 @@ def test_what_local_noise_does_not_cover_is_refused_at_construction(stages):
 def test_nor_may_it_pass_beside_central_noise(stage, stages):
     with pytest.raises(CompositionError):
         experiment(weights=UNIFORM, stages=[*stages, stage])
+
+
+@pytest.mark.parametrize("stage", PRIVATE, ids=named)
+def test_nor_what_a_correction_of_the_users_own_sends(stage):
+    class Aside(Correction):
+        def finish(self, task, delta, steps, lr, gradient):
+            return {"aside": delta}
+
+        def sends(self, server):
+            return {"aside": np.zeros_like(server.params)}
+
+    with pytest.raises(CompositionError, match="aside would leave beside the update"):
+        experiment(weights=UNIFORM, stages=[stage], training=LocalSGD(correction=Aside()))
 
 
 def test_the_trial_leaves_no_trace():

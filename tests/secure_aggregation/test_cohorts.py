@@ -237,6 +237,12 @@ def test_bad_numbers_are_refused_at_once_and_not_in_the_first_round(bad):
         SecureSum(**{"clip": 0.5} | bad)
 
 
+def test_the_threshold_is_two_thirds_of_those_who_hold_shares_and_one_more():
+    assert [SecureSum(0.5).least(n) for n in (2, 3, 4, 6, 12, 100)] == [2, 3, 3, 5, 9, 67]
+    assert [SecureSum(0.5, degree=k).least(100) for k in (2, 4, 5, 6, 11)] == [3, 4, 5, 5, 9]       # k neighbours and itself
+    assert SecureSum(0.5, threshold=8, degree=9).least(100) == SecureSum(0.5, threshold=8).least(12) == 8
+
+
 def test_numbers_of_numpy_are_numbers():
     stage = SecureSum(np.float32(0.5), np.int64(16), np.int32(4), np.uint8(32), None, np.int64(1), round_seed=np.int64(3))
     assert repr(stage) == repr(SecureSum(0.5, threshold=4, round_seed=3))

@@ -162,8 +162,8 @@ def test_every_field_of_every_message_with_every_wrong_value(kind):
     step, honest, stage = everybody(kind)
     before, body = stage(), unframe(honest, kind)
     for path in places(body):
-        for value in VALUES:
-            message = frame(kind, changed(body, path, "replace", value))
+        for how, value in [("drop", 0), ("twice", 0), ("insert", None), *(("replace", value) for value in VALUES)]:
+            message = frame(kind, changed(body, path, how, value))
             if message == honest:
                 continue
             try:

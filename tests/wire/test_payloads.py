@@ -289,7 +289,7 @@ def test_the_same_form_with_other_numbers_and_places_passes():
 
 @pytest.mark.parametrize("wire", [
     ["quantised", 1, 3, 1, b"\0" * 8, b"\0"],                             # two scales for one number
-    ["sparse", 8, 1, bytes([0]) + b"\0" * 8 + b"\x01", b"\0" * 4],       # gaps that take more than the bitmap's byte
+    ["sparse", 8, 1, b"\0\x08", b"\0" * 4],                               # place 3 in two bytes: a bitmap takes one
     ["sparse", 4, 0, b"\x07", b"\0" * 8], ["sparse", 4, 0, b"\x03", b"\0\0\x80\x7f" * 2],      # three places, two values; inf
     ["sparse", True, 0, b"\x01", b"\0" * 4], ["sparse", 2**63, 2, 1, b"\0" * 4], ["sparse", 1, 2, 5, b"\0" * 8],
     ["submodel", [1, 1, 1], b"\x01", b"\0" * 20], ["submodel", [1, 2, 1], b"\x03", b"\0" * 24],  # a value too many, too few

@@ -38,6 +38,7 @@ from fl_course.engine.models import Dense
 from fl_course.engine.sgd import train_alone
 from fl_course.engine.training import Trainer
 from fl_course.federation.evaluation import client_measure, metrics_of
+from fl_course.privacy.dpsgd import clipped_sum
 
 FEATURES, SIZES = 16, (12, 1, 30, 7, 10)
 LOSSES = {
@@ -142,6 +143,19 @@ def test_company_and_order_change_no_byte(name):
     for others in (tasks[::-1], tasks[2:4]):
         got = digest(trained(model, data, how, others))
         assert got == {key: expected[key] for key in got}
+
+
+@each_loss
+@pytest.mark.parametrize("kind", ["mlp", "wrapped"])
+def test_dp_sgd_clips_each_examples_gradient_of_this_loss(name, kind):
+    model, data = models(name)[kind], federation(name)
+    theta, slow = torch.tensor(model.init(stream(0, "init"))).double(), 0
+    x, y = torch.tensor(data.x[:9]).double(), torch.tensor(data.y[:9])
+    for one, target in zip(x, y, strict=True):
+        row = theta.clone()[None].requires_grad_()
+        gradient = torch.autograd.grad(model.losses(model.layers(row), one[None, None], target[None, None]).sum(), row)[0][0]
+        slow = slow + gradient * min(1.0, 0.4 / max(gradient.norm().item(), 1e-9))
+    torch.testing.assert_close(clipped_sum(model, theta, x, y, 0.4), slow, rtol=0, atol=1e-5)
 
 
 # --- limits that are known ---------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def targets(value: Any, name: str, classes: int, where: Where = nowhere) -> np.n
     if not classes:
         return to_float32(y[:, None] if y.ndim == 1 else y, name, where, columns(value))
     if y.ndim > 1:
-        cure = f"{name}.ravel()" if y.shape[1] == 1 else f"{name}.argmax(axis=1) if these are one-hot rows"
+        cure = f"np.ravel({name})" if y.shape[1] == 1 else f"np.argmax({name}, axis=1) if these are one-hot rows"
         raise ValueError(f"{name} has shape {y.shape}; labels are (N,), one whole number an example: {cure}")
     with np.errstate(invalid="ignore"):
         whole = y.astype(np.int64, copy=False)

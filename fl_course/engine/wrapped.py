@@ -115,8 +115,9 @@ class Wrapped(Model):
                 drawn = not torch.equal(dice, torch.get_rng_state())
         except (RuntimeError, IndexError, TypeError, AttributeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
+            hint = "; examples are float32, so an embedding looks up x.long()" if "indices" in reason else ""
             raise ValueError(
-                f"{self!r} cannot take the data's examples, which have shape {data.x.shape[1:]}: {reason}"
+                f"{self!r} cannot take the data's examples, which have shape {data.x.shape[1:]}: {reason}{hint}"
             ) from error
         if drawn:
             raise ValueError("the module's forward pass draws random numbers from torch's global generator, so runs would not "

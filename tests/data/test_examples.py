@@ -125,8 +125,8 @@ def test_examples_that_would_lose_their_meaning_are_refused_by_client_and_column
 @pytest.mark.parametrize(("y", "says"), [
     (list("abcabc"), "example 0 in y of client 'ward 7' holds 'a', which is no number; number the classes: names, y ="),
     (pd.Series(list("abcabc")), "number the classes: names, y = np.unique(y, return_inverse=True)"),
-    (Y[:, None], "y has shape (6, 1); labels are (N,), one whole number an example: y.ravel()"),
-    (np.eye(2)[Y], "y.argmax(axis=1) if these are one-hot rows"),
+    (Y[:, None], "y has shape (6, 1); labels are (N,), one whole number an example: np.ravel(y)"),
+    (np.eye(2)[Y], "np.argmax(y, axis=1) if these are one-hot rows"),
     (Y + 0.5, "label 0.5 of example 0 in y of client 'ward 7'; labels are whole numbers from 0 to 1; for numbers to hit"),
     (np.where(Y, np.nan, 0), "label nan of example 1 in y of client 'ward 7'"),
     (Y + 1, "label 2 of example 1 in y of client 'ward 7'; labels are whole numbers from 0 to 1"),

@@ -288,6 +288,7 @@ def time_first():
     (lambda: linear(lambda self, h: h[:, 0]), "numbers of shape (2,); it must be (2, outputs)"),
     (lambda: nn.Sequential(nn.Flatten(), nn.Linear(11, CLASSES)), "cannot take the data's examples, which have shape (4, 3)"),
     (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), "answers with (4,) numbers, the data has 3 classes"),
+    (lambda: nn.Sequential(nn.Flatten(), nn.Embedding(9, CLASSES)), "an embedding looks up x.long()"),
     (lambda: linear(lambda self, h: self.no_such_part(h)), "no attribute 'no_such_part'"),
 ])  # fmt: skip
 def test_what_cannot_be_trained_is_refused_when_the_experiment_is_built(module, says):

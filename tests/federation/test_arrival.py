@@ -7,6 +7,7 @@ import pytest
 from small import UNIFORM, Half, federation
 from wire_hostile import replaced, scrambled
 
+import fl_course.federation.arrival as arrival
 import fl_course.federation.coordinator as coordinator
 from fl_course import (
     QSGD,
@@ -249,3 +250,15 @@ def test_a_secure_answer_of_another_round_or_in_the_clear_does_not_stop_the_run(
     assert len(first.clients) == 6
     assert "it is masked for round" in refusals(second)[0]
     assert second.clients == (0, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, ZeroDivisionError, MemoryError, RecursionError, AssertionError])
+@pytest.mark.parametrize("where", ["decode_update", "check_update"])
+def test_whatever_goes_wrong_while_an_answer_is_read_is_a_refusal(where, error, monkeypatch):
+    def fails(*arguments):
+        raise error("odd bytes")
+
+    monkeypatch.setattr(arrival, where, fails)
+    (record,) = build("plain").train(1).records
+    assert len(refusals(record)) == 6
+    assert f"it cannot be read: {error.__name__}: " in refusals(record)[0]

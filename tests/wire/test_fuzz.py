@@ -27,6 +27,7 @@ from fl_course.wire.messages import (
     encode_model,
     encode_update,
     frame,
+    unframe,
 )
 from fl_course.wire.payloads import Quantised, Sparse, drawn
 
@@ -226,3 +227,11 @@ def test_objects_are_counted_as_the_unpacker_makes_them(body):
             count_objects(packed[: int(rng.integers(len(packed)))])
     with pytest.raises(ValueError, match="its objects take"):
         count_objects(packed + b"\0")
+
+
+@pytest.mark.parametrize("body", [[[]] * 8, [1] * 8, {str(i): i for i in range(4)}, [[[[[[[[]]]]]]]]], ids=range(4))
+def test_more_objects_than_expected_are_not_unpacked(body):
+    count = 2 + objects(body)
+    assert unframe(frame("x", body), "x", objects=count) == body
+    with pytest.raises(WireError, match=f"where at most {count - 1} are expected"):
+        unframe(frame("x", body), "x", objects=count - 1)

@@ -152,6 +152,8 @@ def test_a_stranger_with_a_right_checksum_cannot_crash_the_decoder(make, seed, d
     ["quantised", 1, 3, 1, b"\0\0\xc0\x7f", b"\0"],                       # NaN for a scale
     ["quantised", 2, 65537, 1, b"\0" * 8, b"\0" * 6],
     ["quantised", 2, 6, 2, b"\0" * 4, b"\x3f"],                           # a code of 7 where there are 6 levels
+    ["quantised", 2, 256, 2, np.zeros((1, 4), np.uint8), b"\0\0"],        # an array has a length, too
+    ["quantised", 2, 256, 2, b"\0" * 4, np.zeros((2, 1), np.uint8)],
     ["sparse", 1, 1, b"\0\0", b"\0" * 8],                                 # two values of one number
     ["submodel", [4], b"", b""], ["submodel", [2, 0, 2], b"", b""], ["submodel", [1, 1, 1], b"\x01", b"\0" * 12],
     ["lowrank", np.zeros((2, 2), np.float32)], ["lowrank", [np.zeros((2, 1), np.float32)] * 3],

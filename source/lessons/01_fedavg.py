@@ -8,7 +8,7 @@
 # - say what more local epochs (E), smaller batches (B) and more clients a round (C) buy and cost, in rounds and megabytes;
 # - see when averaging breaks: clients whose data differ.
 #
-# About 75 minutes for a newcomer, the exercises not counted. Every curve below is trained while you look at it. In the library:
+# About 70 minutes for a newcomer, the exercises not counted. Every curve below is trained while you look at it. In the library:
 # `fl_course/federation/coordinator.py` (the loop), `fl_course/engine/local.py` (what a client does), `fl_course/data/partition.py`
 # (who has what).
 

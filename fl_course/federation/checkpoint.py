@@ -42,7 +42,8 @@ def save(path: str | Path, state: State | History, experiment: Coordinator) -> N
     type: CheckpointError, with the name of the place, for a drawer that holds what would not come back.
 
     A private run must not be branched: a state that is resumed twice releases twice, while each branch's ledger charges
-    once, and a tree's noise is the same in both. Go on from the newest file only, and from each file once.
+    once. A secret tree draws new noise for each branch, a seeded one repeats it. Save before a model leaves the house; go on
+    from the newest file only, and from each file once.
     """
     _check_experiment(experiment)
     state = _state_of(state)

@@ -348,6 +348,9 @@ def test_a_kernel_that_does_not_answer_is_said_once_and_nothing_is_said_to_go_on
     assert "lost its kernel" in page.locator(".flx-error").inner_text()
     assert page.locator(".flx-status").inner_text() == ""
     assert not page.locator("progress").is_visible()
+    page.evaluate("(frame) => models[0].set('frame', frame)", {**running, "number": 6})        # it was still on its way
+    page.clock.run_for(500)
+    assert "lost its kernel" in page.locator(".flx-error").inner_text()
     view.close()
 
 

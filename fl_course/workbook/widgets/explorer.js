@@ -49,7 +49,7 @@ const LOST = "This explorer has lost its kernel, which was restarted or shut dow
 
 function render({ model, el: host }) {
   const spec = model.get("spec"), me = Math.random().toString(36).slice(2);                // this view's name in its messages
-  let frame = model.get("frame"), sent = 0, quiet = 0, told = 0;           // this view's last message; times of move and table
+  let frame = model.get("frame"), sent = 0, quiet = 0, told = 0, dead = 0; // this view's last message; times of move, table, loss
   let later = null, watch = null, drawing = null;                          // timers
 
   const fail = (words) => {
@@ -109,6 +109,7 @@ function render({ model, el: host }) {
   };
   const draw = () => {
     drawing = null;
+    if (Date.now() - dead < 2000) return;                  // the last words of a kernel that is gone by now
     const running = frame.status === "running" || frame.status === "stopping", mine = frame.move === `${me}:${sent}`;
     clearTimeout(watch);
     if (mine || Date.now() - quiet > 1000)                 // never pull a control from under the hand that moves it
@@ -130,7 +131,7 @@ function render({ model, el: host }) {
   const update = () => { drawing ??= document.hidden ? setTimeout(draw) : requestAnimationFrame(draw); };
   const whole = () => { frame = model.get("frame"); update(); };
   const news = (message) => { const next = grown(frame, message); if (next) { frame = next; update(); } };
-  const lost = () => alone(LOST);
+  const lost = () => { dead = Date.now(); alone(LOST); };
   const free = guard(root);
   host.append(root);
   dress(root);

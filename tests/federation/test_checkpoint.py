@@ -432,6 +432,16 @@ def test_impossible_values_are_refused_whoever_sealed_them(saved, place):
     assert load(path, it).server.version == 2
 
 
+def test_two_jobs_with_one_ticket_are_refused(saved):
+    it, path = saved
+    body = unframe(path.read_bytes(), "checkpoint")
+    jobs = body["state"]["jobs"]
+    jobs[0]["ticket"] = jobs[1]["ticket"]
+    path.write_bytes(frame("checkpoint", body))
+    with pytest.raises(CheckpointError, match="two jobs have one ticket"):
+        load(path, it)
+
+
 @pytest.mark.parametrize("change", [
     {"format": 1}, {"format": 3}, {"format": None}, {"facts": None}, {"facts": {"a": 1}}, {"state": []},
 ])  # fmt: skip

@@ -74,6 +74,10 @@ def default(number):
     return lambda client, rng, n=number: n
 
 
+def keyword(number):
+    return lambda client, rng, *, n=number: n
+
+
 def long(middle):
     array = np.zeros(5000)
     array[2500] = middle
@@ -113,6 +117,7 @@ def frozen(value):
 MATTERS = {
     "a closure's number": lambda i: experiment(training=replace(SGD, epochs=closure(1 + i))),
     "a default argument": lambda i: experiment(training=replace(SGD, epochs=default(1 + i))),
+    "a default that has a name": lambda i: experiment(training=replace(SGD, epochs=keyword(1 + i))),
     "a closure's table": lambda i: experiment(training=replace(SGD, epochs=closure({0: 1, 1: 2 + i}))),
     "code": lambda i: experiment(training=replace(SGD, epochs=(lambda c, rng: 2, lambda c, rng: 3)[i])),
     "code of the same constants": lambda i: experiment(training=replace(SGD, epochs=(lambda c, r: c + 3, lambda c, r: c * 3)[i])),
@@ -195,6 +200,12 @@ def test_a_global_number_that_a_function_reads_decides(monkeypatch):
     before = facts(it)
     monkeypatch.setattr(sys.modules[__name__], "FLAG", 4)
     assert difference(before, facts(it))[0] == "training.epochs"
+
+
+def test_a_fact_that_only_one_side_has_is_a_difference():
+    assert difference({"a": "1"}, {"a": "1"}) is None
+    assert difference({"a": "1", "b": "2"}, {"a": "1"}) == ("b", "2", "nothing")
+    assert difference({"a": "1"}, {"a": "1", "b": "2"}) == ("b", "nothing", "2")
 
 
 def test_what_holds_itself_ends():

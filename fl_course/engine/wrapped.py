@@ -80,7 +80,7 @@ class Wrapped(Model):
 
     def init(self, rng: np.random.Generator) -> Vector:
         flat = torch.cat([p.detach().flatten().to(torch.float32) for _, p in self._parameters()])
-        return flat.numpy().copy()
+        return flat.numpy()
 
     def logits(self, layers: Layers, x: Tensor) -> Tensor:
         own = self._own

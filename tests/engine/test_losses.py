@@ -208,6 +208,18 @@ def test_metrics_are_those_of_scikit_learn(name):
     assert got["loss"] == pytest.approx(mean)
 
 
+@pytest.mark.parametrize(("loss", "classes", "metrics", "guesses"), [
+    (CrossEntropy(), 3, {"loss": math.log(3)}, True), (CrossEntropy(), 3, {"loss": 0.9 * math.log(3)}, False),
+    (CrossEntropy(), 3, {"loss": 1.2 * math.log(3)}, True), (CrossEntropy(), 3, {"loss": math.nan}, True),
+    (CrossEntropy((9.0, 9.0, 9.0)), 3, {"loss": math.log(3)}, False),                  # weighted nats say nothing of guessing
+    (BinaryCrossEntropy(), 2, {"loss": math.log(2)}, True), (BinaryCrossEntropy(), 2, {"loss": 0.9 * math.log(2)}, False),
+    (BinaryCrossEntropy((9.0, 9.0)), 2, {"loss": math.log(2)}, False),
+    (SquaredError(), 0, {"r2": 0.0}, True), (SquaredError(), 0, {"r2": 0.2}, False), (SquaredError(), 0, {"r2": math.nan}, True),
+])  # fmt: skip
+def test_what_is_no_better_than_guessing(loss, classes, metrics, guesses):
+    assert loss.guesses(metrics, classes) is guesses
+
+
 def test_r2_of_targets_that_never_change_is_not_measured():
     assert math.isnan(SquaredError().extra(np.zeros((3, 1)), np.ones((3, 1), np.float32))["r2"])
 
@@ -275,6 +287,7 @@ def build(name, model):
 @pytest.mark.parametrize(("make", "says"), [
     (build("squared, 1 number", logistic(FEATURES, 1)), "hold numbers to hit, not classes; give the model loss=SquaredError()"),
     (build("squared, 3 numbers", logistic(FEATURES, 1, SquaredError())), "answers with (1,) numbers, the data has 3 to hit"),
+    (build("squared, 1 number", logistic(FEATURES, 3, SquaredError())), "answers with (3,) numbers, the data has 1 to hit"),
     (build("one logit", logistic(FEATURES, 1)), "for one logit give the model loss=BinaryCrossEntropy()"),
     (build("one logit", logistic(FEATURES, 2, BinaryCrossEntropy())), "make the last layer 1 wide"),
     (build("classes", logistic(FEATURES, 1, BinaryCrossEntropy())), "tells two classes apart; the data has 3"),

@@ -187,7 +187,8 @@ def test_a_wrapped_module_with_shared_weights_counts_them_once():
 
 def test_only_convolutions_are_trained_one_client_at_a_time():
     conv = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 4))
-    assert [model.alone for model in (*MODELS, Wrapped(conv))] == [False, False, False, True, False, True]
+    sound = nn.Sequential(nn.Unflatten(1, (1, 12)), nn.Conv1d(1, 4, 3), nn.Flatten(), nn.Linear(40, 4))
+    assert [model.alone for model in (*MODELS, Wrapped(conv), Wrapped(sound))] == [False, False, False, True, False, True, True]
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

@@ -189,6 +189,31 @@ def test_thawing_a_parameter_later_does_not_change_the_model():
     assert sum(p.numel() for p in model.single().parameters() if p.requires_grad) == model.dim
 
 
+class Halved(Wrapped):
+    def logits(self, layers, x):
+        return Wrapped.logits(self, layers, x) / 2
+
+
+def test_a_subclass_with_another_forward_pass_trains_what_it_says():
+    data, model = federation(), Halved(MODULES["dense"])
+    for task, update in zip(tasks_of(model, data), updates_of(model, data, HOWS["plain"]), strict=True):
+        np.testing.assert_allclose(update.delta, train_alone(model, task, data, HOWS["plain"]), rtol=0, atol=2e-6)
+
+
+def test_a_look_at_the_forward_pass_leaves_torchs_dice_where_they_were():
+    model, before = Wrapped(linear(lambda self, h: F.dropout(h, 0.5))), torch.get_rng_state()
+    with pytest.raises(ValueError, match="draws random numbers"):
+        Coordinator(federation(), model)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_buffers_are_looked_at_also_inside_inference_mode():
+    model = Wrapped(made(backbone))
+    expected = Coordinator(federation(), model).train(1).state.server.params
+    with torch.inference_mode():
+        assert np.array_equal(Coordinator(federation(), model).train(1).state.server.params, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_module_in_another_precision_is_trained_in_single_precision(dtype):
     module = made(backbone).to(dtype)
@@ -259,7 +284,10 @@ def counting():
 
 def replacing():
     def forward(self, x):
-        self.mean = x.mean(0)
+        new = x.mean(0)
+        while new._version < self.mean._version:                        # as old as the one before, and yet another
+            new += 0
+        self.mean = new
         return self.layer(x.flatten(1))
 
     net = Net(forward, layer=nn.Linear(12, CLASSES))

@@ -37,6 +37,7 @@ from fl_course import (
     logistic,
     save,
 )
+from fl_course.federation import checkpoint
 from fl_course.wire.messages import frame, unframe
 
 EXPERIMENTS = {
@@ -311,6 +312,16 @@ def test_what_a_drawer_holds_comes_back_in_type_and_to_the_bit(thing, tmp_path):
             assert there.flags.f_contiguous == thing.flags.f_contiguous or thing.base is not None
 
 
+@pytest.mark.parametrize("change", [{"clock": 0}, {"clock": -0.0}, {"ticket": 1}, {"memory": {0: {}}}, {"jobs": ()}], ids=str)
+def test_what_is_read_back_is_compared(saved, change, monkeypatch):
+    it, path = saved
+    before, state = path.read_bytes(), it.train(2).state if "jobs" in change else it.initial()
+    monkeypatch.setattr(checkpoint, "from_plain", lambda plain: replace(state, **change))
+    with pytest.raises(CheckpointError, match=f"the state.{next(iter(change))} would not come back"):
+        save(path, state, it)
+    assert path.read_bytes() == before
+
+
 class Colour(enum.IntEnum):
     RED = 1
 
@@ -393,6 +404,17 @@ def test_a_file_of_the_old_format_is_compared_field_by_field(change, named, tmp_
     with pytest.raises(CheckpointError, match="another experiment") as caught:
         load(tmp_path / "x", it)
     assert named in str(caught.value).split("this:")[0]
+
+
+def test_a_file_of_the_old_format_on_other_data_is_refused(tmp_path):
+    data = digits().partition(Dirichlet(0.5), clients=8, seed=3)
+    it = Coordinator(
+        replace(data, y=(data.y + 1) % 10), logistic(64, 10), LocalSGD(lr=0.1, epochs=1, batch_size=16),
+        Buffered(concurrency=4, buffer=2), stages=[TopK(0.1)], optimizer=FedAdam(), fleet=LogNormal(speed_spread=0.8), seed=5,
+    )  # fmt: skip
+    (tmp_path / "x").write_bytes(other_facts(lambda text: text))
+    with pytest.raises(CheckpointError, match="on other data or with another model"):
+        load(tmp_path / "x", it)
 
 
 # --- a file whose fields are right in form and impossible -----------------------------------------------------------------

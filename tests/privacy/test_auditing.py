@@ -331,6 +331,14 @@ def test_one_run_figures_of_the_paper():
     assert one_run_bound(120, 120, 120, 0.0, 0.01) == pytest.approx(math.log(1 / (0.01 ** (-1 / 120) - 1)), abs=1e-6)
 
 
+@pytest.mark.parametrize(("correct", "delta"), [(75, 1e-4), (90, 0.0), (60, 1e-6), (100, 1e-6)])
+def test_the_bound_of_one_run_is_contradicted_and_what_is_above_it_is_not(correct, delta):
+    bound = one_run_bound(1000, 100, correct, delta, 0.05)
+    assert bound > 0
+    below, above = (one_run_p_value(1000, 100, correct, epsilon, delta) for epsilon in (bound, bound * (1 + 1e-6)))
+    assert below < 0.05 <= above
+
+
 def test_one_run_p_value_by_a_loop():
     canaries, guesses, correct, epsilon, delta = 60, 30, 24, 0.4, 1e-3
     right = math.exp(epsilon) / (1 + math.exp(epsilon))

@@ -248,6 +248,7 @@ def test_numbers_of_numpy_are_numbers():
     assert repr(stage) == repr(SecureSum(0.5, threshold=4, round_seed=3))
     assert repr(FixedPointGrid(np.float64(1), np.int8(32), np.int64(2**15), np.int32(2**15))) == repr(
         FixedPointGrid(1.0, 32, 2**15, 2**15))
+    assert type(FixedPointGrid(1.0, 8, 3, ring_bits=np.int64(20)).ring_bits) is int
     setup = Setup(bytes(16), (1, 2, 3), np.int64(2), np.int64(5), np.uint8(63), np.int8(2))
     assert setup == Setup(bytes(16), (1, 2, 3), 2, 5, 63, 2)
     assert type(setup.ring_bits) is int

@@ -122,6 +122,7 @@ def test_F05_too_few_answers():
     transcript = run_round(INPUTS, T, drops={0: "unmask", 1: "unmask", 2: "unmask"})
     assert transcript.sum is None
     assert "2 clients at 'unmask' are fewer than the threshold 3" in transcript.aborted
+    assert f"the server aborted: {transcript.aborted}" in transcript.events
     assert transcript.survivors == transcript.opened_seeds == transcript.opened_keys == ()
     assert all(view.tolist() != INPUTS[i].tolist() for i, view in transcript.server_view.items())
 

@@ -227,6 +227,7 @@ def hypergeometric_tail(population, marked, drawn, least):
 
 @pytest.mark.parametrize(("n", "corrupt", "dropped", "security", "reliability"), [
     (500, 0.2, 0.2, 40, 30), (300, 0.101, 0.1, 20, 20), (60, 0.1, 0.1, 10, 8), (100, 0.05, 0.3, 12, 10),
+    (51, 0.15, 0.02, 6, 4), (51, 0.25, 0.05, 6, 4),
 ])  # fmt: skip
 def test_the_recommended_degree_is_the_smallest_that_keeps_three_promises(n, corrupt, dropped, security, reliability):
     """In exact fractions: nobody's neighbours betray it, the survivors stay connected, t of everybody's holders answer."""
@@ -380,6 +381,14 @@ def test_a_sum_that_does_not_fit_the_round_is_refused():
     three.open()
     assert three.close(np.zeros(3, np.uint32), ()) is None
     assert "2 clients at 'advertise'" in three.aborted
+
+
+def test_who_vanished_is_not_ready():
+    one = Round(a_setup(4, 3, None), {2: "upload"})
+    one.open()
+    assert one.ready == (0, 1, 2, 3)                                 # it vanishes before its upload, and not yet
+    assert one.upload(2, np.zeros(3, int)) is None
+    assert one.ready == (0, 1, 3)
 
 
 def test_unknown_drop_outs_are_refused():

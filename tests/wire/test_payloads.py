@@ -25,7 +25,7 @@ from fl_course.wire.messages import (
     frame,
     unframe,
 )
-from fl_course.wire.payloads import Quantised, Sparse, drawn, numbers, on_values
+from fl_course.wire.payloads import Quantised, Sparse, drawn, numbers, on_values, values_from_wire
 
 few = settings(max_examples=60, deadline=None)
 
@@ -291,6 +291,7 @@ def test_the_same_form_with_other_numbers_and_places_passes():
 
 @pytest.mark.parametrize("wire", [
     ["quantised", 1, 3, 1, b"\0" * 8, b"\0"],                             # two scales for one number
+    ["quantised", 2, 65537, 1, b"\0" * 8, b"\0" * 5],                     # a level too many, in codes of the right length
     ["sparse", 8, 1, b"\0\x08", b"\0" * 4],                               # place 3 in two bytes: a bitmap takes one
     ["sparse", 4, 0, b"\x07", b"\0" * 8], ["sparse", 4, 0, b"\x03", b"\0\0\x80\x7f" * 2],      # three places, two values; inf
     ["sparse", True, 0, b"\x01", b"\0" * 4], ["sparse", 2**63, 2, 1, b"\0" * 4], ["sparse", 1, 2, 5, b"\0" * 8],
@@ -302,6 +303,13 @@ def test_more_malformed_payloads_are_refused(wire):
     cls = PAYLOADS[wire[0]]
     with pytest.raises(ValueError, match=r".{10}"):
         cls.from_wire(wire)
+
+
+@pytest.mark.parametrize("values", [TWO.tobytes(), GRID.to_wire()])
+def test_more_values_than_there_is_room_for_are_refused_before_they_are_read(values):
+    assert values_from_wire(values, 2).size == 2
+    with pytest.raises(ValueError, match="2 values for a vector of 1"):
+        values_from_wire(values, 1)
 
 
 def test_what_payloads_claim_is_known_before_they_are_unpacked():

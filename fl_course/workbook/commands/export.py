@@ -21,6 +21,15 @@ TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 {% block jupyter_widgets %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
+{% block html_head_css %}{{ super() }}<style>
+/* Jupyter's colours of code and prompts, darkened to a contrast of 4.5:1 on their page; links are not told by colour alone. */
+:root {
+  --jp-mirror-editor-keyword-color: #006b00; --jp-mirror-editor-number-color: #006b00;
+  --jp-mirror-editor-operator-color: #8500c8; --jp-mirror-editor-comment-color: #2b6767;
+  --jp-cell-prompt-not-active-font-color: #595959; --jp-cell-prompt-not-active-opacity: 1;
+}
+.jp-RenderedHTMLCommon a:any-link { text-decoration: underline; }
+</style>{% endblock %}
 {% block input_group %}
 {%- if cell.metadata.get('jupyter', {}).get('source_hidden') -%}
 <details class="folded"><summary style="margin-left:calc(var(--jp-cell-prompt-width) + 10px)">

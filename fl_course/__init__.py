@@ -10,7 +10,11 @@ than it brings on a busy machine. Set FL_COURSE_THREADS to change it.
 
 import os
 
-import torch
+try:
+    import torch
+except (ImportError, OSError) as error:
+    doctor = os.path.join(os.path.dirname(__file__), "workbook", "commands", "doctor.py")
+    raise ImportError(f"torch is missing or broken ({error}); what to do, says: python {doctor}") from error
 
 from .compression.feedback import wire_report
 from .compression.lowrank import PowerSGD

@@ -25,11 +25,13 @@ import pytest
 
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here (pip install -e .[browser])")
+checker = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe here (pip install -e .[browser])")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ROOT = Path(__file__).parents[2]
 LESSON = ROOT / "notebooks" / "04_secure_aggregation.ipynb"
-HOSTS = ["lab", *(["notebook"] if importlib.util.find_spec("notebook") else [])]
+NO_NOTEBOOK = pytest.mark.skipif(importlib.util.find_spec("notebook") is None, reason="no Notebook 7 here (.[browser])")
+HOSTS = ["lab", pytest.param("notebook", marks=NO_NOTEBOOK)]
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-sandbox"]
 
@@ -270,13 +272,9 @@ def test_two_explorers_on_one_page_are_driven_by_keyboard_alone(host, lab, chrom
 
 
 def axe(page, within: str = "body") -> list[str]:
-    """Serious findings of axe-core, as sentences; none where it is not installed (test_page.py says so)."""
-    if importlib.util.find_spec("axe_playwright_python") is None:
-        return []
-    from axe_playwright_python.sync_playwright import Axe
-
+    """Serious findings of axe-core, as sentences."""
     return [f"{v['id']}: {v['help']}: {[node['html'][:150] for node in v['nodes'][:3]]}"
-            for v in Axe().run(page, within).response["violations"] if v["impact"] in ("serious", "critical")]
+            for v in checker.Axe().run(page, within).response["violations"] if v["impact"] in ("serious", "critical")]
 
 
 def by_mouse_and_in_the_dark(view: Page, one) -> None:

@@ -296,6 +296,7 @@ def test_the_same_form_with_other_numbers_and_places_passes():
     ["sparse", 4, 0, b"\x07", b"\0" * 8], ["sparse", 4, 0, b"\x03", b"\0\0\x80\x7f" * 2],      # three places, two values; inf
     ["sparse", True, 0, b"\x01", b"\0" * 4], ["sparse", 2**63, 2, 1, b"\0" * 4], ["sparse", 1, 2, 5, b"\0" * 8],
     ["submodel", [1, 1, 1], b"\x01", b"\0" * 20], ["submodel", [1, 2, 1], b"\x03", b"\0" * 24],  # a value too many, too few
+    ["submodel", [2, 0, 2], b"", b"\0" * 8],                               # a layer without units
     ["lowrank", np.array([np.nan], np.float32)], ["lowrank", [np.full((2, 1), np.inf, np.float32), np.ones((2, 1), np.float32)]],
     ["sparse", 4, 0, np.zeros(1, np.uint8), b"\0" * 4],
 ])  # fmt: skip

@@ -11,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from fl_course import Coordinator, Dataset, Evaluation, FederatedData, LocalSGD, Synchronous, from_clients, logistic
+from fl_course import (
+    IID,
+    Coordinator,
+    Dataset,
+    Evaluation,
+    FederatedData,
+    LocalSGD,
+    Synchronous,
+    from_clients,
+    logistic,
+)
+from fl_course.core import stream
 from fl_course.data.examples import count_classes, examples, targets
 
 X, Y = np.arange(12, dtype=float).reshape(6, 2) / 10, np.array([0, 1, 0, 1, 1, 0])
@@ -84,6 +95,16 @@ def test_whatever_holds_labels_is_taken(make):
     data = Dataset("tried", X, make(Y), 2)
     assert data.y.dtype == np.int64
     assert np.array_equal(data.y, Y)
+
+
+def test_a_fraction_beyond_2_24_is_rounded_like_any_other():
+    assert examples(np.array([[20_000_000.25], [1e20], [-3.7e9 - 0.5]]), "x").tolist() == [[2e7], [float(np.float32(1e20))],
+                                                                                           [float(np.float32(-3.7e9))]]  # fmt: skip
+
+
+def test_an_array_of_objects_may_hold_any_kind_of_number():
+    mixed = np.array([[np.bool_(True), 2], [np.float32(0.5), Fraction(1, 4)]], dtype=object)
+    assert examples(mixed, "x").tolist() == [[1.0, 2.0], [0.5, 0.25]]
 
 
 # --- what is refused, and what to do -----------------------------------------------------------------------------------------
@@ -165,6 +186,7 @@ def test_clients_that_are_no_mapping_of_pairs_are_refused(clients, says):
     (lambda: FederatedData("f", X, Y, 2, ("a",), (Y == 1,), ([],)), "train must hold row numbers"),
     (lambda: FederatedData("f", X, Y, 2, ("a",), (Y == 1,), ([],)), "np.flatnonzero(mask) makes them of a mask"),
     (lambda: FederatedData("f", X, Y, 2, ("a",), ([0.5],), ([],)), "train must hold row numbers"),
+    (lambda: FederatedData("f", X, Y, 2, ("a",), ([-1, 0],), ([],)), "a client holds rows -1..0; x has rows 0..5"),
 ])  # fmt: skip
 def test_a_pool_that_says_nonsense_about_itself_is_refused(make, says):
     with pytest.raises(ValueError, match=re.escape(says)):
@@ -179,6 +201,7 @@ def test_classes_are_counted_over_everybody(kind):
     assert Dataset("d", X, Y.astype(kind), None, X, np.full(6, 4, kind)).classes == 5
     assert from_clients("d", {"a": (X, Y.astype(kind)), "b": (X, np.full(6, 7, kind))}).classes == 8
     assert from_clients("d", {"a": (X, Y, X, Y + 5)}, x_test=X, y_test=Y).classes == 7
+    assert from_clients("d", {"a": (X, Y)}, x_test=X, y_test=Y + 3).classes == 5
     assert count_classes(np.int64(3), [Y]) == 3
     assert type(count_classes(np.int64(3), [Y])) is int
     assert targets(np.array([True, False]), "y", 2).tolist() == [1, 0]
@@ -194,6 +217,25 @@ def test_a_client_may_say_which_part_is_its_test():
     assert [len(part) for part in data.test] == [2, 3, 0]
     without = from_clients("own tests", {"b": (X, Y)}, 2, test_fraction=0.5)
     assert np.array_equal(data.examples("b")[0], without.examples("b")[0])      # nobody's test depends on the others'
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("n", [1, 2, 3, 9, 12])
+def test_a_client_tests_on_its_share_to_the_nearest_example_and_keeps_one_to_train_on(n, fraction):
+    data = from_clients("d", {"a": (np.resize(X, (n, 2)), np.resize(Y, n))}, 2, test_fraction=fraction)
+    (kept,), (held,) = data.train, data.test
+    assert abs(len(held) - fraction * n) <= 0.5 or len(kept) == 1
+    assert len(kept) >= 1
+    assert sorted([*kept, *held]) == list(range(n))
+
+
+def test_the_deal_is_that_of_its_own_named_stream():
+    pool = Dataset("d", np.resize(X, (30, 2)), np.resize(Y, 30), 2)
+    for seed in (0, 1):
+        data = pool.partition(IID(), 3, seed=seed)
+        parts = IID().split(pool.y, 3, stream(seed, "partition", "split"))
+        for part, kept, held in zip(parts, data.train, data.test, strict=True):
+            assert sorted(part) == sorted([*kept, *held])
 
 
 def scored(data, **settings):
@@ -222,6 +264,7 @@ def test_features_that_were_never_scaled_are_said_once_if_nothing_is_learned():
     told = lambda x, y: [e for r in scored(from_clients("d", {"a": (x, y)}, 2, x, y)).records for e in r.events]  # noqa: E731
     (event,) = told(pixels, y)
     assert re.fullmatch(r"the features reach 25\d and the model is no better than guessing: scale .*, e.g. x / 25\d", event)
+    assert len(told(-pixels, y)) == 1
     assert told(pixels / 255, y) == []                                  # not learned, but not for that reason
     good = np.where(y[:, None] > 0, 60.0, -60.0) + rng.standard_normal((80, 2))
     assert told(good, y) == []                                          # unusual, but learned

@@ -38,6 +38,7 @@ from fl_course.data.federated import FederatedData
 from fl_course.engine.batches import client_keys, plan_batches, round_key, splitmix, width
 from fl_course.engine.models import Dense, Model
 from fl_course.engine.training import Trainer
+from fl_course.federation.work import Work as Hands
 
 LR = 0.1
 Round = Callable[[np.ndarray], np.ndarray]
@@ -138,10 +139,10 @@ def whole_loop(work: Work, data: FederatedData) -> Round:
     some = replace(data, ids=data.ids[: work.clients], train=data.train[: work.clients], test=data.test[: work.clients])
     how = LocalSGD(lr=LR, epochs=work.epochs, batch_size=work.batch)
     experiment = Coordinator(some, work.model, how, Synchronous(1.0), evaluation=Evaluation(every=10**9))
-    trainer = Trainer(how, work.model, some)
+    hands = Hands(Trainer(how, work.model, some), experiment.pipeline, strict=True)
 
     def one_round(params: np.ndarray) -> np.ndarray:
-        state, _ = experiment._round(experiment.initial(params), trainer)
+        state, *_ = experiment._round(experiment.initial(params), hands)
         return state.server.params
 
     return one_round

@@ -448,7 +448,7 @@ def test_the_table_says_run_settings_and_where_each_curve_ended():
               PlaneChart("plane", "u", "v", lines=("path",), marks=("optimum",), letters=("A",), outlines=("valley",)))
     assert table_head(charts) == ["run", "settings", "accuracy", "a (bits)", "b (bits)"]
     lines = {"accuracy": [(1, 0.5), (2, 0.88346)], "a": [(1, 1234.5)], "path": [(0, 0)], "b": [(1, 2), (2, None)]}
-    assert table_row(0, "C = 0.1", lines, charts) == ["now", "C = 0.1", "0.8835", "1,234", "–"]
+    assert table_row(0, "C = 0.1", lines, charts) == ["now", "C = 0.1", "0.8835", "1,235", "–"]
     assert table_row(3, "", {}, charts) == ["pin 3", "", "–", "–", "–"]
     explorer, frames = live()
     explorer.run_here()
@@ -456,7 +456,7 @@ def test_the_table_says_run_settings_and_where_each_curve_ended():
 
 
 @pytest.mark.parametrize(("value", "text"), [
-    (0.1, "0.1"), (12.345, "12.35"), (33000.0, "33,000"), (2e-5, "0.00002"), (3.3e-7, "3.3 · 10⁻⁷"), (1234.5, "1,234"),
+    (0.1, "0.1"), (12.345, "12.35"), (33000.0, "33,000"), (2e-5, "0.00002"), (3.3e-7, "3.3 · 10⁻⁷"), (1234.5, "1,235"),
     (0.0, "0"), (999999.0, "999,999"), (8388608.0, "8,388,608"), (1e9, "1 · 10⁹"), (-0.5, "-0.5"),
     (99.996, "100"), (1797, "1,797"),
     (True, "on"), ("mean", "mean"), (math.nan, "nan"), (0.99999, "1"), (-0.00001234, "-0.00001234"), (999.96, "1,000"),

@@ -1,6 +1,7 @@
 """Accuracy, loss, fairness and drift, each against a slow loop that needs no library."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from small import CLASSES, DIM, Half, experiment, federation, final
 
 from fl_course import Evaluation, LocalSGD, Synchronous, Uniform, logistic, mlp
 from fl_course.core import Update, stream
+from fl_course.federation import evaluation
 from fl_course.federation.evaluation import client_measure, drift, fairness, score, training_metrics
 from fl_course.wire.messages import encode_model, frame
 
@@ -130,6 +132,7 @@ def test_training_metrics_are_weighted_by_examples():
     assert training_metrics([]) == {}
     assert training_metrics([Update(0, 0, None, metrics={"examples": 0.0, "loss_first": 1.0, "loss_last": 1.0})]) == {}
     assert training_metrics([Update(0, 0, None, metrics={"speed": 1.0})]) == {}
+    assert training_metrics([Update(0, 0, None, metrics={"loss_first": 1.0})]) == {}     # of nobody knows how many examples
 
 
 def test_evaluation_happens_when_it_is_due_and_costs_nothing_unless_federated():
@@ -152,6 +155,19 @@ def test_a_federated_evaluation_is_counted_apart_message_by_message():
         assert record.bytes_up["evaluation"] == sum(map(len, answers))
         assert record.bytes_down["evaluation"] == 6 * len(encode_model(state.server))
     assert record.metrics["client_accuracy"] == pytest.approx(accuracies.mean())
+
+
+def test_only_clients_with_tests_are_asked_and_each_says_how_many_it_has(monkeypatch):
+    whole = federation((4, 4, 4), tests=3)
+    test = (whole.test[0][:1], whole.test[1], np.arange(0))
+    said = []
+    monkeypatch.setattr(evaluation, "frame", lambda kind, body: said.append(body) or frame(kind, body))
+    it = experiment(replace(whole, test=test), evaluation=Evaluation(federated=True), schedule=Synchronous(1.0))
+    record = it.train(1).records[0]
+    assert [(client, version, examples) for client, version, examples, _ in said] == [(0, 1, 1), (1, 1, 3)]
+    assert record.bytes_down["evaluation"] * 3 == record.bytes_down["model"] * 2
+    nobody = experiment(federation(tests=0), evaluation=Evaluation(federated=True)).train(1).records[0]
+    assert "evaluation" not in {**nobody.bytes_up, **nobody.bytes_down}
 
 
 def test_evaluating_does_not_change_what_is_learned():

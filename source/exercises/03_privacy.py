@@ -33,10 +33,10 @@ from fl_course.workbook import check, hint, progress, reveal
 
 # %% exercise 03.private_mean [markdown]
 # A colleague wrote the heart of DP-FedAvg. It trains, and its noise is what it claims to be. Still one client can do what no ε
-# allows. (Our own rewrite of a kind of mistake that Tramèr et al., arXiv:2202.12219, found in published code.) Two oracles are
-# handed out: `check_noise` of the lesson, fed with zeros, and `influence`, which lets one client shout and measures how far the
-# *sum* moves, in clip bounds. Run them, find what is wrong, and write the round right. Draw the noise with one call,
-# `rng.normal(size=d)`.
+# allows: the noise is too small for that, by the size of the round. (Our own rewrite; Tramèr et al., arXiv:2202.12219, found noise
+# that was too small by the batch size in published code.) Two oracles are handed out: `check_noise` of the lesson, fed with zeros, and `influence`, which lets one client shout and measures how far the
+# *sum* moves, in clip bounds. Run them, find what is wrong, and write the round right; then its
+# influence is 1. Draw the noise with one call, `rng.normal(size=d)`.
 
 # %% tags=["given"]
 def careless_mean(updates, bound, z, m, rng):
@@ -72,8 +72,8 @@ print(f"influence of one client: {influence(careless_mean):.1f} clip bounds")
 # `hits` times, in `trials` runs without it `alarms` times. The definition demands
 # $P[\text{hit}] \leq e^{\varepsilon} P[\text{alarm}] + \delta$. Which ε is proved at least, with a two-sided 95 % Clopper–Pearson
 # interval (2.5 % on either side) for each rate? Its ends for k of n are `beta.ppf(0.025, k, n - k + 1)`, or 0 for k = 0, and
-# `beta.ppf(0.975, k + 1, n - k)`, or 1 for k = n. If nothing is proved, the answer is 0. Then try it on a mechanism of your
-# own with half its noise.
+# `beta.ppf(0.975, k + 1, n - k)`, or 1 for k = n. If nothing is proved, the answer is 0. Then, not
+# checked, try it on a mechanism of your own with half its noise.
 
 # %% exercise 03.whole_promise [markdown]
 # A program spends "ε = 1, δ = 1e-5" in every round and prints "ε = 1" at the end. What does basic composition say?

@@ -416,7 +416,7 @@ def exact_epsilon(p, q, rounds, delta, width=1e-3, size=2**19):
 
 poisson = exact_epsilon(*worlds(1, 0), rounds=50, delta=1e-5)
 fixed = exact_epsilon(*worlds(2, 1), rounds=50, delta=1e-5)      # takes the place of a -1: 2 or 1
-print(f"coins {poisson:.1f}; exactly 20 of 200, bad case: {fixed:.1f}")
+print(f"coins {poisson:.2f}; exactly 20 of 200, bad case: {fixed:.2f}")
 assert abs(poisson - 1.92) < 0.02 and fixed > 1.9 * poisson
 
 # %% [markdown]
@@ -454,8 +454,8 @@ assert all(np.all(step > 0) for step in spent)
 report(accuracy_free=final["no privacy"], accuracy_eps_2=final["ε = 2"])
 
 # %% [markdown]
-# *Who sees what?* As before: a trusted server, and everybody else the models. A small ε costs accuracy; how much depends on the
-# crowd, for the noise on the *mean* is $zC/m$, and 140 clients share it here. Now with a noise that is given, and a
+# *Who sees what?* As before: a trusted server, and everybody else the models. All ε here are *sampled*, with q = 0.2. A small ε
+# costs accuracy; how much depends on the crowd, for the noise on the *mean* is $zC/m$, and 140 clients share it here. Now with a noise that is given, and a
 # budget that is not known to last:
 
 # %%

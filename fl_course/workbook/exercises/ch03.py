@@ -299,6 +299,16 @@ def the_same_noise_each(updates, bound, z, m, rng):
     return clean + len(updates) * z * bound / m * rng.normal(size=clean.shape)
 
 
+def noise_on_every_update(updates, bound, z, m, rng):
+    clean = private_mean(updates, bound, 0.0, m, np.random.default_rng(0))
+    return clean + (z * bound * rng.normal(size=updates.shape)).sum(axis=0) / m
+
+
+def variance_for_deviation(updates, bound, z, m, rng):
+    clean = private_mean(updates, bound, 0.0, m, np.random.default_rng(0))
+    return clean + math.sqrt(z * bound) / m * rng.normal(size=clean.shape)
+
+
 def draw_cohort(rng):
     """Updates that point one way, so that their mean is longer than the bound, and one that is short."""
     n = int(rng.integers(3, 7))
@@ -472,7 +482,8 @@ def margins_swapped(hits, alarms, trials, delta):
 
 
 def one_sided(hits, alarms, trials, delta):
-    return proved(*ends(hits, alarms, trials, 0.05), delta)
+    hit, alarm = ends(hits, alarms, trials, 0.05)
+    return proved(hit, alarm, delta)
 
 
 def margin_of_hits_only(hits, alarms, trials, delta):
@@ -728,6 +739,8 @@ EXERCISES = (
             Mistake(all_one_length, "Short updates are stretched to the bound. min(1, bound / norm)."),
             Mistake(clipped_coordinates, "You clip coordinate by coordinate. Clip the L2 norm of each update."),
             Mistake(noise_divided_twice, "The noise is divided by m twice. On the sum it is z·bound."),
+            Mistake(noise_on_every_update, "Every update gets its own noise: that is *local* DP. Here the server adds it to the sum, once."),
+            Mistake(variance_for_deviation, "The *deviation* of the noise is z·bound, not its variance: no root."),
             Mistake(the_same_noise_each, "The noise is added once for each client. It goes on the sum, once."),
         ),
     ),

@@ -43,7 +43,8 @@ for ax, (name, data) in zip(axes, federations.items()):
 show(figure, "01.deals")
 
 # %% [markdown]
-# How many different digits does a client train on? Count them.
+# How many different digits does a client train on? Count them. (A shard cut across the border of two digits holds both, so that
+# two shards can be three digits.)
 
 # %% tags=["nbval-check-output"]
 for name, data in federations.items():
@@ -53,7 +54,8 @@ for name, data in federations.items():
 # %% [markdown]
 # ## The case: alone, pooled, together
 #
-# Why federate at all? Because a client alone has 11 images of two digits, and pooling is forbidden. Both ends can be computed.
+# Why federate at all? Because a client alone trains on 11 images of two digits (three more it keeps for a test of its
+# own), and pooling is forbidden. Both ends can be computed.
 # The model is softmax regression: one score a digit, $x W^\top + b$ with $W$ (10, 64) and $b$ (10,), and softmax makes the
 # scores probabilities. A training step goes against the gradient of the mean loss $-\log p_{\text{right digit}}$.
 
@@ -139,7 +141,9 @@ assert difference < 1e-5
 
 # %% [markdown]
 # Equal, up to the rounding of 32-bit floats. From here on the library does the work, and you know what it does. Its one loop is
-# a generator: it yields after every round, and what you want to do with a round is the body of your own `for`.
+# a generator: it yields after every round, and what you want to do with a round is the body of your own `for`. The model is now
+# a small network: `mlp(64, 64, 10)` takes 64 pixels, has one hidden layer of 64 and gives 10 scores (`logistic(64, 10)` above
+# is softmax regression). Ten clients a round, batches of two examples:
 
 # %%
 training = LocalSGD(lr=0.1, epochs=5, batch_size=2)
@@ -196,8 +200,8 @@ apart = deltas - deltas.mean(axis=0)
 print(f"drift {np.sqrt((apart**2).sum() / (deltas**2).sum()):.3f}")
 
 # %% [markdown]
-# And the jagged line? In many rounds nobody who was asked has, say, an 8. What does the new model know of the digits that
-# nobody in its round has seen?
+# And why is the line of the two shards so jagged? In many rounds nobody who was asked has, say, an 8. What does the new model
+# know of the digits that nobody in its round has seen?
 
 # %%
 data = federations["two shards each"]
@@ -223,7 +227,8 @@ assert np.mean(on_unseen) < np.mean(on_seen) - 0.2
 # ## What do E and B buy?
 #
 # More local work (more epochs E, smaller batches B) costs no communication. McMahan et al. (2017) count the *rounds until a
-# target accuracy*. We do the same, at our scale: 90 % on the digits.
+# target accuracy*. We do the same, at our scale: 90 % on the digits. What FedAvg is measured against is FedSGD, E = 1 and B = ∞:
+# a client takes one gradient step a round, on all its examples.
 
 # %%
 def rounds_to_target(how, epochs, batch_size, rates, fraction=0.1, target=0.9, limit=60):
@@ -345,16 +350,18 @@ mean = {name: history.last("client_accuracy") for name, history in curves.items(
 tests = np.array([len(rows) for rows in data.test])          # three examples a client
 luck = {}
 for name, share in mean.items():                             # a model that is equally good for all
+    # stream(seed, name): a random generator that follows from the seed
     fair = stream(seed, "luck").binomial(tests, share, (1000, len(tests))) / tests
     luck[name] = np.sort(fair, axis=1)[:, : len(tests) // 10].mean()
 columns = {"mean over clients": mean, "worst tenth": worst, "worst tenth by luck": luck}
 print(pd.DataFrame(columns).round(2))
 
 # %% [markdown]
-# Report both, and be careful: a client has *three* test examples. The last column is the worst tenth of a model that serves all
-# clients equally well; it looks bad too, for somebody always has bad luck. Only what lies well below it is unfairness, and here
-# little does. In the field a model that is right on average can be useless for whole groups of clients: measure it with enough
-# examples. A later chapter gives each client a model of its own.
+# Report both, and be careful: a client has *three* test examples. The last column is the worst tenth of a model that serves
+# all clients equally well; it looks bad too, for somebody always has bad luck. Only what lies well below it is unfairness. IID
+# and Dirichlet lie close to it; two shards each lie a little below it with most seeds. In the field a model that is right on average
+# can be useless for whole groups of clients: measure it with enough examples. A later chapter gives each client a model of its
+# own.
 #
 # ## Not only classes
 #
@@ -411,8 +418,9 @@ with refusal():
     Coordinator(data, mlp(64, 64, 10), stages=[Clip(1.0)])
 
 # %% [markdown]
-# The last one is subtle: data-size weights multiply each update by $n_k$, and clipping *after* that would punish clients for
-# having data. Mechanisms that are each fine can be wrong together; you will meet this in every chapter.
+# The last one is subtle. `Clip(1.0)` shortens an update to length 1 at most (chapter 3 needs that). Data-size weights multiply
+# each update by $n_k$, and clipping *after* that would punish clients for having data. Mechanisms that are each fine can be
+# wrong together; you will meet this in every chapter.
 #
 # ## Summary
 #

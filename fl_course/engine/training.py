@@ -50,7 +50,6 @@ class Trainer:
     mine: threading.local = field(init=False, repr=False)   # each thread's own SingleEngine
     spare: np.ndarray | None = field(default=None, init=False, repr=False)
 
-    @torch.inference_mode(False)                            # or autograd could not read them
     def __post_init__(self) -> None:
         x, y = (np.require(part, requirements=["C", "W"]) for part in (self.data.x, self.data.y))   # as torch needs it
         self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
@@ -62,8 +61,7 @@ class Trainer:
         if self.how.threads > 1:                               # a new thread would use as many of torch's as there are cores
             self.pool = ThreadPoolExecutor(self.how.threads, "train", torch.set_num_threads, (torch.get_num_threads(),))
 
-    @torch.inference_mode(False)                            # whatever the caller has switched off
-    @torch.enable_grad()
+    @torch.inference_mode(False)                            # and so with gradients, whatever the caller has switched off
     def train(self, tasks: Sequence[Task]) -> list[Update]:
         """Train every task from the model that it was handed. Returns the updates in the order of the tasks."""
         if self.how.private is not None:

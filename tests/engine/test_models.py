@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small import federation as small
 from torch import nn
 
+from fl_course import Coordinator
 from fl_course.core import stream
 from fl_course.engine.models import ConvNet, Dense, Model, logistic, mlp
 from fl_course.engine.wrapped import Wrapped
@@ -228,6 +230,17 @@ def test_random_numbers_inside_a_forward_pass_are_refused():
 def test_theta_of_another_shape_is_refused(model, shape):
     with pytest.raises(ValueError, match=rf"theta has shape .*\(clients, {model.dim}\)"):
         model.layers(torch.zeros(shape))
+    with pytest.raises(ValueError, match=rf"theta has shape \({model.dim},\)"):
+        model.layers(torch.zeros(model.dim))                           # one client is a row, not a vector
+
+
+def test_a_model_must_answer_an_example_with_a_row_of_outputs():
+    class Flat(Dense):
+        def logits(self, layers, x):
+            return Dense.logits(self, layers, x)[..., 0]
+
+    with pytest.raises(ValueError, match=r"numbers of shape \(1,\); it must be \(1, outputs\)"):
+        Coordinator(small(), Flat((5, 3)))
 
 
 @pytest.mark.parametrize(("model", "match"), [

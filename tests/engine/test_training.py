@@ -487,6 +487,16 @@ def test_a_subclass_with_another_forward_pass_trains_what_it_says():
         np.testing.assert_allclose(update.delta, train_alone(model, task, data, how), rtol=0, atol=1e-4)
 
 
+def test_a_dense_network_with_another_forward_pass_is_not_given_to_the_fused_engine():
+    class Halved(Dense):
+        def logits(self, layers, x):
+            return Dense.logits(self, layers, x) / 2
+
+    data, how, model = federation(), LocalSGD(lr=0.1, batch_size=5), Halved((FEATURES, 9, CLASSES))
+    for task, update in zip(handed(model, data), trained(model, data, how), strict=True):
+        np.testing.assert_allclose(update.delta, train_alone(model, task, data, how), rtol=0, atol=1e-5)
+
+
 def test_an_implicit_first_layer_refuses_what_it_does_not_follow():
     data, model = federation(), MODELS["wide"]
     engine = DenseEngine(model.sizes, torch.tensor(data.x), torch.tensor(data.y))
@@ -678,6 +688,24 @@ def test_who_diverges_changes_no_digit_of_who_trains_beside_him(name):
     assert [digest(mixed)[k, 0] == calm[k, 0] for k in range(3)] == [True, False, True]
 
 
+@each_model
+@pytest.mark.parametrize("engine", ["auto", "rows"])
+def test_nobodys_batches_are_padded_with_somebody_elses_examples(name, engine):
+    """Weight 0 does not help against an example so large that the model answers it with infinity."""
+    data, how = federation((12, 9, 7), ids=(0, 1, 2)), LocalSGD(lr=0.1, epochs=2, batch_size=8, engine=engine, together=3)
+    calm = digest(trained(MODELS[name], data, how))
+    data.x[data.train[0]] *= np.float32(2e37)
+    assert [digest(trained(MODELS[name], data, how))[k, 0] == calm[k, 0] for k in range(3)] == [False, True, True]
+
+
+def test_a_small_client_of_a_wide_network_gets_an_implicit_first_layer_and_a_large_one_does_not():
+    data, how = federation((9, 700), ids=(0, 1)), LocalSGD(batch_size=10, epochs=2)
+    trainer = Trainer(how, MODELS["wide"], data)
+    rooms = {task.client: part.room for part in trainer.planner.parts(handed(MODELS["wide"], data)) for task in part.tasks}
+    assert rooms[0] >= 9
+    assert rooms[1] == 0
+
+
 # --- small, lopsided and impossible federations ----------------------------------------------------------------------
 
 
@@ -730,6 +758,7 @@ def test_epochs_per_client_come_from_a_mapping_or_a_function():
     first, again = (trained(model, data, drawn) for _ in range(2))
     assert digest(first) == digest(again)
     assert len({u.metrics["steps"] for u in first}) > 2
+    assert [u.metrics["steps"] for u in first] == [stream(0, "epochs", 0, client).integers(1, 9) for client in data.ids]
     later = trained(model, data, drawn, handed(model, data, version=1))
     assert [u.metrics["steps"] for u in later] != [u.metrics["steps"] for u in first]
 

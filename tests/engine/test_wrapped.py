@@ -87,7 +87,8 @@ MODULES = {
 }  # fmt: skip
 HOWS = {"plain": LocalSGD(lr=0.2, epochs=2, batch_size=4), "momentum": LocalSGD(lr=0.1, epochs=2, batch_size=4, momentum=0.5),
         "FedProx": LocalSGD(lr=0.1, batch_size=4, correction=FedProx(0.3)),
-        "together": LocalSGD(lr=0.2, epochs=2, batch_size=4, engine="rows", together=3)}  # fmt: skip
+        "together": LocalSGD(lr=0.2, epochs=2, batch_size=4, engine="rows", together=3),
+        "in one tensor": LocalSGD(lr=0.2, epochs=2, batch_size=4, together=3)}  # fmt: skip
 
 
 def tasks_of(model, data):

@@ -32,7 +32,7 @@ from fl_course.workbook import check, hint, progress, reveal
 
 # %% exercise 04.recover [markdown]
 # One client is gone before it sent anything. The server has the sum of what the survivors sent (masked
-# as in 4.4; no self masks here), and has rebuilt the masks that the lost client shared with them. Mend the sum.
+# as in 4.4; no self masks here), and has rebuilt the masks that the lost client shared with them. Mend the sum. Leave `total` and the masks as they are.
 
 # %% exercise 04.vector_bytes [markdown]
 # Each of n clients sends d numbers, each an integer from 0 to $2^{bits} - 1$, masked modulo $2^b$, where
@@ -43,8 +43,8 @@ from fl_course.workbook import check, hint, progress, reveal
 # that may ask twice holds them, too. One client sent y = x + self mask + pair mask (modulo p). The server told one half of the clients that
 # it survived, and got t shares of its self mask; it told the other half that it dropped, and got t shares of its pair mask. Open x.
 #
-# (Then say why 2t > n makes this impossible while no client helps the server, and what the signatures of the consistency round
-# are for.)
+# With 2t > n this is impossible while no client helps the server: it needs t answers to each story, and nobody answers twice. The
+# signatures of the consistency round show the clients that all of them were told the same story.
 
 # %% [markdown]
 # ## How far have you come?

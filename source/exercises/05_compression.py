@@ -19,7 +19,8 @@ from fl_course.workbook import check, hint, progress, reveal
 
 # %% exercise 05.unbiased_rounding [markdown]
 # Round every entry to a multiple of `step`, up or down at random, so that its mean is the entry
-# itself. `dice` holds one uniform random number in [0, 1) for each entry: go up where it is *below* the probability of going up.
+# itself. `dice` holds one uniform random number in [0, 1) for each entry: go up where it is *below* the probability of going up. (`floor(y + dice)`, as in the lesson, goes up where it is high,
+# with the same probability; that counts as right, too.)
 
 # %% exercise 05.pack_bits [markdown]
 # Codes of b bits each, nothing wasted between them: the first code in the lowest bits of the first

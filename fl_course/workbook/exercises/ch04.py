@@ -1,4 +1,4 @@
-"""The exercises of chapter 4: solutions, common mistakes and their hints. How a chapter is written: workbook/grading/checks.py."""
+"""The exercises of chapter 4: solutions, common mistakes and their hints. How one is written: workbook/grading/checks.py."""
 
 import math
 
@@ -29,9 +29,37 @@ def powers_from_zero(secret, coefficients, n, p):
     return [(x, (secret + sum(c * x**k for k, c in enumerate(coefficients))) % p) for x in range(1, n + 1)]
 
 
+def highest_first(secret, coefficients, n, p):
+    return share(secret, coefficients[::-1], n, p)
+
+
+def without_x(secret, coefficients, n, p):
+    return [y for _, y in share(secret, coefficients, n, p)]
+
+
+def secret_left_out(secret, coefficients, n, p):
+    return share(0, coefficients, n, p)
+
+
+def one_short(secret, coefficients, n, p):
+    return share(secret, coefficients, n - 1, p)
+
+
+def exclusive_or(secret, coefficients, n, p):
+    return [(x, (secret + sum(c * (x ^ k) for k, c in enumerate(coefficients, start=1))) % p) for x in range(1, n + 1)]
+
+
+def straight_line(secret, coefficients, n, p):
+    return [(x, (secret + sum(c * x for c in coefficients)) % p) for x in range(1, n + 1)]
+
+
+def value_first(secret, coefficients, n, p):
+    return [(y, x) for x, y in share(secret, coefficients, n, p)]
+
+
 def draw_secret(rng):
     p = int(rng.choice(PRIMES))
-    t = int(rng.integers(2, 5))
+    t = int(rng.integers(3, 6))
     coefficients = [int(c) for c in rng.integers(1, p, size=t - 1)]
     return int(rng.integers(1, p)), coefficients, int(rng.integers(t + 1, 8)), p
 
@@ -82,6 +110,37 @@ def sign_forgotten(shares, p):
     return secret % p
 
 
+def upside_down(shares, p):
+    secret = 0
+    for x, y in shares:
+        above, below = math.prod(-o for o, _ in shares if o != x), math.prod(x - o for o, _ in shares if o != x)
+        secret += y * below * pow(above, -1, p)
+    return secret % p
+
+
+def multiplied_below(shares, p):
+    secret = 0
+    for x, y in shares:
+        secret += y * math.prod(-o * (x - o) for o, _ in shares if o != x)
+    return secret % p
+
+
+def numbered_in_order(shares, p):
+    return reconstruct([(i, y) for i, (_, y) in enumerate(shares, start=1)], p)
+
+
+def values_left_out(shares, p):
+    return reconstruct([(x, 1) for x, _ in shares], p)
+
+
+def first_share(shares, p):
+    return shares[0][1]
+
+
+def at_one(shares, p):
+    return reconstruct([(x - 1, y) for x, y in shares], p)
+
+
 def draw_shares(rng):
     p = int(rng.choice(PRIMES))
     t = 2 * int(rng.integers(1, 3))                    # 2 or 4: an odd number of factors, so that a lost sign shows
@@ -116,8 +175,32 @@ def of_the_zero(y, size):
     return 1 - what_it_tells(y, size)
 
 
+def half_forgotten(y, size):
+    return 1 / (1 + np.exp(-(2 * y - 1) / size**2))
+
+
+def odds(y, size):
+    return np.exp((2 * y - 1) / (2 * size**2))
+
+
+def yes_or_no(y, size):
+    return float(y > 0.5)
+
+
+def not_divided(y, size):
+    return np.exp(-((y - 1) ** 2) / (2 * size**2))
+
+
+def around_zero(y, size):
+    return 1 / (1 + np.exp(-2 * y / (2 * size**2)))
+
+
+def size_left_out(y, size):
+    return 1 / (1 + np.exp(-(2 * y - 1) / 2))
+
+
 def draw_masked_number(rng):
-    return float(rng.uniform(-1.5, 2.5)), float(rng.choice([0.4, 0.7, 2.0, 3.0]))
+    return float(rng.uniform(-0.5, 1.5)), float(rng.choice([0.6, 0.8, 2.3, 3.0]))
 
 
 # --- 04.mask_pairs ---------------------------------------------------------------------------------------------------
@@ -155,6 +238,41 @@ def only_one_pair(x, masks, R):
     return sent % R
 
 
+def other_sign(x, masks, R):
+    sent = np.array(x)
+    for (u, v), mask in masks.items():
+        sent[u] -= mask
+        sent[v] += mask
+    return sent % R
+
+
+def first_one_only(x, masks, R):
+    sent = np.array(x)
+    for (u, _), mask in masks.items():
+        sent[u] += mask
+    return sent % R
+
+
+def both_subtract(x, masks, R):
+    return (2 * np.array(x) - both_add(x, masks, R)) % R
+
+
+def not_masked(x, masks, R):
+    return np.array(x) % R
+
+
+def one_less(x, masks, R):
+    return no_modulus(x, masks, R) % (R - 1)
+
+
+def masks_alone(x, masks, R):
+    return mask_pairs(np.zeros_like(x), masks, R)
+
+
+def already_added_up(x, masks, R):
+    return np.sum(x, axis=0) % R
+
+
 def draw_masks(n, d, rng):
     return {(u, v): rng.integers(0, R, size=d) for u in range(n) for v in range(u + 1, n)}
 
@@ -174,7 +292,7 @@ def test_mask_pairs(fn, rng):
 
 
 def recover(total, gone, survivors, masks, R):
-    """total: (d,) sum modulo R; gone: a client; survivors: a list; masks: {(u, v): (d,)}, u < v. Returns the sum of their inputs."""
+    """total: (d,) sum modulo R; gone: a client; survivors: a list; masks: {(u, v): (d,)}, u < v. Returns the sum of inputs."""
     total = np.array(total)
     for u in survivors:
         if u < gone:
@@ -209,10 +327,42 @@ def no_ring(total, gone, survivors, masks, R):
     return total
 
 
+def smaller_only(total, gone, survivors, masks, R):
+    total = np.array(total)
+    for u in survivors:
+        if u < gone:
+            total = total - masks[u, gone]
+    return total % R
+
+
+def larger_only(total, gone, survivors, masks, R):
+    total = np.array(total)
+    for u in survivors:
+        if u > gone:
+            total = total + masks[gone, u]
+    return total % R
+
+
+def every_pair(total, gone, survivors, masks, R):
+    return (np.array(total) - sum(masks.values())) % R
+
+
+def always_plus(total, gone, survivors, masks, R):
+    return (np.array(total) + sum(masks[min(u, gone), max(u, gone)] for u in survivors)) % R
+
+
+def one_survivor(total, gone, survivors, masks, R):
+    return recover(total, gone, survivors[:1], masks, R)
+
+
+def mean_of_them(total, gone, survivors, masks, R):
+    return recover(total, gone, survivors, masks, R) / len(survivors)
+
+
 def draw_drop_out(rng):
-    n = int(rng.integers(4, 7))
+    n = int(rng.integers(5, 8))
     x, masks = rng.integers(0, R // n, size=(n, 3)), draw_masks(n, 3, rng)
-    gone = int(rng.integers(1, n - 1))                 # somebody with neighbours on both sides
+    gone = int(rng.integers(2, n - 2))                 # somebody with two neighbours or more on both sides
     survivors = [u for u in range(n) if u != gone]
     return mask_pairs(x, masks, R)[survivors].sum(axis=0) % R, gone, survivors, masks, R
 
@@ -242,15 +392,45 @@ def all_clients(n, d, bits):
     return n * vector_bytes(n, d, bits)
 
 
-def draw_sizes(rng):
-    return int(rng.integers(3, 200)), int(rng.integers(101, 1000)), int(rng.choice([9, 11, 12]))
+def bits_of_both(n, d, bits):
+    return math.ceil(d * (bits + math.ceil(math.log2(n))) / 8)
+
+
+def logarithm_of_the_sum(n, d, bits):
+    return math.ceil(d * math.ceil(math.log2(n * (2**bits - 1))) / 8)
+
+
+def rounded_down(n, d, bits):
+    return d * (n * (2**bits - 1)).bit_length() // 8
+
+
+def one_too_many(n, d, bits):
+    return math.ceil(d * (n * 2**bits).bit_length() / 8)
+
+
+def a_bit_for_each(n, d, bits):
+    return math.ceil(d * (bits + n) / 8)
+
+
+def four_bytes_each(n, d, bits):
+    return 4 * d
+
+
+def test_vector_bytes(fn, rng):
+    wide = [(int(rng.integers(3, 200)), int(rng.choice([9, 11, 12]))) for _ in range(4)]
+    power = 2 ** int(rng.integers(2, 8))
+    # Few bits: n just above a power of two, where two roundings up are one too many, and n(2^bits - 1) itself a power of two.
+    narrow = [(power, 1), (power * 4 + 1, 3), (power + 1, 1), (int(rng.integers(3, 200)), int(rng.integers(1, 9)))]
+    for n, bits in wide + narrow:
+        d = 8 * int(rng.integers(13, 120)) + int(rng.integers(1, 8))
+        expect(fn(n, d, bits), vector_bytes(n, d, bits), f"n = {n}, d = {d}, bits = {bits}: bytes of one client")
 
 
 # --- 04.open_input ---------------------------------------------------------------------------------------------------
 
 
 def open_input(y, seed_shares, key_shares, p):
-    """y: what was sent; seed_shares, key_shares: t shares (x, value) of the self mask and of the pair mask; p: a prime. Returns x."""
+    """y: what was sent; seed_shares, key_shares: t shares (x, value) of self mask and pair mask; p: a prime. Returns x."""
     def at_zero(shares):
         total = 0
         for x, value in shares:
@@ -280,6 +460,26 @@ def halves_together(y, seed_shares, key_shares, p):
     return (y - reconstruct([*seed_shares, *key_shares], p)) % p
 
 
+def self_added(y, seed_shares, key_shares, p):
+    return (y + reconstruct(seed_shares, p) - reconstruct(key_shares, p)) % p
+
+
+def pair_added(y, seed_shares, key_shares, p):
+    return (y - reconstruct(seed_shares, p) + reconstruct(key_shares, p)) % p
+
+
+def shares_added_up(y, seed_shares, key_shares, p):
+    return (y - sum_of_shares(seed_shares, p) - sum_of_shares(key_shares, p)) % p
+
+
+def the_masks(y, seed_shares, key_shares, p):
+    return (reconstruct(seed_shares, p) + reconstruct(key_shares, p)) % p
+
+
+def first_values(y, seed_shares, key_shares, p):
+    return (y - seed_shares[0][1] - key_shares[0][1]) % p
+
+
 def draw_two_answers(rng):
     p, t = int(rng.choice(PRIMES)), int(rng.integers(2, 4))
     secrets = [int(s) for s in rng.choice(np.arange(1, p), size=2, replace=False)]
@@ -305,6 +505,16 @@ EXERCISES = (
             Mistake(from_zero, "The first share is made at x = 0: it is the secret itself. Begin with x = 1."),
             Mistake(not_reduced, "Without the modulus the size of a share tells about the secret. Take everything modulo p."),
             Mistake(powers_from_zero, "The first coefficient is multiplied by x⁰. It belongs to x¹; x⁰ is the secret's place."),
+            Mistake(highest_first, "The coefficients come lowest first: c1 belongs to x, c2 to x²."),
+            Mistake(without_x, "A share is a point (x, f(x)): without its x nobody can put the secret together."),
+            Mistake(secret_left_out, "The polynomial lacks its first term: f(0) must be the secret, here it is 0."),
+            Mistake(one_short, "One share is missing: `range(1, n)` ends at n - 1."),
+            Mistake(exclusive_or, "In Python `x ^ k` is not a power (it is the exclusive or of bits): write `x**k`."),
+            Mistake(
+                straight_line,
+                "Every coefficient is multiplied by x: a straight line, which two shares give away. c2 belongs to x², and so on.",
+            ),
+            Mistake(value_first, "A share is (x, f(x)), in this order."),
         ),
     ),
     Exercise(
@@ -324,6 +534,18 @@ EXERCISES = (
             Mistake(whole_division, "`//` throws the remainder away. Modulo p, a/b is a · pow(b, -1, p)."),
             Mistake(sum_of_shares, "Shares are points of a polynomial, not parts of a sum: weigh each with its Lagrange weight."),
             Mistake(sign_forgotten, "The factors above are 0 - x_j, not x_j: with an odd number of them the sign is wrong."),
+            Mistake(upside_down, "The fraction stands on its head: (0 - x_j) above, (x_i - x_j) below."),
+            Mistake(
+                multiplied_below,
+                "You multiply by x_i - x_j where you should divide: modulo p that is `pow(x_i - x_j, -1, p)`.",
+            ),
+            Mistake(
+                numbered_in_order,
+                "The x of a share is its first entry, not its place in the list: any shares may come, in any order.",
+            ),
+            Mistake(values_left_out, "The weights alone add up to 1. Multiply each with the y of its share."),
+            Mistake(first_share, "One share alone tells nothing: every one has its weight in the sum."),
+            Mistake(at_one, "That is f(1). The secret is f(0)."),
         ),
     ),
     Exercise(
@@ -343,6 +565,15 @@ EXERCISES = (
             Mistake(variance_forgotten, "`size` is a standard deviation: the exponent is divided by 2·size², not by 2·size."),
             Mistake(likelihood, "That is p(y | 1), a density. Divide it by p(y | 0) + p(y | 1)."),
             Mistake(of_the_zero, "That is the probability of 0. Asked for is the probability of 1."),
+            Mistake(half_forgotten, "A factor 2: the normal density has 2·size² in its exponent."),
+            Mistake(odds, "Those are the odds, p(y | 1) / p(y | 0). Of odds o the probability is o / (1 + o)."),
+            Mistake(
+                yes_or_no,
+                "That is the best guess. Asked for is how likely it is to be right: a number between 0 and 1.",
+            ),
+            Mistake(not_divided, "That is p(y | 1) without its constant. Divide it by the same of 0 and 1 together."),
+            Mistake(around_zero, "y = 0.5 must say nothing: it lies in the middle of 0 and 1."),
+            Mistake(size_left_out, "The wider the mask, the less y tells: `size` must be in the answer."),
         ),
     ),
     Exercise(
@@ -361,6 +592,13 @@ EXERCISES = (
             Mistake(both_add, "Both clients add the mask, so it is in the sum twice. One adds, the other subtracts."),
             Mistake(no_modulus, "The sum is right, but what is sent is not in [0, R), and its size tells: take it modulo R."),
             Mistake(only_one_pair, "Each new pair overwrites the masks of the pairs before. Add to what is already there."),
+            Mistake(other_sign, "They cancel, but the other way round than agreed: u adds, v subtracts."),
+            Mistake(first_one_only, "The client with the larger number does nothing: it must subtract the mask."),
+            Mistake(both_subtract, "Both clients subtract the mask. One adds, the other subtracts."),
+            Mistake(not_masked, "Nothing is hidden: each row is the client's input."),
+            Mistake(one_less, "Modulo R, not R - 1: the largest number is R - 1."),
+            Mistake(masks_alone, "These are the masks alone: begin with x."),
+            Mistake(already_added_up, "That is what the server will learn. Asked for is what each client sends, (n, d)."),
         ),
     ),
     Exercise(
@@ -380,6 +618,15 @@ EXERCISES = (
             Mistake(always_minus, "Survivors with a larger number than the lost client *subtracted* their mask: add it back."),
             Mistake(not_repaired, "The masks of the pairs with the lost client are still in the sum."),
             Mistake(no_ring, "Almost: the sum lives modulo R."),
+            Mistake(
+                smaller_only,
+                "Those with a smaller number are mended. The others subtracted masks[gone, u]: add it back.",
+            ),
+            Mistake(larger_only, "Those with a larger number are mended. The others added masks[u, gone]: subtract it."),
+            Mistake(every_pair, "The masks among survivors cancel already. Only the pairs with the lost client are left."),
+            Mistake(always_plus, "Survivors with a smaller number than the lost client *added* their mask: subtract it."),
+            Mistake(one_survivor, "Every survivor shares a mask with the lost client: mend all, not the first alone."),
+            Mistake(mean_of_them, "That is the mean. Asked for is the sum, modulo R."),
         ),
     ),
     Exercise(
@@ -387,7 +634,7 @@ EXERCISES = (
         title="Count the bytes",
         difficulty=2,
         minutes=10,
-        test=agrees_with(vector_bytes, draw_sizes, 8),
+        test=test_vector_bytes,
         hints=(
             "How large can the sum of n numbers below 2^bits become?",
             "n·(2^bits - 1); the ring must have room for it, so it needs as many bits as that number has: `.bit_length()`.",
@@ -399,6 +646,12 @@ EXERCISES = (
             Mistake(whole_bytes, "Numbers can share a byte: pack all bits first, round up to whole bytes once."),
             Mistake(bits_not_bytes, "Those are bits. Eight of them are a byte."),
             Mistake(all_clients, "That is what all clients send together. Asked for is one client's vector."),
+            Mistake(bits_of_both, "Rounding up the bits of n alone may give one too many: 17 · 7 = 119 fits into 7 bits."),
+            Mistake(logarithm_of_the_sum, "ceil(log2(m)) is one short if the largest sum m is a power of two: 4 needs 3 bits."),
+            Mistake(rounded_down, "The last bits need a byte, too: round up."),
+            Mistake(one_too_many, "The largest number of a client is 2^bits - 1, not 2^bits: the largest sum is n·(2^bits - 1)."),
+            Mistake(a_bit_for_each, "A further client does not take a further bit: twice as many clients do."),
+            Mistake(four_bytes_each, "That is a 32-bit number for each. Here b is as small as the largest sum allows."),
         ),
     ),
     Exercise(
@@ -418,6 +671,14 @@ EXERCISES = (
             Mistake(only_the_pair_mask, "The self mask still hides it: this is what protects an upload that comes late."),
             Mistake(added_again, "The client added its masks. Take them away."),
             Mistake(halves_together, "The two lists are shares of two different secrets; put each together by itself."),
+            Mistake(self_added, "The client *added* its self mask, too: take it away."),
+            Mistake(pair_added, "The client *added* its pair mask, too: take it away."),
+            Mistake(
+                shares_added_up,
+                "Shares are points of a polynomial, not parts of a sum: Lagrange at zero gives the mask.",
+            ),
+            Mistake(the_masks, "These are the two masks together. Take them away from y."),
+            Mistake(first_values, "The value of one share is not the mask: all t of a list are needed, Lagrange at zero."),
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""The exercises of chapter 5: solutions, common mistakes and their hints. How a chapter is written: workbook/grading/checks.py."""
+"""The exercises of chapter 5: solutions, common mistakes and their hints. How one is written: workbook/grading/checks.py."""
 
 import numpy as np
 
@@ -39,11 +39,42 @@ def magnitudes(x, k):
     return positions, np.abs(values)
 
 
+def values_first(x, k):
+    return top_k(x, k)[::-1]
+
+
+def zeros_kept(x, k):
+    positions, values = top_k(x, k)
+    whole = np.zeros_like(x)
+    whole[positions] = values
+    return positions, whole
+
+
+def one_more(x, k):
+    return top_k(x, min(k + 1, len(x)))
+
+
+def sorted_apart(x, k):
+    order = np.argsort(-np.abs(x))[:k]
+    return np.sort(order), x[order]
+
+
+def counted_from_one(x, k):
+    positions, values = top_k(x, k)
+    return positions + 1, values
+
+
+def first_k(x, k):
+    return np.arange(k), x[:k]
+
+
 def test_top_k(fn, rng):
     for k in (4, 1, 9, 0, 5):
         x = rng.permutation(np.arange(1, 10)) * rng.choice([-1.0, 1.0], size=9)
         x[np.argmax(np.abs(x))] *= -1 if x[np.argmax(np.abs(x))] > 0 else 1        # the largest magnitude is negative
         got, want = fn(x.copy(), k), top_k(x, k)
+        pair = isinstance(got, (tuple, list)) and len(got) == 2
+        expect(pair, True, f"x = {x.tolist()}, k = {k}: is the answer a pair (positions, values)")
         for what, mine, right in zip(("positions", "values"), got, want, strict=True):
             expect(np.asarray(mine), right, f"x = {x.tolist()}, k = {k}: the {what}")
 
@@ -76,6 +107,36 @@ def residual_of_delta(delta, residual, compress):
 def wrong_sign(delta, residual, compress):
     sent = compress(delta + residual)
     return sent, sent - (delta + residual)
+
+
+def residual_first(delta, residual, compress):
+    return error_feedback(delta, residual, compress)[::-1]
+
+
+def compressed_apart(delta, residual, compress):
+    sent = compress(delta) + residual
+    return sent, delta + residual - sent
+
+
+def nothing_settled(delta, residual, compress):
+    return compress(delta + residual), delta + residual
+
+
+def starts_afresh(delta, residual, compress):
+    return compress(delta + residual), np.zeros_like(residual)
+
+
+def old_residual_kept(delta, residual, compress):
+    return compress(delta + residual), residual
+
+
+def subtracts_the_debt(delta, residual, compress):
+    sent = compress(delta - residual)
+    return sent, delta - residual - sent
+
+
+def not_compressed(delta, residual, compress):
+    return delta + residual, delta + residual - compress(delta + residual)
 
 
 def halve_small(x):
@@ -123,8 +184,40 @@ def grid_numbers(x, step, dice):
     return lower + (dice < x / step - lower)
 
 
-def draw_rounding(rng):
-    return rng.normal(size=12), float(rng.uniform(0.3, 0.8)), rng.random(12)
+def always_down(x, step, dice):
+    return step * np.floor(x / step)
+
+
+def always_up(x, step, dice):
+    return step * np.ceil(x / step)
+
+
+def share_in_units(x, step, dice):
+    lower = np.floor(x / step)
+    return step * (lower + (dice < x - step * lower))
+
+
+def rounded_after_dice(x, step, dice):
+    return step * np.round(x / step + dice)
+
+
+def step_forgotten(x, step, dice):
+    return np.floor(x) + (dice < x - np.floor(x))
+
+
+def by_magnitude(x, step, dice):
+    share = np.abs(x) / step - np.floor(np.abs(x) / step)
+    return np.sign(x) * step * (np.floor(np.abs(x) / step) + (dice < share))
+
+
+def test_rounding(fn, rng):
+    for _ in range(5):
+        x, step, dice = rng.normal(size=40), float(rng.uniform(0.3, 0.8)), rng.random(40)
+        got, want = np.asarray(fn(x.copy(), step, dice.copy())), unbiased_rounding(x, step, dice)
+        added = step * np.floor(x / step + dice)       # up where the dice are high: as right, and the lesson's own
+        if got.shape == added.shape and np.allclose(np.asarray(got, float), added):
+            continue
+        expect(got, want, f"x = {x.round(3).tolist()}, step = {step:.3f}, dice = {dice.round(3).tolist()}")
 
 
 # --- 05.pack_bits ----------------------------------------------------------------------------------------------------
@@ -155,6 +248,29 @@ def big_end(codes, bits):
 
 def byte_too_many(codes, bits):
     return pack_bits(codes, bits) + (b"" if len(codes) * bits % 8 else b"\0")
+
+
+def last_bits_lost(codes, bits):
+    return pack_bits(codes, bits)[: len(codes) * bits // 8]
+
+
+def as_a_number(codes, bits):
+    return int.from_bytes(pack_bits(codes, bits), "little")
+
+
+def as_a_list(codes, bits):
+    return list(pack_bits(codes, bits))
+
+
+def a_bit_apart(codes, bits):
+    number = 0
+    for i, code in enumerate(codes):
+        number |= int(code) << i
+    return number.to_bytes((len(codes) * bits + 7) // 8 + 2, "little")[: (len(codes) * bits + 7) // 8]
+
+
+def bytes_for_bits(codes, bits):
+    return pack_bits(codes, bits).ljust(len(codes) * bits, b"\0")
 
 
 def test_packing(fn, rng):
@@ -199,6 +315,36 @@ def rounded_down(x):
     return 4 * d, 8 * k, d // 8 + 4 * k
 
 
+def short_positions(x):
+    dense, _, bitmap = message_bytes(x)
+    return dense, 6 * int(np.count_nonzero(x)), bitmap
+
+
+def bitmap_alone(x):
+    dense, listed, _ = message_bytes(x)
+    return dense, listed, (len(x) + 7) // 8
+
+
+def zeros_counted(x):
+    d, k = len(x), int(np.sum(x == 0))
+    return 4 * d, 8 * k, (d + 7) // 8 + 4 * k
+
+
+def positive_ones(x):
+    d, k = len(x), int(np.sum(x > 0))
+    return 4 * d, 8 * k, (d + 7) // 8 + 4 * k
+
+
+def doubles(x):
+    d, k = len(x), int(np.count_nonzero(x))
+    return 8 * d, 12 * k, (d + 7) // 8 + 8 * k
+
+
+def bitmap_and_all(x):
+    dense, listed, _ = message_bytes(x)
+    return dense, listed, (len(x) + 7) // 8 + 4 * len(x)
+
+
 def draw_sparse(rng):
     d = 8 * int(rng.integers(3, 9)) + int(rng.integers(1, 8))
     return (rng.normal(size=d) * (rng.random(d) < 0.4) + np.eye(d)[0],)
@@ -226,6 +372,30 @@ def not_divided_by_n(deltas, p):
 
 def over_the_holders(deltas, p):
     return np.sum(deltas, axis=0) / np.maximum(1, np.count_nonzero(deltas, axis=0))
+
+
+def other_axis(deltas, p):
+    return np.mean(deltas, axis=1)
+
+
+def divided_twice(deltas, p):
+    return np.mean(deltas, axis=0) / p**2
+
+
+def one_p_for_all(deltas, p):
+    return np.mean(deltas, axis=0) / np.mean(p)
+
+
+def root_of_p(deltas, p):
+    return np.mean(deltas, axis=0) / np.sqrt(p)
+
+
+def sum_only(deltas, p):
+    return np.sum(deltas, axis=0)
+
+
+def holders_and_p(deltas, p):
+    return over_the_holders(deltas, p) / p
 
 
 def draw_submodels(rng):
@@ -269,6 +439,19 @@ def megabytes(options, compute, mbit):
     return fastest(options, compute, mbit * 1.048576)
 
 
+def name_only(options, compute, mbit):
+    return fastest(options, compute, mbit)[0]
+
+
+def seconds_first(options, compute, mbit):
+    return fastest(options, compute, mbit)[::-1]
+
+
+def one_round(options, compute, mbit):
+    name, seconds = fastest(options, compute, mbit)
+    return name, seconds / options[name][0]
+
+
 def compute_once(options, compute, mbit):
     seconds = {n: compute + r * 8 * b / (mbit * 1e6) for n, (r, b) in options.items() if r is not None}
     best = min(seconds, key=lambda name: seconds[name])
@@ -285,6 +468,8 @@ def test_fastest(fn, rng):
         for compute, mbit in ((float(rng.uniform(5, 9)), 1.0), (20.0, 100.0), (0.01, 0.5)):
             got, want = fn(dict(options), compute, mbit), fastest(options, compute, mbit)
             tried = f"{options}, {compute:.3g} s of computing, {mbit} Mbit/s"
+            pair = isinstance(got, (tuple, list)) and len(got) == 2
+            expect(pair, True, f"{tried}: is the answer a pair (name, seconds)")
             expect(got[0], want[0], f"{tried}: the fastest")
             expect(got[1], want[1], f"{tried}: its seconds")
 
@@ -308,6 +493,12 @@ EXERCISES = (
             Mistake(smallest, "These are the smallest magnitudes. `np.argsort` sorts upwards."),
             Mistake(minus_zero, "For k = 0 the slice `[-0:]` is everything: nothing would be compressed. Count from the front."),
             Mistake(magnitudes, "The values lose their signs: return `x[positions]`."),
+            Mistake(values_first, "The positions come first, then the values."),
+            Mistake(zeros_kept, "The zeros are still in the values: return the k numbers alone, `x[positions]`."),
+            Mistake(one_more, "One entry too many: `[:k]`."),
+            Mistake(sorted_apart, "You sort the positions but not the values with them: take `x[positions]` after sorting."),
+            Mistake(counted_from_one, "Positions count from 0, as NumPy does."),
+            Mistake(first_k, "These are the first k entries, whatever is in them: look for the largest magnitudes."),
         ),
     ),
     Exercise(
@@ -327,6 +518,13 @@ EXERCISES = (
             Mistake(adds_too_late, "The residual only grows and is never sent: add it *before* compressing."),
             Mistake(residual_of_delta, "The old residual is sent but not settled: subtract what was sent from delta + residual."),
             Mistake(wrong_sign, "The residual has the wrong sign: meant - sent, so that sent + residual = meant."),
+            Mistake(residual_first, "What is sent comes first, then the new residual."),
+            Mistake(compressed_apart, "The residual is sent as it is, uncompressed. Add it before `compress`."),
+            Mistake(nothing_settled, "What was sent must come off: else it is sent again in the next round."),
+            Mistake(starts_afresh, "The new residual is not zero: what `compress` left out is still owed."),
+            Mistake(old_residual_kept, "The residual is never brought up to date: it is meant - sent."),
+            Mistake(subtracts_the_debt, "What is owed is added to the delta, not subtracted."),
+            Mistake(not_compressed, "You send all that was meant. Send `compress` of it."),
         ),
     ),
     Exercise(
@@ -334,7 +532,7 @@ EXERCISES = (
         title="Dice that are right on average",
         difficulty=2,
         minutes=15,
-        test=agrees_with(unbiased_rounding, draw_rounding),
+        test=test_rounding,
         hints=(
             "The grid point below x is step·floor(x / step).",
             "How far above it, as a share of a step? That is the probability of going up.",
@@ -347,6 +545,18 @@ EXERCISES = (
             Mistake(towards_zero, "For negative numbers `trunc` is the grid point *above*: use `np.floor`."),
             Mistake(other_way, "You go up where you should go down: the nearer to the upper point, the more likely up."),
             Mistake(grid_numbers, "These are the numbers of the grid points. Multiply by step to get values."),
+            Mistake(always_down, "Always down: the mean is half a step too small. Let the dice decide."),
+            Mistake(always_up, "Always up: the mean is half a step too large. Let the dice decide."),
+            Mistake(share_in_units, "The probability is the distance as a share of a *step*: divide by `step`."),
+            Mistake(
+                rounded_after_dice,
+                "`round(y + dice)` is half a step too high on average. `floor(y + dice)` would be right.",
+            ),
+            Mistake(step_forgotten, "You round to whole numbers: the grid has the width `step`."),
+            Mistake(
+                by_magnitude,
+                "Right on average, too, but for negative numbers your up is away from zero. Here up is up: use `np.floor`.",
+            ),
         ),
     ),
     Exercise(
@@ -366,6 +576,11 @@ EXERCISES = (
             Mistake(first_on_top, "The *last* code is in the lowest bits. The first one belongs there: shift code i by i·bits."),
             Mistake(big_end, "The bytes are in reverse: the lowest bits come first, `\"little\"`."),
             Mistake(byte_too_many, "A byte too many when the bits fill the last byte exactly: round up with (bits + 7) // 8."),
+            Mistake(last_bits_lost, "The last bits need a byte, too: round up, (len(codes)·bits + 7) // 8."),
+            Mistake(as_a_number, "That is the long number. Write it as bytes: `number.to_bytes(length, 'little')`."),
+            Mistake(as_a_list, "These are the bytes as a list of numbers: return `bytes`."),
+            Mistake(a_bit_apart, "The codes overlap: code i is shifted by i·bits, not by i."),
+            Mistake(bytes_for_bits, "len(codes)·bits are *bits*: an eighth of that in bytes, rounded up."),
         ),
     ),
     Exercise(
@@ -381,10 +596,16 @@ EXERCISES = (
         ),
         solution=message_bytes,
         mistakes=(
-            Mistake(zeros_are_free, "A float32 zero takes four bytes like every number: the dense message is 4·d long, whatever is in it."),
+            Mistake(zeros_are_free, "A float32 zero takes four bytes like every number: 4·d, whatever is in it."),
             Mistake(no_positions, "The receiver must know *where* the listed values belong: four more bytes each."),
             Mistake(bits_for_bytes, "The bitmap has d *bits*: an eighth of that in bytes."),
             Mistake(rounded_down, "The last bits need a byte, too: round up, (d + 7) // 8."),
+            Mistake(short_positions, "The lesson's positions had two bytes; here each has four."),
+            Mistake(bitmap_alone, "The bitmap only says where. The values follow it, four bytes each."),
+            Mistake(zeros_counted, "You count the zeros. Listed are the entries that are *not* zero."),
+            Mistake(positive_ones, "Negative entries are not zero either: `np.count_nonzero`."),
+            Mistake(doubles, "A value takes four bytes on the wire, not the eight of NumPy's float64."),
+            Mistake(bitmap_and_all, "After the bitmap only the entries follow that are not zero."),
         ),
     ),
     Exercise(
@@ -400,11 +621,17 @@ EXERCISES = (
         ),
         solution=mean_of_submodels,
         mistakes=(
-            Mistake(plain_mean, "The zeros of those who do not hold a coordinate pull the mean down to p times its value. Undo that."),
+            Mistake(plain_mean, "The zeros of those who do not hold it pull the mean down to p times its value. Undo that."),
             Mistake(times_p, "Wrong way round: the mean is already p times too small. Divide by p."),
             Mistake(not_divided_by_n, "That estimates the *sum* of all clients. Divide by their number as well."),
-            Mistake(over_the_holders, "The mean over the holders is sensible too, but needs a count for each coordinate, which a sum "
-                    "under masks does not give. Use the known p."),
+            Mistake(over_the_holders, "The mean over the holders is sensible too, but needs a count for each coordinate, which a "
+                    "sum under masks does not give. Use the known p."),
+            Mistake(other_axis, "You average over the coordinates. The clients are the rows: `axis=0`."),
+            Mistake(divided_twice, "Divided by p twice: of n clients about n·p hold a coordinate."),
+            Mistake(one_p_for_all, "Each coordinate has its own p: divide by `p` entry by entry."),
+            Mistake(root_of_p, "√p belongs to standard deviations. A mean shrinks by p."),
+            Mistake(sum_only, "That is the sum of those who hold it. Divide it by how many do on average, n·p."),
+            Mistake(holders_and_p, "The mean over the holders needs no p: you correct twice. Divide the *sum* by n·p."),
         ),
     ),
     Exercise(
@@ -425,6 +652,9 @@ EXERCISES = (
             Mistake(bytes_as_bits, "A byte has 8 bits: the upload takes eight times as long."),
             Mistake(megabytes, "A megabit is 10^6 bits, as networks are sold, not 2^20."),
             Mistake(compute_once, "Every round has its computing time."),
+            Mistake(name_only, "Right choice, but its seconds are asked for as well: return (name, seconds)."),
+            Mistake(seconds_first, "The name comes first, then the seconds."),
+            Mistake(one_round, "These are the seconds of one round: multiply by the rounds."),
         ),
     ),
 )  # fmt: skip

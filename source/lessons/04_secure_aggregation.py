@@ -24,8 +24,7 @@ import pandas as pd
 from scipy.stats import chisquare
 
 from fl_course import *
-from fl_course.secure_aggregation import PrimeField, recommended_degree, reconstruct, run_round
-from fl_course.secure_aggregation import share
+from fl_course.secure_aggregation import PrimeField, reconstruct, run_round, share
 from fl_course.workbook import report
 from fl_course.workbook.lesson import canvas, refusal, show
 
@@ -351,6 +350,8 @@ print(f"complete graph: {slope:.0f} bytes more for every further client; 6 neigh
 assert flat < slope / 10
 
 # %% tags=["nbval-check-output"]
+from fl_course.secure_aggregation import recommended_degree
+
 for n in (100, 1000, 10_000):
     degree, threshold = recommended_degree(n)
     print(f"n = {n:6,}: {degree} neighbours, threshold {threshold}")
@@ -427,7 +428,7 @@ print(f"accuracy {noisy.last('accuracy'):.2f}, epsilon {noisy.last('epsilon'):.0
 # ε takes noise that drowns the other eleven. What would it take, and what would it do to the *mean*, in a cohort of a realistic size?
 
 # %%
-from fl_course.privacy.accounting import Gaussian, Repeated, RDP
+from fl_course.privacy.accounting import RDP, Gaussian, Repeated
 
 for z in (0.5, 8.0):
     epsilon = RDP().epsilon(Repeated(Gaussian(z), rounds), 1e-3)

@@ -405,8 +405,8 @@ compression_explorer()
 # | | the papers | here (the cells below) |
 # |---|---|---|
 # | claim | with error feedback a hundredth of the numbers suffices, and trains as well as all of them | 85 % accuracy with a small part of the bytes, and a better end than without memory; two points below all of them |
-# | traffic | Aji and Heafield 2017: 99 % dropped, no loss in translation quality; Lin et al. 2018: 270 to 600 times smaller | first number of the last line: at least 25 times fewer bytes up |
-# | memory | Stich et al. 2018, figure 2: with memory top-k converges like plain SGD, without it stalls | second number: at least 3 points |
+# | traffic | Aji and Heafield 2017: 99 % dropped, no loss in translation quality; Lin et al. 2018: 270 to 600 times smaller | first number of the last line; over seeds 0 to 9 it was 22 to 38 times fewer bytes up |
+# | memory | Stich et al. 2018, figure 2: with memory top-k converges like plain SGD, without it stalls | second number; over seeds 0 to 9 it was 1.4 to 4.1 points |
 # | what differs | translation, ImageNet, logistic regression; gradients every step | digits, two shards, 100 clients, 10 a round, E = 5; whole updates, and bytes of whole messages |
 
 # %%
@@ -434,7 +434,7 @@ print(f"{fewer:.0f} times fewer bytes to 85 %; memory is worth {100 * gain:.1f} 
 # %% tags=["proof"]
 # Report, open me: the bands of the card
 if card_rounds >= 100 and repeats >= 3:
-    assert fewer >= 15 and gain >= 0.01, "the claim did not reproduce"
+    assert fewer >= 20 and gain >= 0.01, "the claim did not reproduce"
 report(times_fewer_bytes=fewer, memory_gain=gain)
 
 # %% [markdown]

@@ -1,7 +1,7 @@
 """The engine: a cohort is trained at once. The way of a cohort: tasks → plan → parts → executor → updates.
 
     models.py        logistic, MLP, ConvNet: cohort first
-    wrapped.py       any torch module
+    wrapped.py       any torch module; forward.py looks at its forward pass
     losses.py        what training makes small: cross-entropy, squared error, one logit
     local.py         what a client does: E epochs of SGD in batches of B
     correction.py    corrections that the fused engine knows too

@@ -11,6 +11,7 @@ An example must not meet the others of its batch either: a batch that is not ful
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -30,6 +31,11 @@ def describe_model(model: Any) -> str:
     """The repr of a model: its fields, without the loss if it is the usual one."""
     told = [field.name for field in fields(model) if field.repr and (field.name != "loss" or model.loss != USUAL)]
     return f"{type(model).__qualname__}({', '.join(f'{name}={getattr(model, name)!r}' for name in told)})"
+
+
+def gradients(loss: Tensor, of: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Of a loss, by tensors; zeros for one that it does not depend on."""
+    return torch.autograd.grad(loss, of, allow_unused=True, materialize_grads=True)
 
 
 class Model:
@@ -113,7 +119,8 @@ class Model:
         """Logits (N, classes) of one model (d,) for inputs x (N, *features), in the precision of the model."""
         theta = torch.tensor(params, device="cpu").unsqueeze(0)
         layers, inputs = self.layers(theta), torch.tensor(x, dtype=theta.dtype, device="cpu")
-        parts = [self.logits(layers, part.unsqueeze(0))[0] for part in inputs.split(chunk)]
+        with torch.autocast("cpu", enabled=False):              # whatever the caller has switched on
+            parts = [self.logits(layers, part.unsqueeze(0))[0] for part in inputs.split(chunk)]
         return torch.cat(parts).numpy()
 
 

@@ -24,7 +24,7 @@ from ..federation.interfaces import Correction
 from .batches import Plan, client_keys, plan_batches, round_key, splitmix, width
 from .local import LocalSGD
 from .losses import Loss
-from .models import Model
+from .models import Model, gradients
 
 
 def stack(tasks: Sequence[Task], vectors: Sequence[Vector | None]) -> np.ndarray:
@@ -56,13 +56,13 @@ def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor
             alive, layers = a, {name: view.requires_grad_() for name, view in model.layers(theta[:a].detach()).items()}
         each = model.losses(layers, x[index[t, :a]], y[index[t, :a]])              # (a, B)
         batch = (each * weight[t, :a]).sum(1)                                      # (a,) the mean over real examples
-        gradients = torch.autograd.grad(batch.sum(), list(layers.values()))
+        grads = gradients(batch.sum(), list(layers.values()))
         with torch.no_grad():
             if how.plain:
-                for view, gradient in zip(layers.values(), gradients, strict=True):
+                for view, gradient in zip(layers.values(), grads, strict=True):
                     view.sub_(lr * gradient)
             else:
-                grad = torch.cat([g.flatten(1) for g in gradients], dim=1)         # (a, d)
+                grad = torch.cat([g.reshape(a, -1) for g in grads], dim=1)       # (a, d)
                 grad = correction.correct(grad, theta[:a], anchor[:a], {name: r[:a] for name, r in rows.items()})
                 if how.weight_decay:
                     grad = grad + how.weight_decay * theta[:a]
@@ -93,9 +93,9 @@ class SingleEngine:
         for t, count in enumerate(plan.count[:, 0]):
             rows = torch.from_numpy(plan.rows[t, 0, :count])
             loss = self.loss.mean(self.module(x[rows]), y[rows])
-            gradients = torch.autograd.grad(loss, self.parameters)
+            grads = gradients(loss, self.parameters)
             with torch.no_grad():
-                for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                for parameter, gradient in zip(self.parameters, grads, strict=True):
                     parameter.sub_(gradient, alpha=lr)
             losses.append(loss.detach())
         theta[0].copy_(self.flat)

@@ -64,8 +64,10 @@ class Trainer:
     @torch.inference_mode(False)                            # and so with gradients, whatever the caller has switched off
     def train(self, tasks: Sequence[Task]) -> list[Update]:
         """Train every task from the model that it was handed. Returns the updates in the order of the tasks."""
-        if self.how.private is not None:
-            return self.how.private.train(tasks, self)
+        with torch.autocast("cpu", enabled=False):          # … or on
+            return self._train(tasks) if self.how.private is None else self.how.private.train(tasks, self)
+
+    def _train(self, tasks: Sequence[Task]) -> list[Update]:
         anchors = {id(task.server.params): task.server.params for task in tasks}                    # usually one
         models = {key: torch.tensor(params, device="cpu") for key, params in anchors.items()}
         changes, parts, done = self._rows(len(tasks)), [], 0

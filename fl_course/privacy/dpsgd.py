@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..core import ClientFailure, CompositionError, Context, Task, Update, plain_counts, stream
 from ..engine.batches import client_keys, plan_batches, round_key, splitmix
-from ..engine.models import Dense, Model, is_softmax_network
+from ..engine.models import Dense, Model, gradients, is_softmax_network
 from ..engine.training import Trainer
 from ..federation.interfaces import Experiment, PrivateTraining
 from .accounting import RDP, Accountant, Event, Gaussian, Ledger, PoissonSampled, Repeated
@@ -131,7 +131,7 @@ def example_gradients(model: Model, theta: Tensor, x: Tensor, y: Tensor) -> Tens
     rows = theta.detach().expand(len(x), -1)
     layers = {name: view.contiguous().requires_grad_() for name, view in model.layers(rows).items()}
     losses = model.losses(layers, x.unsqueeze(1), y.unsqueeze(1))
-    return torch.cat([g.flatten(1) for g in torch.autograd.grad(losses.sum(), list(layers.values()))], dim=1)
+    return torch.cat([g.reshape(len(x), -1) for g in gradients(losses.sum(), list(layers.values()))], dim=1)
 
 
 def _factors(norms: Tensor, bound: float) -> Tensor:

@@ -2,7 +2,9 @@
 
 import copy
 import re
+import warnings
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fl_course import DPSGD, Coordinator, FederatedData, FedProx, LocalSGD, Synchronous, logistic
+from fl_course import DPSGD, Coordinator, FederatedData, FedProx, LocalSGD, Scaffold, Synchronous, Uniform, logistic
 from fl_course.core import Server, Task, stream
 from fl_course.engine.losses import SquaredError
 from fl_course.engine.sgd import train_alone
 from fl_course.engine.training import Trainer
 from fl_course.engine.wrapped import Wrapped
 from fl_course.federation.identity import facts
+from fl_course.privacy.dpsgd import example_gradients
 
 STEPS, WIDTH, CLASSES = 4, 3, 3
 
@@ -75,6 +78,10 @@ def attention():
     layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
     return Net(lambda self, x: self.head(self.body(self.up(x)).mean(1)), up=nn.Linear(WIDTH, 4), body=layer,
                head=nn.Linear(4, CLASSES))
+
+
+def linear(then):
+    return Net(lambda self, x: then(self, self.layer(x.flatten(1))), layer=nn.Linear(12, CLASSES))
 
 
 MODULES = {
@@ -226,11 +233,147 @@ def test_a_module_in_another_precision_is_trained_in_single_precision(dtype):
     assert {p.dtype for p in module.parameters()} == {dtype}
 
 
+# --- modules that are put together in unusual ways -------------------------------------------------------------------------
+
+
+def looked_up(kind=nn.Embedding, **settings):
+    """Tokens 0 … 4 of the examples; those of the embedding bag have no axis left to be averaged."""
+    def forward(self, x):
+        found = self.table(tokens(x))
+        return self.head(found if found.dim() == 2 else found.mean(1))
+
+    return made(lambda: Net(forward, table=kind(5, 4, **settings), head=nn.Linear(4, CLASSES)))
+
+
+def tokens(x):
+    return (x.flatten(1).abs() * 3).long().clamp(0, 4)
+
+
+def by_hand(padding):
+    return made(lambda: Net(lambda self, x: self.head(F.embedding(tokens(x), self.table.weight, padding).mean(1)),
+                            table=nn.Embedding(5, 4), head=nn.Linear(4, CLASSES)))  # fmt: skip
+
+
+def twice():
+    body = nn.Linear(12, 12)
+    return nn.Sequential(nn.Flatten(), body, nn.Tanh(), body, nn.Linear(12, CLASSES))
+
+
+def tied():
+    first, second = nn.Linear(12, 12), nn.Linear(12, 12, bias=False)
+    second.weight = first.weight
+    return nn.Sequential(nn.Flatten(), first, nn.Tanh(), second, nn.Linear(12, CLASSES))
+
+
+def with_an_idle_part():
+    return Net(lambda self, x: self.layer(x.flatten(1)), idle=nn.Linear(3, 2), layer=nn.Linear(12, CLASSES))
+
+
+def behind_no_grad():
+    def forward(self, x):
+        with torch.no_grad():
+            h = self.first(x.flatten(1))
+        return self.layer(h)
+
+    return Net(forward, first=nn.Linear(12, 6), layer=nn.Linear(6, CLASSES))
+
+
+def with_a_scalar():
+    net = Net(lambda self, x: self.scale * self.layer(self.bend(x.flatten(1))), bend=nn.PReLU(), layer=nn.Linear(12, CLASSES))
+    net.scale = nn.Parameter(torch.tensor(1.5))
+    return net
+
+
+ODD = {
+    "padding": looked_up(padding_idx=0), "padding from behind": looked_up(padding_idx=-2), "padding by hand": by_hand(0),
+    "a bag with padding": looked_up(nn.EmbeddingBag, padding_idx=1), "sparse": looked_up(sparse=True),
+    "sparse and padded": looked_up(sparse=True, padding_idx=0), "a bag": looked_up(nn.EmbeddingBag),
+    "twice": made(twice), "tied": made(tied), "an idle part": made(with_an_idle_part), "behind no_grad": made(behind_no_grad),
+    "a scalar": made(with_a_scalar), "a transformer in eval": made(attention).eval(),
+    "weight norm": made(lambda: nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(12, CLASSES)))),
+    "double at the end": made(lambda: linear(lambda self, h: h.double())),
+}  # fmt: skip
+FULL = {"plain": {}, "rows": {"engine": "rows"}, "together": {"engine": "rows", "together": 3}, "momentum": {"momentum": 0.5},
+        "FedProx": {"correction": FedProx(0.3)}, "SCAFFOLD": {"correction": Scaffold()},
+        "SCAFFOLD, the whole gradient": {"correction": Scaffold(1)}, "decay": {"weight_decay": 1e-9},
+        "in one tensor": {"together": 3}}  # fmt: skip
+
+
+def gradient_by_torch(module, x, y):
+    """(d,) as any torch program computes it; zeros for what the loss does not depend on."""
+    module = copy.deepcopy(module)
+    F.cross_entropy(module(torch.tensor(x)), torch.tensor(y)).backward()
+    parts = [p.grad.to_dense() if p.grad is not None else torch.zeros_like(p) for p in module.parameters()]
+    return torch.cat([part.flatten() for part in parts]).numpy()
+
+
+@pytest.mark.parametrize("how", FULL)
+@pytest.mark.parametrize("name", ODD)
+def test_a_step_is_that_of_torch_however_the_module_is_put_together(name, how):
+    data, module = federation(), ODD[name]
+    model, training = Wrapped(module), LocalSGD(lr=0.5, batch_size=None, **FULL[how])
+    experiment = Coordinator(data, model, training, Synchronous(1.0), weights=Uniform())
+    updates = updates_of(model, data, replace(training, correction=None) if "SCAFFOLD" in how else training)
+    for mine, update in zip(data.train, updates, strict=True):
+        expected = -0.5 * gradient_by_torch(module, data.x[mine], data.y[mine])
+        np.testing.assert_allclose(update.delta, expected, atol=2e-6)
+    history = experiment.train(2)
+    assert history.records[-1].events == ()
+    assert np.isfinite(history.last("loss"))
+    copy.deepcopy(model)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_the_gradient_of_an_example_is_that_of_torch(name):
+    data, model = federation(), Wrapped(ODD[name])
+    theta = torch.tensor(model.init(stream(0)))
+    grads = example_gradients(model, theta, torch.tensor(data.x), torch.tensor(data.y))
+    for k, gradient in enumerate(grads.detach().numpy()):
+        expected = gradient_by_torch(ODD[name], data.x[k : k + 1], data.y[k : k + 1])
+        np.testing.assert_allclose(gradient, expected, atol=2e-6)
+
+
+def test_vmap_is_kept_where_it_computes_the_same():
+    for name in ("dense", "attention"):
+        model = Wrapped(MODULES[name])
+        Coordinator(federation(), model)
+        assert model._vectorised
+
+
+def test_a_module_is_read_once_as_it_is_wrapped():
+    """Frozen part, trained part, buffers and mode are of one moment."""
+    module = made(backbone)
+    model, x = Wrapped(module), federation().x
+    before, answer = facts(model), module(torch.tensor(x)).detach().numpy()
+    module.load_state_dict({name: value + 1 for name, value in module.state_dict().items()})
+    module.requires_grad_(False).train()
+    np.testing.assert_allclose(model.predict(model.init(stream(0)), x), answer, atol=1e-6)
+    np.testing.assert_allclose(model.single()(torch.tensor(x)).detach().numpy(), answer, atol=1e-6)
+    assert list(model.shapes()) == ["head.weight", "head.bias"]
+    assert facts(model) == before
+
+
+@pytest.mark.parametrize("rows", ["one example", "equal ends", "all equal", "tiny numbers"])
+@pytest.mark.parametrize("mix", [lambda h: h - h.mean(0), lambda h: h - h.amax(0), lambda h: h.cumsum(0)])
+def test_examples_that_meet_are_seen_whatever_the_data(rows, mix):
+    data = federation() if rows != "one example" else federation(sizes=(1,))
+    if rows == "equal ends":
+        data.x[[0, -1]] = 0.0
+    elif rows == "all equal":
+        data.x[:] = data.x[0]
+    elif rows == "tiny numbers":
+        data.x[:] *= 1e-6
+    layer = made(lambda: nn.Linear(12, CLASSES))
+    with pytest.raises(ValueError, match="depends on the others of its batch"):
+        Coordinator(data, Wrapped(Net(lambda self, x: self.layer(mix(x.flatten(1))), layer=layer)))
+    Coordinator(data, Wrapped(Net(lambda self, x: self.layer(x.flatten(1).tanh()), layer=layer)))
+
+
 # --- whatever the caller has switched --------------------------------------------------------------------------------------
 
 ELSEWHERE = {
     "no gradients": lambda: torch.set_grad_enabled(False), "no_grad": torch.no_grad, "inference": torch.inference_mode,
-    "another device": lambda: torch.device("meta"),
+    "another device": lambda: torch.device("meta"), "half precision": lambda: torch.autocast("cpu"),
 }  # fmt: skip
 
 
@@ -267,10 +410,6 @@ def test_the_convolutional_network_does_not_mind_the_default_dtype():
 
 
 # --- where it ends, and what to do -----------------------------------------------------------------------------------------
-
-
-def linear(then):
-    return Net(lambda self, x: then(self, self.layer(x.flatten(1))), layer=nn.Linear(12, CLASSES))
 
 
 def counting():
@@ -319,6 +458,15 @@ def time_first():
     (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), "answers with (4,) numbers, the data has 3 classes"),
     (lambda: nn.Sequential(nn.Flatten(), nn.Embedding(9, CLASSES)), "an embedding looks up x.long()"),
     (lambda: linear(lambda self, h: self.no_such_part(h)), "no attribute 'no_such_part'"),
+    (lambda: linear(lambda self, h: h.detach()), "has no gradient for any trained parameter"),
+    (lambda: linear(lambda self, h: h.bfloat16()), "answers with numbers of torch.bfloat16"),
+    (lambda: linear(lambda self, h: h.argmax(1, keepdim=True)), "answers with numbers of torch.int64"),
+    (lambda: linear(lambda self, h: h + torch.rand(()) if torch.is_grad_enabled() else h), "draws random numbers"),
+    (lambda: Net(lambda self, x: self.layer(x.flatten(1).double()), layer=nn.Linear(12, CLASSES)), "nothing in it may cast"),
+    (lambda: Net(lambda self, x: self.head(F.embedding(tokens(x), self.table, sparse=True).mean(1)),
+                 table=nn.Parameter(torch.ones(5, 4)), head=nn.Linear(4, CLASSES)), "say sparse=False"),
+    (lambda: Net(lambda self, x: self.head(F.embedding(tokens(x), self.table, scale_grad_by_freq=True).mean(1)),
+                 table=nn.Parameter(torch.ones(5, 4)), head=nn.Linear(4, CLASSES)), "depends on the others of its batch"),
 ])  # fmt: skip
 def test_what_cannot_be_trained_is_refused_when_the_experiment_is_built(module, says):
     model = Wrapped(made(module))
@@ -335,6 +483,18 @@ def test_dropout_that_looks_at_the_mode_is_accepted_in_eval():
         Coordinator(federation(), Wrapped(linear(lambda self, h: F.dropout(h, 0.5, self.training))))
 
 
+def old_weight_norm():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.utils.weight_norm(nn.Linear(2, 2))
+
+
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(nn.Linear(2, 2))
+
+
 def in_inference_mode():
     with torch.inference_mode():
         return nn.Linear(4, 2)
@@ -346,6 +506,9 @@ def in_inference_mode():
     (lambda: Wrapped(lambda x: x), TypeError, "Wrapped takes a torch.nn.Module, not"),
     (lambda: Wrapped(nn.Linear(2, 2), loss=SquaredError), TypeError, "make one: SquaredError()"),
     (lambda: Wrapped(nn.Linear(2, 2), loss="mse"), TypeError, "loss must be CrossEntropy()"),
+    (lambda: Wrapped(scripted()), TypeError, "hand over the module it was made of"),
+    (lambda: Wrapped(old_weight_norm()), ValueError, "take torch.nn.utils.parametrizations.weight_norm"),
+    (lambda: Wrapped(nn.Embedding(3, 2, scale_grad_by_freq=True)), ValueError, "say scale_grad_by_freq=False"),
     (lambda: Wrapped(nn.LazyLinear(3)), ValueError, "call the module once on an example"),
     (lambda: Wrapped(nn.Linear(2, 2, device="meta")), ValueError, "module.to('cpu')"),
     (lambda: Wrapped(in_inference_mode()), ValueError, "make the module outside"),

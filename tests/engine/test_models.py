@@ -262,6 +262,7 @@ def test_bad_sizes_are_refused(sizes):
 @pytest.mark.parametrize(("numbers", "match"), [
     ({"side": 3, "classes": 10}, "2 poolings leave nothing of an image of side 3"),
     ({"side": 28, "classes": 10, "widths": (6,)}, "multiple of groups=4"),
+    ({"side": 28, "classes": 10, "widths": (8, 6)}, "multiple of groups=4"),
     ({"side": 28, "classes": 10, "groups": 0}, "positive whole numbers"),
     ({"side": 28, "classes": 0}, "positive whole numbers"),
     ({"side": 28, "classes": 10, "widths": ()}, "positive whole numbers"),

@@ -274,14 +274,14 @@ def bytes_for_bits(codes, bits):
 
 
 def test_packing(fn, rng):
-    for bits, n in ((3, 8), (1, 16), (5, 7), (11, 5), (8, 3), (4, 0)):
+    for bits, n in ((5, 7), (3, 8), (1, 16), (11, 5), (8, 3), (4, 0)):
         codes = [int(code) for code in rng.integers(0, 2**bits, size=n)]
         if n:
             codes[0], codes[-1] = 2**bits - 1, 2 ** (bits - 1)
             codes[n // 2] = 0
         got, want = fn(list(codes), bits), pack_bits(codes, bits)
         tried = f"codes {codes} of {bits} bits"
-        expect(isinstance(got, bytes), True, f"{tried}: is the answer bytes")
+        expect(isinstance(got, bytes | bytearray), True, f"{tried}: is the answer bytes")
         expect(len(got), len(want), f"{tried}: the number of bytes")
         expect(got.hex(), want.hex(), f"{tried}: the bytes in hexadecimal")
 

@@ -3,7 +3,7 @@
 #
 # Seven functions: cut a secret and mend it, mask and unmask, count, and break. Write each in its cell; the cell below it answers at
 # once, offline, on fresh random inputs. Stuck? `hint("04.share")` gives one step more at each call, three steps; `reveal(…)` shows a
-# solution. No exercise needs the answer of another.
+# solution. No exercise needs the answer of another. A function leaves its arguments as they are: work on a copy.
 #
 # The numbers are small on purpose. Real secrets need a large prime and the operating system's generator.
 
@@ -32,7 +32,8 @@ from fl_course.workbook import check, hint, progress, reveal
 
 # %% exercise 04.recover [markdown]
 # One client is gone before it sent anything. The server has the sum of what the survivors sent (masked
-# as in 4.4; no self masks here), and has rebuilt the masks that the lost client shared with them. Mend the sum. Leave `total` and the masks as they are.
+# as in 4.4; no self masks here), and has rebuilt the masks that the lost client shared with them. Mend the sum. Leave `total` and the
+# masks as they are.
 
 # %% exercise 04.vector_bytes [markdown]
 # Each of n clients sends d numbers, each an integer from 0 to $2^{bits} - 1$, masked modulo $2^b$, where

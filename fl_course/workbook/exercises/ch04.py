@@ -143,12 +143,12 @@ def at_one(shares, p):
 
 def draw_shares(rng):
     p = int(rng.choice(PRIMES))
-    t = 2 * int(rng.integers(1, 3))                    # 2 or 4: an odd number of factors, so that a lost sign shows
+    t = 2 * int(rng.integers(2, 4))                    # 4 or 6: an odd number of factors, so that a lost sign shows
     points = sorted(int(x) for x in rng.permutation(np.arange(2, 12))[:t])
     points[-1] += 1                                    # never only neighbours: fractions must occur
     secret, coefficients = int(rng.integers(1, p)), [int(c) for c in rng.integers(1, p, size=t - 1)]
     every = dict(share(secret, coefficients, 13, p))
-    return [(x, every[x]) for x in points], p
+    return [(x, every[x]) for x in rng.permutation(points).tolist()], p
 
 
 # --- 04.what_it_tells ------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def size_left_out(y, size):
 
 
 def draw_masked_number(rng):
-    return float(rng.uniform(-0.5, 1.5)), float(rng.choice([0.6, 0.8, 2.3, 3.0]))
+    return float(rng.uniform(-0.5, 1.5)), float(rng.choice([0.6, 0.8, 1.5, 2.3, 3.0]))
 
 
 # --- 04.mask_pairs ---------------------------------------------------------------------------------------------------
@@ -271,6 +271,13 @@ def masks_alone(x, masks, R):
 
 def already_added_up(x, masks, R):
     return np.sum(x, axis=0) % R
+
+
+def not_a_copy(x, masks, R):
+    for (u, v), mask in masks.items():
+        x[u] += mask
+        x[v] -= mask
+    return x % R
 
 
 def draw_masks(n, d, rng):
@@ -417,11 +424,15 @@ def four_bytes_each(n, d, bits):
 
 
 def test_vector_bytes(fn, rng):
-    wide = [(int(rng.integers(3, 200)), int(rng.choice([9, 11, 12]))) for _ in range(4)]
-    power = 2 ** int(rng.integers(2, 8))
-    # Few bits: n just above a power of two, where two roundings up are one too many, and n(2^bits - 1) itself a power of two.
-    narrow = [(power, 1), (power * 4 + 1, 3), (power + 1, 1), (int(rng.integers(3, 200)), int(rng.integers(1, 9)))]
-    for n, bits in wide + narrow:
+    k = int(rng.integers(2, 8))
+    cases = [
+        (int(rng.integers(33, 61)), int(rng.choice([9, 11]))),     # a sum of 15 or 17 bits: every coarse slip shows
+        (2**k, int(rng.integers(2, 13))),                          # as if a client could reach 2^bits: one bit too many
+        (2 ** (k + 2) + 1, 3), (2**k + 1, 1),                      # the bits of n rounded up alone: one too many
+        (2**k, 1),                                                 # the largest sum is a power of two: log2 is one short
+    ]  # fmt: skip
+    cases += [(int(rng.integers(2, 3000)), int(rng.integers(1, 21))) for _ in range(5)]
+    for n, bits in cases:
         d = 8 * int(rng.integers(13, 120)) + int(rng.integers(1, 8))
         expect(fn(n, d, bits), vector_bytes(n, d, bits), f"n = {n}, d = {d}, bits = {bits}: bytes of one client")
 
@@ -480,12 +491,21 @@ def first_values(y, seed_shares, key_shares, p):
     return (y - seed_shares[0][1] - key_shares[0][1]) % p
 
 
+def left_unreduced(y, seed_shares, key_shares, p):
+    return y - reconstruct(seed_shares, p) - reconstruct(key_shares, p)
+
+
+def real_division(y, seed_shares, key_shares, p):
+    return (y - float_division(seed_shares, p) - float_division(key_shares, p)) % p
+
+
 def draw_two_answers(rng):
-    p, t = int(rng.choice(PRIMES)), int(rng.integers(2, 4))
+    p, t = int(rng.choice(PRIMES)), int(rng.integers(3, 5))
     secrets = [int(s) for s in rng.choice(np.arange(1, p), size=2, replace=False)]
     shares = [share(s, [int(c) for c in rng.integers(1, p, size=t - 1)], 2 * t, p) for s in secrets]
     y = (int(rng.integers(1, p)) + sum(secrets)) % p
-    return y, shares[0][:t], shares[1][t:], p
+    half = rng.permutation(2 * t)                      # neighbours alone would have whole Lagrange weights
+    return y, [shares[0][i] for i in half[:t]], [shares[1][i] for i in half[t:]], p
 
 
 EXERCISES = (
@@ -598,6 +618,7 @@ EXERCISES = (
             Mistake(not_masked, "Nothing is hidden: each row is the client's input."),
             Mistake(one_less, "Modulo R, not R - 1: the largest number is R - 1."),
             Mistake(masks_alone, "These are the masks alone: begin with x."),
+            Mistake(not_a_copy, "You change the caller's `x`: begin with a copy, `sent = np.array(x)`."),
             Mistake(already_added_up, "That is what the server will learn. Asked for is what each client sends, (n, d)."),
         ),
     ),
@@ -678,6 +699,8 @@ EXERCISES = (
                 "Shares are points of a polynomial, not parts of a sum: Lagrange at zero gives the mask.",
             ),
             Mistake(the_masks, "These are the two masks together. Take them away from y."),
+            Mistake(left_unreduced, "Right but for the last step: take the difference modulo p, so that it lies in [0, p)."),
+            Mistake(real_division, "You divide real numbers. Modulo p, a/b is a · pow(b, -1, p), as in 4.2."),
             Mistake(first_values, "The value of one share is not the mask: all t of a list are needed, Lagrange at zero."),
         ),
     ),

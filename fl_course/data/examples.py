@@ -1,12 +1,14 @@
 """From what people have to what a model can use: examples as float32, classes as int64 or numbers to hit as float32.
 
 What would lose its meaning on the way is refused with the cure: text, ragged images, missing values, whole numbers that
-float32 cannot hold. `where(row)` says in words whose example a row is, for the sentence.
+float32 cannot hold, tables whose columns stand in another order. What comes out shares no memory with what was handed over.
+`where(row)` says in words whose example a row is, for the sentence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -20,6 +22,17 @@ EXACT = 2**24                    # from here on float32 has no place for every w
 
 def nowhere(row: int) -> str:
     return ""
+
+
+@dataclass(frozen=True)
+class Brought:
+    """An array that is as a model takes it and nobody else's, so it need not be looked at or copied again."""
+
+    array: np.ndarray
+
+
+def brought(array: np.ndarray) -> Any:
+    return Brought(array)
 
 
 def examples(value: Any, name: str, where: Where = nowhere) -> np.ndarray:
@@ -41,7 +54,7 @@ def targets(value: Any, name: str, classes: int, where: Where = nowhere) -> np.n
         cure = f"np.ravel({name})" if y.shape[1] == 1 else f"np.argmax({name}, axis=1) if these are one-hot rows"
         raise ValueError(f"{name} has shape {y.shape}; labels are (N,), one whole number an example: {cure}")
     with np.errstate(invalid="ignore"):
-        whole = y.astype(np.int64, copy=False)
+        whole = y.astype(np.int64)
     wrong = np.flatnonzero((whole != y) | (whole < 0) | (whole >= classes))
     if len(wrong):
         row = int(wrong[0])
@@ -72,7 +85,7 @@ def rows_of(value: Any, name: str) -> np.ndarray:
     if rows.size and (rows.dtype.kind not in "iu" or rows.ndim != 1):
         cure = ": np.flatnonzero(mask) makes them of a mask" if rows.dtype.kind == "b" else ""
         raise ValueError(f"{name} must hold row numbers, (n,) whole numbers a client, not {rows.dtype} {rows.shape}{cure}")
-    return rows.astype(np.int64, copy=False).reshape(-1)
+    return rows.astype(np.int64).reshape(-1)
 
 
 # --- any array ------------------------------------------------------------------------------------------------------------
@@ -81,6 +94,28 @@ def rows_of(value: Any, name: str) -> np.ndarray:
 def columns(value: Any) -> list[Any]:
     """The names of a table's columns, or nothing."""
     return list(getattr(value, "columns", ()))
+
+
+def same_columns(tables: Iterable[tuple[str, Any]]) -> None:
+    """ValueError unless all tables that name their columns name the same ones in one order: they are joined by position.
+
+    tables: whose it is, in words, and the table. Columns that are only numbered, 0, 1, …, have no names.
+    """
+    told: list[tuple[str, list[Any]]] = []
+    for whose, table in tables:
+        names = columns(table)
+        if not names or names == list(range(len(names))):
+            continue
+        told.append((whose, names))
+        first, like = told[0]
+        if names != like:
+            here, there = next(((a, b) for a, b in zip(names, like, strict=False) if a != b), (len(names), len(like)))
+            why = (f"the columns of {whose} stand in another order" if set(names) == set(like) and len(names) == len(like) else
+                   f"the columns of {whose} are others")
+            what = (f"{here!r} where {first} has {there!r}" if len(names) == len(like) else
+                    f"{here} columns, and {first} has {there}")
+            raise ValueError(f"{why}: {what}. Columns are joined by position; bring every table to one list of names, "
+                             f"table[{str(like[:3])[:60]}{'' if len(like) <= 3 else ' …'}]")
 
 
 def to_array(value: Any, name: str, where: Where = nowhere, text_cure: str = "") -> np.ndarray:
@@ -157,7 +192,7 @@ def to_float32(x: np.ndarray, name: str, where: Where, names: list[Any]) -> np.n
     """The same numbers as float32, or a refusal that names the first one that would not be the same, or is none."""
     if x.dtype == np.float32:
         lost = np.zeros(0, dtype=bool)
-        out = x
+        out = x.copy()
     else:
         with np.errstate(over="ignore"):
             out = x.astype(np.float32)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..core import ClientId, is_whole, stream
-from .examples import Where, count_classes, examples, nowhere, rows_of, targets
+from .examples import Brought, Where, brought, count_classes, examples, nowhere, rows_of, same_columns, targets
 from .ids import client_ids
 from .partition import Partitioner, image_side
 
@@ -26,7 +26,8 @@ from .partition import Partitioner, image_side
 class Dataset:
     """A pool of labelled examples and, apart from it, examples that nobody trains on.
 
-    x and y may be whatever holds numbers: NumPy, pandas, torch, lists. classes=None counts whole-number labels; classes=0
+    x and y may be whatever holds numbers: NumPy, pandas, torch, lists; they are copied, so what is done to them later does
+    not reach the data. classes=None counts whole-number labels; classes=0
     says that y holds numbers to hit, (N,) or (N, k), for a model with loss=SquaredError(). x_test and y_test may be None.
     """
 
@@ -67,8 +68,8 @@ class Dataset:
                 x = x.copy() if x is self.x else x                  # the pool itself is never written to
                 x[part] = seen
         train, test = _hold_back(ids, parts, seed, test_fraction)
-        return FederatedData(self.name, x, self.y, self.classes, ids, train, test, self.x_test, self.y_test,
-                             made=f"{how!r}, seed {seed}")
+        return FederatedData(self.name, brought(x), brought(self.y), self.classes, ids, train, test, brought(self.x_test),
+                             brought(self.y_test), made=f"{how!r}, seed {seed}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -228,25 +229,29 @@ def from_clients(name: str, clients: Mapping[ClientId, tuple[Any, ...]], classes
     labels = [part for parts in clients.values() for part in parts[1::2]]
     classes = count_classes(classes, labels if y_test is None else [*labels, y_test])
     ids = client_ids(clients)
-    brought = {client: [_pair(client, parts[i], parts[i + 1], classes) for i in range(0, len(parts), 2)]
+    for i, name in enumerate("xy"):
+        tables = [(f"{name} of client {client!r}", part) for client, parts in clients.items() for part in parts[i::2]]
+        same_columns([*tables, ("the held-out set", (x_test, y_test)[i])])
+    handed = {client: [_pair(client, parts[i], parts[i + 1], classes) for i in range(0, len(parts), 2)]
                for client, parts in zip(ids, clients.values(), strict=True)}        # one or two pairs (x, y) a client
-    full = [(client, x) for client, pairs in brought.items() for x, _ in pairs if len(x)]
+    full = [(client, x) for client, pairs in handed.items() for x, _ in pairs if len(x)]
     if not full:
         raise ValueError(f"none of the {len(clients)} clients has an example; at least one must")
-    like, whose = (np.shape(x_test)[1:], "the held-out set") if x_test is not None else (full[0][1].shape[1:], repr(full[0][0]))
+    held_out = x_test is not None and len(x_test) > 0
+    like, whose = (np.shape(x_test)[1:], "the held-out set") if held_out else (full[0][1].shape[1:], repr(full[0][0]))
     for client, x in full:
         if x.shape[1:] != like:
             raise ValueError(f"client {client!r} has examples of shape {x.shape[1:]}; those of {whose} have shape {like}")
-    ends = np.cumsum([len(x) for pairs in brought.values() for x, _ in pairs])
+    ends = np.cumsum([len(x) for pairs in handed.values() for x, _ in pairs])
     rows = iter(np.split(np.arange(ends[-1]), ends[:-1]))
     train, test = [], []
-    for client, pairs in brought.items():
+    for client, pairs in handed.items():
         mine = [next(rows) for _ in pairs]
         kept, held = mine if len(mine) == 2 else [part[0] for part in _hold_back((client,), mine, seed, test_fraction)]
         train.append(kept)
         test.append(held)
-    x, y = (np.concatenate([pair[i] for pairs in brought.values() for pair in pairs if len(pair[i])]) for i in (0, 1))
-    return FederatedData(name, x, y, classes, ids, tuple(train), tuple(test), x_test, y_test,
+    x, y = (np.concatenate([pair[i] for pairs in handed.values() for pair in pairs if len(pair[i])]) for i in (0, 1))
+    return FederatedData(name, brought(x), brought(y), classes, ids, tuple(train), tuple(test), x_test, y_test,
                          made=f"{made}, seed {seed}")
 
 
@@ -282,13 +287,18 @@ def _bring_examples(data: Dataset | FederatedData, where: Where = nowhere) -> No
     """Bring examples to float32 and labels to int64 (or float32), and refuse what no model could use."""
     if (data.x_test is None) != (data.y_test is None):
         raise ValueError("x_test and y_test belong together: give both, or neither if nothing is held out")
+    for name in ("x", "y"):
+        same_columns([(part, getattr(data, part)) for part in (name, f"{name}_test")])
     held = data.x_test is not None
-    object.__setattr__(data, "classes", count_classes(data.classes, [data.y, data.y_test] if held else [data.y]))
+    labels = [y.array if isinstance(y, Brought) else y for y in ([data.y, data.y_test] if held else [data.y])]
+    object.__setattr__(data, "classes", count_classes(data.classes, labels))
     for x_name, y_name, whose in (("x", "y", where), ("x_test", "y_test", nowhere)):
-        if x_name == "x_test" and not held:
-            x, y = data.x[:0], data.y[:0]
+        x, y = getattr(data, x_name), getattr(data, y_name)
+        if x_name == "x_test" and (x is None or np.size(x) == np.size(y) == 0):
+            x, y = data.x[:0], data.y[:0]                           # nobody is held out, in whatever shape
         else:
-            x, y = examples(getattr(data, x_name), x_name, whose), targets(getattr(data, y_name), y_name, data.classes, whose)
+            x = x.array if isinstance(x, Brought) else examples(x, x_name, whose)
+            y = y.array if isinstance(y, Brought) else targets(y, y_name, data.classes, whose)
         if len(x) != len(y):
             raise ValueError(f"{x_name} has shape {x.shape} and {y_name} {y.shape}; "
                              "they must be (N, ...) and (N,), with the same N")

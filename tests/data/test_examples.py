@@ -1,5 +1,6 @@
 """From what people have to what a model can use: nothing changes its meaning silently, and every refusal says what to do."""
 
+import itertools
 import re
 from fractions import Fraction
 
@@ -268,3 +269,73 @@ def test_features_that_were_never_scaled_are_said_once_if_nothing_is_learned():
     assert told(pixels / 255, y) == []                                  # not learned, but not for that reason
     good = np.where(y[:, None] > 0, 60.0, -60.0) + rng.standard_normal((80, 2))
     assert told(good, y) == []                                          # unusual, but learned
+
+
+# --- tables whose columns are named, arrays that somebody else holds, nobody held out --------------------------------------
+
+NAMES = ["age", "dose", "mass"]
+
+
+def table(names, rows=6):
+    return pd.DataFrame({name: np.arange(rows) + 10.0 * NAMES.index(name[:4].strip()) for name in names})
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(NAMES)))
+@pytest.mark.parametrize("place", ["a client", "its test", "held out", "a pool's test", "a federation's test", "numbers to hit"])
+def test_columns_in_another_order_are_never_joined_by_position(order, place):
+    other, y = table(list(order)), list(Y)
+    make = {
+        "a client": lambda: from_clients("t", {"n": (table(NAMES), y), "s": (other, y)}, 2),
+        "its test": lambda: from_clients("t", {"n": (table(NAMES), y, other, y)}, 2),
+        "held out": lambda: from_clients("t", {"n": (table(NAMES), y)}, 2, other, y),
+        "a pool's test": lambda: Dataset("t", table(NAMES), y, 2, other, y),
+        "a federation's test": lambda: FederatedData("t", table(NAMES), y, 2, (0,), (range(6),), ([],), other, y),
+        "numbers to hit": lambda: from_clients("t", {"n": (X, table(NAMES)), "s": (X, other)}, 0),
+    }[place]
+    if list(order) == NAMES:
+        make()
+        return
+    with pytest.raises(ValueError, match=r"stand in another order.*bring every table to one list of names"):
+        make()
+
+
+@pytest.mark.parametrize("names", [["age", "dose"], ["age", "dose", "mass2"], ["age", "dose", "mass", "mass2"]])
+def test_other_columns_are_refused_by_client_and_name(names):
+    with pytest.raises(ValueError, match=re.escape("x of client 's'")):
+        from_clients("t", {"n": (table(NAMES), Y), "s": (table(names), Y)}, 2)
+
+
+def test_columns_without_names_are_joined_by_position():
+    numbered, bare = pd.DataFrame(table(NAMES).to_numpy()), table(NAMES).to_numpy()
+    data = from_clients("t", {"n": (table(NAMES), Y), "s": (numbered, Y), "w": (bare, Y)}, 2, numbered, Y)
+    assert np.array_equal(data.x[:6], data.x[12:])
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.from_numpy, pd.DataFrame])
+@pytest.mark.parametrize("maker", ["pool", "dealt", "clients", "federation"])
+def test_what_is_done_to_an_array_later_does_not_reach_the_data(kind, maker):
+    x, y, rows = X.astype(np.float32), Y.astype(np.int64), np.arange(6)
+    hand = kind if kind is not np.array else (lambda array: array)
+    data = {
+        "pool": lambda: Dataset("t", hand(x), y, 2, hand(x), y),
+        "dealt": lambda: Dataset("t", hand(x), y, 2, hand(x), y).partition(IID(), 2),
+        "clients": lambda: from_clients("t", {0: (hand(x), y)}, 2, hand(x), y),
+        "federation": lambda: FederatedData("t", hand(x), y, 2, (0,), (rows,), (rows[:0],), hand(x), y),
+    }[maker]()
+    arrays = [data.x, data.y, data.x_test, data.y_test, *(data.train if maker != "pool" else ())]
+    before = [array.tobytes() for array in arrays]
+    x *= 1000
+    y[:] = 1 - y
+    rows[:] = rows[::-1].copy()
+    assert [array.tobytes() for array in arrays] == before
+
+
+@pytest.mark.parametrize("empty", [[], np.zeros((0, 2)), np.zeros((0, 7)), pd.DataFrame({"a": [], "b": []}), torch.zeros(0, 2)])
+def test_an_empty_held_out_set_is_none_in_whatever_shape(empty):
+    clients = {"n": (X, Y), "s": (X, Y)}
+    for data in (from_clients("t", clients, 2, empty, []), from_clients("t", clients, None, empty, []),
+                 Dataset("t", X, Y, 2, empty, np.zeros(0)).partition(IID(), 2)):
+        assert data.x_test.shape == (0, 2)
+        assert data.y_test.shape == (0,)
+    with pytest.raises(ValueError, match="x_test"):
+        from_clients("t", clients, 2, empty, Y)

@@ -32,6 +32,9 @@ def synthetic(alpha: float, beta: float, clients: int = 30, dim: int = 60, class
         B_k ~ N(0, beta)    v_k ~ N(B_k, 1) (dim,), x ~ N(v_k, Σ), Σ_jj = j^-1.2         how far the inputs lie apart
         y = argmax softmax(x W_k + b_k);   examples a client: least + lognormal(log_mean, log_std)
 
+    As published, alpha moves nothing: u_k shifts the scores of all classes alike, and the largest stays the largest. What
+    makes the clients' models differ are the draws of W_k themselves, and what makes them drift is beta.
+
     alpha and beta are standard deviations, as in the authors' program; read as variances, as the paper's notation has
     it, they would be the squares of ours; at 0 and 1 the two readings agree. Our draws come from other random streams
     than the authors', and there is a global held-out set: a quarter as many fresh examples from each client.

@@ -306,3 +306,10 @@ def test_the_gallery_shows_the_clients_own_images():
     plt.close(ax.figure)
     with pytest.raises(ValueError, match="not square"):
         synthetic(0, 0, clients=2).gallery()
+
+
+def test_alpha_moves_no_label_as_the_docstring_says():
+    """u_k is added to every class's weights and bias, so it shifts all scores of an example alike (Li et al. 2020, sec. 5.1)."""
+    one, other = synthetic(0.0, 1.0, clients=4), synthetic(5.0, 1.0, clients=4)
+    assert np.array_equal(one.x, other.x)
+    assert np.mean(one.y == other.y) > 0.999

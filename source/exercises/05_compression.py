@@ -3,7 +3,7 @@
 #
 # Seven functions, from five to twenty minutes. Write each in its cell; the cell below it answers at once, offline, on fresh
 # random inputs. Stuck? `hint("05.top_k")` gives one step more at each call, three steps; `reveal(…)` shows a solution. No
-# exercise needs the answer of another.
+# exercise needs the answer of another. A function leaves its arguments as they are: work on a copy.
 
 # %%
 import numpy as np
@@ -19,8 +19,8 @@ from fl_course.workbook import check, hint, progress, reveal
 
 # %% exercise 05.unbiased_rounding [markdown]
 # Round every entry to a multiple of `step`, up or down at random, so that its mean is the entry
-# itself. `dice` holds one uniform random number in [0, 1) for each entry: go up where it is *below* the probability of going up. (`floor(y + dice)`, as in the lesson, goes up where it is high,
-# with the same probability; that counts as right, too.)
+# itself. `dice` holds one uniform random number in [0, 1) for each entry: go up where it is *below* the probability of going up.
+# (The lesson's `floor(y + dice)` goes up where it is high, with the same probability. That is as right, and passes.)
 
 # %% exercise 05.pack_bits [markdown]
 # Codes of b bits each, nothing wasted between them: the first code in the lowest bits of the first
@@ -38,7 +38,7 @@ from fl_course.workbook import check, hint, progress, reveal
 # %% exercise 05.fastest [markdown]
 # You know, for each compressor, how many rounds it needs to the target and how many bytes a client sends
 # up a round. A round takes `compute` seconds, then the upload at `mbit` megabits (10^6 bits) a second. Which compressor is there first,
-# and after how many seconds? `None` rounds: it never gets there.
+# and after how many seconds? Answer with its name as it stands in `options`, and the seconds. `None` rounds: it never gets there.
 
 # %% [markdown]
 # ## How far have you come?

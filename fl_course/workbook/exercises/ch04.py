@@ -419,6 +419,14 @@ def a_bit_for_each(n, d, bits):
     return math.ceil(d * (bits + n) / 8)
 
 
+def half_a_bit(n, d, bits):
+    return math.ceil(d * (bits + math.log2(n)) / 8)
+
+
+def not_whole(n, d, bits):
+    return d * (n * (2**bits - 1)).bit_length() / 8
+
+
 def four_bytes_each(n, d, bits):
     return 4 * d
 
@@ -672,6 +680,8 @@ EXERCISES = (
             Mistake(rounded_down, "The last bits need a byte, too: round up."),
             Mistake(one_too_many, "The largest number of a client is 2^bits - 1, not 2^bits: the largest sum is n·(2^bits - 1)."),
             Mistake(a_bit_for_each, "A further client does not take a further bit: twice as many clients do."),
+            Mistake(half_a_bit, "A number takes whole bits: round up for each number, and only then pack."),
+            Mistake(not_whole, "Nobody sends a part of a byte: round up at the end."),
             Mistake(four_bytes_each, "That is a 32-bit number for each. Here b is as small as the largest sum allows."),
         ),
     ),

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from fl_course.workbook.grading.checks import Exercise, Mistake, agrees_with, expect
+from fl_course.workbook.grading.checks import Exercise, Mistake, Wrong, agrees_with, expect
+from fl_course.workbook.grading.compare import same, short
 
 # --- 05.top_k --------------------------------------------------------------------------------------------------------
 
@@ -70,8 +71,10 @@ def first_k(x, k):
 
 def test_top_k(fn, rng):
     for k in (4, 1, 9, 0, 5):
-        x = rng.permutation(np.arange(1, 10)) * rng.choice([-1.0, 1.0], size=9)
-        x[np.argmax(np.abs(x))] *= -1 if x[np.argmax(np.abs(x))] > 0 else 1        # the largest magnitude is negative
+        # The largest magnitude is negative and the next is not; the first entry is neither among the largest four nor the
+        # smallest: so every slip shows at once.
+        x = np.array([-5.0, *rng.permutation([1, 2, 3, 4, 6, 7, 8, 9])])
+        x *= np.where(x == 9, -1, np.where((x == 8) | (x < 0), 1, rng.choice([-1.0, 1.0], size=9)))
         got, want = fn(x.copy(), k), top_k(x, k)
         pair = isinstance(got, (tuple, list)) and len(got) == 2
         expect(pair, True, f"x = {x.tolist()}, k = {k}: is the answer a pair (positions, values)")
@@ -205,19 +208,39 @@ def step_forgotten(x, step, dice):
     return np.floor(x) + (dice < x - np.floor(x))
 
 
-def by_magnitude(x, step, dice):
-    share = np.abs(x) / step - np.floor(np.abs(x) / step)
-    return np.sign(x) * step * (np.floor(np.abs(x) / step) + (dice < share))
+def one_die(x, step, dice):
+    return unbiased_rounding(x, step, dice[0])
+
+
+def coin_times_share(x, step, dice):
+    return x + step * (dice - 0.5)
 
 
 def test_rounding(fn, rng):
-    for _ in range(5):
-        x, step, dice = rng.normal(size=40), float(rng.uniform(0.3, 0.8)), rng.random(40)
-        got, want = np.asarray(fn(x.copy(), step, dice.copy())), unbiased_rounding(x, step, dice)
-        added = step * np.floor(x / step + dice)       # up where the dice are high: as right, and the lesson's own
-        if got.shape == added.shape and np.allclose(np.asarray(got, float), added):
-            continue
-        expect(got, want, f"x = {x.round(3).tolist()}, step = {step:.3f}, dice = {dice.round(3).tolist()}")
+    """Any rule passes that goes to a neighbour on the grid and is right on average: up at low dice, or high, or by magnitude."""
+    for _ in range(4):
+        step, whole = float(rng.uniform(0.3, 0.8)), rng.permutation([-3, -1, 0, 2])
+        values = step * (whole + np.array([0.1, 0.3, 0.7, 0.9]) + rng.uniform(-0.05, 0.05, size=4))
+        x = np.repeat(values, 200)
+        dice = np.concatenate([rng.permutation((np.arange(200) + 0.5) / 200) for _ in values])
+        order = rng.permutation(len(x))
+        first = np.argmax(np.abs(dice[order] - 0.8) < 0.05)        # a die that would say down to three of the four values
+        order[[0, first]] = order[[first, 0]]
+        x, dice = x[order], dice[order]
+        tried = f"x = {short(x)}, step = {step:.3f}, dice = {short(dice)}"
+        answer = fn(x.copy(), step, dice.copy())
+        expect(np.shape(answer) if answer is not None else None, x.shape, f"{tried}: the shape of the answer")
+        got = np.asarray(answer, dtype=float)
+        again = same(fn(x.copy(), step, dice.copy()), got)
+        expect(again, True, f"{tried}: whether the same dice give the same answer (draw none yourself)")
+        for mine, entry, die in zip(got, x, dice, strict=True):
+            lower = np.floor(entry / step)
+            if not np.isclose([lower, lower + 1], mine / step, atol=1e-4).any():
+                between = f"{step * lower:.4f} or {step * (lower + 1):.4f}"
+                raise Wrong(f"tried x = {entry:.3f}, step = {step:.3f}, die = {die:.4f}: expected {between}, got {mine:.4f}")
+        for value in values:
+            said = f"x = {value:.3f}, step = {step:.3f}, 200 dice spread evenly over [0, 1): the mean of the answers"
+            expect(float(got[x == value].mean()), float(value), said, rtol=0, atol=step / 100)
 
 
 # --- 05.pack_bits ----------------------------------------------------------------------------------------------------
@@ -267,6 +290,12 @@ def a_bit_apart(codes, bits):
     for i, code in enumerate(codes):
         number |= int(code) << i
     return number.to_bytes((len(codes) * bits + 7) // 8 + 2, "little")[: (len(codes) * bits + 7) // 8]
+
+
+def highest_bits_first(codes, bits):
+    size = (len(codes) * bits + 7) // 8
+    text = "".join(format(code, f"0{bits}b") for code in codes).ljust(8 * size, "0")
+    return int(text or "0", 2).to_bytes(size, "big")
 
 
 def bytes_for_bits(codes, bits):
@@ -347,7 +376,9 @@ def bitmap_and_all(x):
 
 def draw_sparse(rng):
     d = 8 * int(rng.integers(3, 9)) + int(rng.integers(1, 8))
-    return (rng.normal(size=d) * (rng.random(d) < 0.4) + np.eye(d)[0],)
+    above, below = int(rng.integers(2, d // 4)), int(rng.integers(3, d // 4))      # more zeros than numbers of either sign
+    signs = np.repeat([1.0, -1.0, 0.0], [above, below, d - above - below])
+    return (rng.permutation(signs) * rng.uniform(0.1, 2, size=d).round(2),)
 
 
 # --- 05.mean_of_submodels ---------------------------------------------------------------------------------------------
@@ -399,10 +430,10 @@ def holders_and_p(deltas, p):
 
 
 def draw_submodels(rng):
-    p = np.array([1.0, 0.5, 0.25, 0.5])
-    held = rng.random((6, 4)) < p
-    held[0, 1], held[1, 1] = True, False
-    return rng.normal(size=(6, 4)) * held, p
+    p = rng.permutation([1.0, 0.5, 0.25, 0.4])         # of 7 clients never exactly 7·p: holders and expectation differ
+    held = rng.random((7, 4)) < p
+    held[0], held[1] = True, p == 1
+    return rng.normal(size=(7, 4)) * held, p
 
 
 # --- 05.fastest ------------------------------------------------------------------------------------------------------
@@ -445,6 +476,24 @@ def name_only(options, compute, mbit):
 
 def seconds_first(options, compute, mbit):
     return fastest(options, compute, mbit)[::-1]
+
+
+def first_word(options, compute, mbit):
+    name, seconds = fastest(options, compute, mbit)
+    return name.split()[0], seconds
+
+
+def its_number(options, compute, mbit):
+    name, seconds = fastest(options, compute, mbit)
+    return list(options).index(name), seconds
+
+
+def never_forgotten(options, compute, mbit):
+    return min((rounds * (compute + 8 * nbytes / (mbit * 1e6)), name) for name, (rounds, nbytes) in options.items())
+
+
+def never_is_at_once(options, compute, mbit):
+    return fastest({name: (rounds or 0, nbytes) for name, (rounds, nbytes) in options.items()}, compute, mbit)
 
 
 def one_round(options, compute, mbit):
@@ -553,10 +602,8 @@ EXERCISES = (
                 "`round(y + dice)` is half a step too high on average. `floor(y + dice)` would be right.",
             ),
             Mistake(step_forgotten, "You round to whole numbers: the grid has the width `step`."),
-            Mistake(
-                by_magnitude,
-                "Right on average, too, but for negative numbers your up is away from zero. Here up is up: use `np.floor`.",
-            ),
+            Mistake(one_die, "Every entry has its own die: compare entry by entry, not all with `dice[0]`."),
+            Mistake(coin_times_share, "These are the entries with noise on top, not multiples of `step`: round up or down."),
         ),
     ),
     Exercise(
@@ -580,6 +627,10 @@ EXERCISES = (
             Mistake(as_a_number, "That is the long number. Write it as bytes: `number.to_bytes(length, 'little')`."),
             Mistake(as_a_list, "These are the bytes as a list of numbers: return `bytes`."),
             Mistake(a_bit_apart, "The codes overlap: code i is shifted by i·bits, not by i."),
+            Mistake(
+                highest_bits_first,
+                "Your first code is in the *highest* bits of the first byte. It belongs in the lowest: shift code i by i·bits.",
+            ),
             Mistake(bytes_for_bits, "len(codes)·bits are *bits*: an eighth of that in bytes, rounded up."),
         ),
     ),
@@ -654,6 +705,10 @@ EXERCISES = (
             Mistake(compute_once, "Every round has its computing time."),
             Mistake(name_only, "Right choice, but its seconds are asked for as well: return (name, seconds)."),
             Mistake(seconds_first, "The name comes first, then the seconds."),
+            Mistake(first_word, "Right choice, but say the option's name as it stands in `options`, all of it."),
+            Mistake(its_number, "Right choice, but its name is asked for, not its place in the list."),
+            Mistake(never_forgotten, "`None` cannot be multiplied: leave options out that never get there."),
+            Mistake(never_is_at_once, "An option without rounds never gets there; you let it win with 0 rounds. Leave it out."),
             Mistake(one_round, "These are the seconds of one round: multiply by the rounds."),
         ),
     ),

@@ -17,5 +17,6 @@
     history.py       records → pandas, JSON, CSV, figures
     checkpoint.py    a state in a file
     archive.py       a state as plain data and back, exactly
+    entries.py       what the library's parts keep in it, looked at when it comes from a file
     identity.py      what decides a run: whose file it is
 """

@@ -93,6 +93,7 @@ def check(state: State, clients: Callable[[Any], bool], dim: int) -> None:
     for job in state.jobs:
         _check_job(job, state, clients, dim)
     _require(len({job.ticket for job in state.jobs}) == len(state.jobs), "two jobs have one ticket")
+    _require(len({job.client for job in state.jobs}) == len(state.jobs), "a client has two jobs at once")
 
 
 def _check_job(job: Job, state: State, clients: Callable[[Any], bool], dim: int) -> None:
@@ -106,12 +107,15 @@ def _check_job(job: Job, state: State, clients: Callable[[Any], bool], dim: int)
     _require(isinstance(job.memory, dict), f"the drawer of {name} is {job.memory!r}"[:200])
     _require(isinstance(job.lost, str) and isinstance(job.sent, bool) and isinstance(job.message, bytes | None),
              f"{name} has a fate or a message of another type")  # fmt: skip
+    _require(job.begun <= job.due, f"{name} lasts from {job.begun!r} to {job.due!r}")
+    _require(job.message is not None or not job.sent, f"{name} has been sent, and there is no message")
 
 
 def _check_server(server: Server, dim: int, name: str) -> None:
     params = server.params
     _require(isinstance(params, np.ndarray) and params.dtype == np.float32 and params.shape == (dim,),
              f"{name} has no model of {dim} float32 numbers")  # fmt: skip
+    _require(bool(np.isfinite(params).all()), f"the parameters of {name} are not all finite")
     _require(_count(server.version), f"the version of {name} is {server.version!r}")
     _require(isinstance(server.extras, dict) and all(isinstance(v, np.ndarray) for v in server.extras.values()),
              f"{name} broadcasts what is no array")  # fmt: skip

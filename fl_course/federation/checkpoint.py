@@ -24,6 +24,7 @@ from ..wire.messages import frame, unframe
 from .archive import check, from_plain, to_plain
 from .archive import difference as state_difference
 from .coordinator import Coordinator
+from .entries import check_entries
 from .history import History, describe, state_of
 from .identity import difference, facts
 from .state import Job, State
@@ -113,6 +114,7 @@ def load(path: str | Path, experiment: Coordinator) -> State:
 def _check(state: State, experiment: Coordinator) -> None:
     known = set(experiment.data.ids)
     check(state, known.__contains__, experiment.model.dim)
+    check_entries(state, experiment)
 
 
 def _check_experiment(given: Any) -> None:

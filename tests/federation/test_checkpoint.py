@@ -15,21 +15,33 @@ import torch
 from small import Half, experiment, federation
 
 from fl_course import (
+    DPSGD,
+    QSGD,
+    Adaptive,
     Buffered,
+    CentralDP,
     CheckpointError,
     Clip,
     Coordinator,
     Dirichlet,
     Evaluation,
+    FedAdagrad,
     FedAdam,
     FedAvgM,
+    FedDyn,
+    FedYogi,
     History,
+    LocalDP,
     LocalSGD,
     LogNormal,
+    PowerSGD,
     Scaffold,
+    SecureSum,
+    SignSGD,
     Stage,
     Synchronous,
     TopK,
+    TreeDP,
     Uniform,
     Wrapped,
     digits,
@@ -452,6 +464,124 @@ def test_impossible_values_are_refused_whoever_sealed_them(saved, place):
             load(path, it)
     path.write_bytes(frame("checkpoint", body))
     assert load(path, it).server.version == 2
+
+
+PARTS = {
+    "FedAvgM": {"optimizer": FedAvgM()}, "FedAdam": {"optimizer": FedAdam()}, "FedYogi": {"optimizer": FedYogi()},
+    "FedAdagrad": {"optimizer": FedAdagrad()}, "FedDyn": {"training": LocalSGD(lr=0.1, correction=FedDyn(0.1))},
+    "SCAFFOLD": {"training": LocalSGD(lr=0.1, correction=Scaffold()), "weights": Uniform()},
+    "TopK": {"stages": [TopK(0.3)]}, "rounded residuals": {"stages": [TopK(0.3), QSGD(4)], "optimizer": FedAvgM()},
+    "SignSGD": {"stages": [SignSGD()]}, "PowerSGD": {"stages": [PowerSGD(logistic(5, 3), 1)]},
+    "CentralDP": {"stages": [CentralDP(1.0, 1.0)], "weights": Uniform(), "optimizer": FedAvgM()},
+    "adaptive clipping": {"stages": [CentralDP(1.0, 1.0, adaptive=Adaptive(count_noise=2.0))], "weights": Uniform()},
+    "TreeDP": {"stages": [TreeDP(1.0, 1.0, participations=9)], "weights": Uniform(), "optimizer": FedAdam()},
+    "a seeded tree": {"stages": [TreeDP(1.0, 1.0, participations=9, noise_seed=1)], "weights": Uniform()},
+    "LocalDP": {"stages": [LocalDP(1.0, 1.0)], "weights": Uniform(), "optimizer": FedYogi()},
+    "DPSGD": {"training": LocalSGD(lr=0.1, private=DPSGD(1.0, 1.0))},
+    "SecureSum": {"stages": [SecureSum(clip=1.0)], "weights": Uniform(), "optimizer": FedAvgM()},
+    "buffered": {"schedule": Buffered(4, 2), "fleet": LogNormal(jitter=1.0, up_mbit=0.01), "stages": [TopK(0.3)]},
+    "buffered in private": {"schedule": Buffered(4, 2), "fleet": LogNormal(jitter=1.0, up_mbit=0.01, drop=0.2),
+                            "stages": [LocalDP(1.0, 1.0)], "weights": Uniform()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_what_a_part_of_the_library_keeps_is_never_refused(name, tmp_path):
+    it = experiment(**PARTS[name])
+    for state, _ in it.run(7):
+        save(tmp_path / "x.ckpt", state, it)
+        assert same(load(tmp_path / "x.ckpt", it), state)
+
+
+WRONG = [np.ones(1, np.float32), np.ones(0, np.float32), "x", None, 3.0, [1.0]]
+
+
+def vectors_of(state):
+    """The arrays of a plain state as long as its model, and where they are."""
+    def walk(value, way):
+        if isinstance(value, np.ndarray) and value.shape == state["server"]["params"].shape:
+            yield way
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+            yield from walk(part, (*way, key))
+
+    return list(walk(state, ()))
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_no_vector_of_another_shape_type_or_without_a_value_is_taken(name, tmp_path):
+    """One number would spread over the whole model, and nobody would hear of it."""
+    it, path = experiment(**PARTS[name]), tmp_path / "x.ckpt"
+    save(path, it.train(3).state, it)
+    body = unframe(path.read_bytes(), "checkpoint")
+    for way in vectors_of(body["state"]):
+        settled = way[0] != "jobs"                                      # what is still under way may be refused on arrival
+        dim = it.model.dim
+        for value in [*WRONG, np.zeros(dim), np.zeros((1, dim), np.float32), *([np.full(dim, np.nan, np.float32)] * settled)]:
+            refused(path, it, body, way, value)
+
+
+def refused(path, it, body, way, value):
+    copy = pickle.loads(pickle.dumps(body))
+    target = copy["state"]
+    for step in way[:-1]:
+        target = target[step]
+    target[way[-1]] = value
+    path.write_bytes(frame("checkpoint", copy))
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        load(path, it)
+
+
+NAN, BOOKS = float("nan"), ("memory", 0, 1, "books")
+LEDGER, TREE = ("server", "state", "ledger"), ("server", "state", "tree")
+UNTRUE = [
+    ("CentralDP", LEDGER, [{}, "x", 3]), ("CentralDP", (*LEDGER, "events"), [[], "x", None, [[1, 2]], [["x"]], {}]),
+    ("CentralDP", (*LEDGER, "events", 0, 1), [0, 2, -1, 0.5, True, "3"]),
+    ("CentralDP", (*LEDGER, "complete"), [-1, 99, "3", None, 3.0]),
+    ("CentralDP", (*LEDGER, "longest"), [-5.0, NAN, float("inf"), "a", None, True]),
+    ("adaptive clipping", ("server", "extras", "clip"),
+     [np.array(v, np.float32) for v in ([-1.0], [0.0], [], [NAN], [float("inf")], [1.0, 1.0], 1.0)]),
+    ("TreeDP", TREE, ["x", {}, [1]]), ("TreeDP", (*TREE, "keys"), [[], "x", ["a", "b"], [b"a", b"b"], [bytes(32)] * 3]),
+    ("TreeDP", (*TREE, "steps"), [2**40, 0, -1, 2, 1.0, None]), ("TreeDP", (*TREE, "began"), [2**40, -1, None, 0.5]),
+    ("TreeDP", (*TREE, "settings"), [None, [], [1.0]]), ("a seeded tree", (*TREE, "steps"), [1, 2, 4]),
+    ("TreeDP", (*BOOKS, "tree participations"), [-1, "x", None, 1.0]),
+    ("LocalDP", BOOKS, ["x", [], 1]), ("LocalDP", (*BOOKS, "sent"), ["x", -5, None, 0.5]),
+    ("LocalDP", (*BOOKS, "messages"), ["x", {}, 1]), ("LocalDP", (*BOOKS, "messages", "events"), [[], None]),
+    ("DPSGD", (*BOOKS, "examples", "complete"), [99, -1, None]),
+    ("LocalDP", ("server", "state", "local epsilon"), ["x", NAN, -1.0, None]),
+    ("LocalDP", ("server", "state", "local version"), ["x", 99, -1, None]),
+    ("a seeded tree", ("server", "state", "known seed"), [1, "x", None]), ("FedAvgM", (*BOOKS, "sent"), ["x", -5]),
+    ("buffered", ("jobs", 0, "begun"), [1e9]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "way", "values"), UNTRUE, ids=[f"{name}: {way[-1]}" for name, way, _ in UNTRUE])
+def test_books_that_cannot_be_true_are_refused_at_once(name, way, values, tmp_path):
+    it, path = experiment(**PARTS[name]), tmp_path / "x.ckpt"
+    save(path, it.train(3).state, it)
+    body = unframe(path.read_bytes(), "checkpoint")
+    for value in values:
+        refused(path, it, body, way, value)
+
+
+def test_what_a_part_of_ones_own_keeps_under_the_same_name_is_its_own(tmp_path):
+    it = experiment(stages=[Keeper()])
+    state = it.train(2).state
+    save(tmp_path / "x.ckpt", state, it)
+    assert same(load(tmp_path / "x.ckpt", it), state)
+
+
+@dataclass(frozen=True)
+class Keeper(Stage):
+    def server(self, aggregate, ctx):
+        ctx.state.update(m=np.ones(1), ledger="mine", tree=[1])
+        return aggregate
+
+
+def test_a_client_is_at_work_once_and_has_sent_something(saved):
+    it, path = saved
+    body = unframe(path.read_bytes(), "checkpoint")
+    refused(path, it, body, ("jobs", 0, "client"), body["state"]["jobs"][1]["client"])
+    refused(path, it, body, ("jobs", 0), {**body["state"]["jobs"][0], "sent": True, "message": None})
 
 
 def test_two_jobs_with_one_ticket_are_refused(saved):

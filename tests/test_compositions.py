@@ -249,6 +249,7 @@ class Tap(Aggregation):
 
     heard: list = field(default_factory=list, repr=False, compare=False)
     linear = True
+    lengthens = False
 
     def combine(self, updates, staleness):
         self.heard.append(tuple(updates))

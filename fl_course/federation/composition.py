@@ -87,8 +87,10 @@ def _check_weighting(experiment: Experiment) -> None:
 
 
 def _check_evaluation(experiment: Experiment) -> None:
-    for stage in experiment.pipeline:
-        if experiment.evaluation.federated and (stage.masks or stage.shields):
+    private = () if experiment.training.private is None else (experiment.training.private,)
+    shy = [stage for stage in experiment.pipeline if stage.masks or stage.shields]
+    for stage in (*shy, *private):
+        if experiment.evaluation.federated:
             raise CompositionError(
                 "Evaluation(federated=True) has each client send its accuracy and its number of test examples in clear, to a "
                 f"server that is not to learn such things, or {type(stage).__name__} would not be there; use Evaluation(), "

@@ -115,7 +115,7 @@ class Coordinator:
         due = [(exact(job.due), job.ticket) for job in state.jobs]
         uploads: dict[int, tuple[Decimal, Decimal]] = {}                            # ticket -> when it begins and arrives
         heapq.heapify(due)
-        ctx = Context(self.seed, server, experiment=self)
+        ctx = Context(self.seed, server, session={"under way": len(jobs)}, experiment=self)
         memory, reports = dict(state.memory), dict(state.reports)
         arrived: list[tuple[Update, int]] = []
         first, clients = True, self.clients

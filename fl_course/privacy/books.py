@@ -23,10 +23,13 @@ from functools import lru_cache
 from typing import Any
 
 from ..core import BudgetSpent, Context, Memory
+from ..federation.sampling import PoissonSelection, UniformSelection
 from .accounting import Event, Ledger, NonPrivate
 
 NOT_COVERED = ("epsilon covers the models, not what else this record shows: training losses, drift, per-client accuracy, "
                "byte counts and who took part")
+OWN_CHOICE = ("{} chooses whom to ask, and may read what clients reported: epsilon covers the sums for a given choice, not the "
+              "choice")
 KNOWN_SEED = "the noise seed is known: this run is not private, for whoever knows the seed can subtract the noise"
 NO_NOISE = "epsilon is infinite: something was released without noise, and nobody is protected"
 
@@ -74,6 +77,8 @@ def keep_books(stage: Any, ctx: Context, ledger: Ledger, rounds_left: Callable[[
         ctx.meter.notes["rounds_left"] = float(rounds_left())
     if before.get("prices") != "sums" or before["complete"] != ctx.server.version or not before["events"]:
         ctx.meter.events.append(NOT_COVERED)                     # the first of these rounds, or the first after others
+        if type(ctx.experiment.selection) not in (UniformSelection, PoissonSelection):
+            ctx.meter.events.append(OWN_CHOICE.format(type(ctx.experiment.selection).__name__))
     tell_known_seed(ctx, stage.noise_seed is not None)
     if math.isinf(ledger.spent()):
         ctx.meter.events.append(NO_NOISE)

@@ -26,7 +26,7 @@ import numpy as np
 
 from ..core import Aggregate, ClientFailure, CompositionError, Context, Server, Update, is_whole, plain_counts, stream
 from ..federation.interfaces import Experiment, Stage
-from ..federation.sampling import UniformSelection
+from ..federation.sampling import PoissonSelection, UniformSelection
 from ..federation.schedule import Synchronous
 from ..federation.stages import dense
 from ..wire.payloads import numbers, on_values
@@ -66,6 +66,8 @@ class Adaptive:
         if not 0 <= self.quantile <= 1:
             raise ValueError(f"quantile must be in [0, 1], not {self.quantile!r}")
         positive("lr", self.lr)
+        if self.lr > 10:
+            raise ValueError(f"lr must be at most 10, not {self.lr!r}: a round would move the clip bound by more than exp(10)")
         if self.count_noise is not None:
             positive("count_noise", self.count_noise)
 
@@ -74,7 +76,9 @@ class Adaptive:
         return cohort / 20 if self.count_noise is None else self.count_noise
 
     def next_bound(self, bound: float, share: float) -> float:
-        return bound * math.exp(-self.lr * (share - self.quantile))
+        """Whatever the noise on the share is, a positive number in float32: a round moves it by exp(20) at most."""
+        exponent = min(max(-self.lr * (share - self.quantile), -20.0), 20.0)
+        return min(max(bound * math.exp(exponent), min(bound, 1e-30)), max(bound, 1e30))
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,12 @@ class CentralDP(Stage):
 
     def begin(self, ctx: Context) -> None:
         """BudgetSpent before anything is broadcast, if the ledger cannot pay for this round."""
-        afford(self.ledger(ctx.server), self.event(ctx.experiment), ctx.server.version)
+        afford(self.ledger(ctx.server), self.event_now(ctx), ctx.server.version)
 
     def server(self, aggregate: Aggregate, ctx: Context) -> Aggregate:
         """Noise and charge in one step. A buffered step that needed no `begin` is stopped here, before its release."""
         experiment, server = ctx.experiment, ctx.server
-        event, ledger, bound = self.event(experiment), self.ledger(server), self.bound(server)
+        event, ledger, bound = self.event_now(ctx), self.ledger(server), self.bound(server)
         afford(ledger, event, server.version)
         # A buffer can hold two answers of one client: then that client moves the sum twice as far.
         times = max(Counter(ctx.arrived).values(), default=1)
@@ -146,7 +150,7 @@ class CentralDP(Stage):
             share = (halves + float(gaussian_noise(1, deviation, rng)[0])) / cohort + 0.5
             ctx.broadcast["clip"] = np.array([self.adaptive.next_bound(bound, share)], dtype=np.float32)
         charged = ledger.charge(event)
-        keep_books(self, ctx, charged, lambda: rounds_left(charged, event), longest)
+        keep_books(self, ctx, charged, lambda: rounds_left(charged, self.event(experiment)), longest)
         ctx.meter.notes["clip"] = bound
         ctx.meter.notes["noise_std"] = multiplier * sensitivity / (cohort * cap) if multiplier else 0.0      # on the mean
         if isinstance(event, PoissonSampled) and NOT_COVERED in ctx.meter.events:
@@ -170,6 +174,14 @@ class CentralDP(Stage):
     def event(self, experiment: Experiment) -> Event:
         """What one round of this experiment releases, for an accountant."""
         return as_sampled(experiment, Gaussian(float(self.noise_multiplier)))
+
+    def event_now(self, ctx: Context) -> Event:
+        """What this round releases. While clients are under way for an earlier experiment, they are in this sum without a
+        coin, and the coins of the others are not those that were planned."""
+        event = self.event(ctx.experiment)
+        if ctx.session.get("under way") and isinstance(event, PoissonSampled):
+            return ChosenBy("clients that were under way before", event.event)
+        return event
 
     def ledger(self, server: Server) -> Ledger:
         """What has been released up to this server, whatever stage did it."""
@@ -246,8 +258,9 @@ def noised(total: Any, noise_multiplier: float, sensitivity: float, rng: NoiseSo
 def as_sampled(experiment: Experiment, release: Event) -> Event:
     """The release on a cohort as this experiment draws it. Only what the accountants have a theorem for is amplified."""
     schedule, selection, clients = experiment.schedule, experiment.selection, len(experiment.clients)
-    if isinstance(schedule, Synchronous) and not schedule.over_selection:
-        if selection.poisson:
+    # A subclass may start or choose in another way, whatever it inherits: the theorems are about these very classes.
+    if type(schedule) is Synchronous and not schedule.over_selection:
+        if type(selection) is PoissonSelection:
             return PoissonSampled(schedule.goal(clients) / clients, release)
         if type(selection) is UniformSelection:
             return FixedSizeSampled(schedule.goal(clients), clients, release)

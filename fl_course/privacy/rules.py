@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from ..core import CompositionError
-from ..federation.interfaces import Correction, Experiment, Stage
+from ..federation.aggregation import WeightedMean
+from ..federation.interfaces import Aggregation, Correction, Experiment, Stage
 from ..federation.schedule import Buffered, Synchronous
 from ..federation.stages import ByExamples, Weighting
 
@@ -45,7 +46,7 @@ def longest_on_wire(stage: Stage, experiment: Experiment, bound: float) -> float
     """The largest L2 norm that can be on the wire if `stage` clips to `bound`: later stages may declare that they stretch.
 
     A later stage says `lengthens = False` as a class attribute, or has a method longest(bound, size) for what its rounding
-    adds, e.g. bound + step·sqrt(size).
+    adds, e.g. bound + step·sqrt(size). It speaks for both halves: the server half of a later stage runs before the noise.
     """
     for later in _after(stage, experiment):
         if hasattr(later, "longest"):
@@ -62,6 +63,12 @@ def refuse_unsound(stage: Stage, experiment: Experiment) -> None:
         raise CompositionError(
             f"{name} adds noise to a sum, whose sensitivity is one clip bound; {type(experiment.aggregation).__name__} is no "
             "sum, and one client can move it further; use WeightedMean()."
+        )
+    if type(experiment.aggregation) is not WeightedMean and not _says(experiment.aggregation, "combine", Aggregation):
+        raise CompositionError(
+            f"{type(experiment.aggregation).__name__} adds up in its own way before the noise of {name}, which is scaled to a "
+            "plain sum; use WeightedMean(), or let the class that has `combine` declare lengthens = False: every update counts "
+            "at most once."
         )
     if getattr(experiment.aggregation, "discount", None) is not None:
         raise CompositionError(
@@ -86,13 +93,34 @@ def refuse_unsound(stage: Stage, experiment: Experiment) -> None:
 def refuse_stretching(stage: Stage, experiment: Experiment) -> None:
     name = type(stage).__name__
     for other in _after(stage, experiment):
-        changes = type(other).client is not Stage.client
-        if changes and not hasattr(other, "longest") and getattr(other, "lengthens", True):
+        stretches = not hasattr(other, "longest") and getattr(other, "lengthens", True)
+        if stretches and type(other).client is not Stage.client:
             advice = f"put it before {name}, or let its class declare lengthens = False, or longest(bound, size)."
             raise CompositionError(
                 f"{type(other).__name__} after {name} may send an update that is longer than the clip bound, and noise is "
                 f"scaled to what is on the wire; {'use rounding=' + repr('toward zero') + '.' if other.masks else advice}"
             )
+        said = all(_says(other, half, Stage) for half in HALVES)
+        if (stretches and type(other).server is not Stage.server) or not said:
+            raise CompositionError(
+                f"{type(other).__name__} after {name} has a half of its own, and its server half works on the sum before the "
+                f"noise is added, which is scaled to the clip bound; put it before {name}, or let the very class that has the "
+                "half declare lengthens = False, or longest(bound, size), for both halves."
+            )
+
+
+HALVES = ("client", "server")
+
+
+def _says(part: Stage | Aggregation, half: str, blank: type) -> bool:
+    """Whether who wrote this half, here or in the library, has said how far it stretches: what a base class declares was
+    said of the half of the base class."""
+    for kind in type(part).__mro__:
+        if "lengthens" in vars(kind) or "longest" in vars(kind):
+            return hasattr(part, "longest") or not getattr(part, "lengthens", True)
+        if half in vars(kind):
+            return kind is blank
+    return True
 
 
 def refuse_side_channels(name: str, experiment: Experiment) -> None:

@@ -1,6 +1,7 @@
 """The exercises of chapter 4: solutions, common mistakes and their hints. How one is written: workbook/grading/checks.py."""
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -57,11 +58,23 @@ def value_first(secret, coefficients, n, p):
     return [(y, x) for x, y in share(secret, coefficients, n, p)]
 
 
+def from_zero_to_n(secret, coefficients, n, p):
+    return [(0, secret), *share(secret, coefficients, n, p)]
+
+
+def secret_not_reduced(secret, coefficients, n, p):
+    return [(x, secret + y) for x, y in share(0, coefficients, n, p)]
+
+
+def as_many_as_needed(secret, coefficients, n, p):
+    return share(secret, coefficients, len(coefficients) + 1, p)
+
+
 def draw_secret(rng):
     p = int(rng.choice(PRIMES))
     t = int(rng.integers(3, 6))
     coefficients = [int(c) for c in rng.integers(1, p, size=t - 1)]
-    return int(rng.integers(1, p)), coefficients, int(rng.integers(t + 1, 8)), p
+    return int(rng.integers(1, p)), coefficients, int(rng.integers(t + 2, 9)), p
 
 
 # --- 04.reconstruct --------------------------------------------------------------------------------------------------
@@ -141,6 +154,34 @@ def at_one(shares, p):
     return reconstruct([(x - 1, y) for x, y in shares], p)
 
 
+def real_sum(shares, p):
+    return sum(y * math.prod(-o / (x - o) for o, _ in shares if o != x) for x, y in shares) % p
+
+
+def whole_factors(shares, p):
+    return sum(y * math.prod(-o // (x - o) for o, _ in shares if o != x) for x, y in shares) % p
+
+
+def itself_included(shares, p):
+    return sum(y * math.prod(-o * pow(x - o, -1, p) for o, _ in shares) for x, y in shares) % p
+
+
+def first_two(shares, p):
+    return reconstruct(shares[:2], p)
+
+
+def own_x_above(shares, p):
+    return sum(y * math.prod(x * pow(x - o, -1, p) for o, _ in shares if o != x) for x, y in shares) % p
+
+
+def left_whole(shares, p):
+    secret = 0
+    for x, y in shares:
+        above, below = math.prod(-o for o, _ in shares if o != x), math.prod(x - o for o, _ in shares if o != x)
+        secret += y * above * pow(below, -1, p)
+    return secret
+
+
 def draw_shares(rng):
     p = int(rng.choice(PRIMES))
     t = 2 * int(rng.integers(2, 4))                    # 4 or 6: an odd number of factors, so that a lost sign shows
@@ -197,6 +238,18 @@ def around_zero(y, size):
 
 def size_left_out(y, size):
     return 1 / (1 + np.exp(-(2 * y - 1) / 2))
+
+
+def half_of_it(y, size):
+    return what_it_tells(y, size) / 2
+
+
+def half_the_density(y, size):
+    return likelihood(y, size) / 2
+
+
+def bell_below(y, size):
+    return (1 + math.erf((y - 0.5) / (size * math.sqrt(2)))) / 2
 
 
 def draw_masked_number(rng):
@@ -271,6 +324,13 @@ def masks_alone(x, masks, R):
 
 def already_added_up(x, masks, R):
     return np.sum(x, axis=0) % R
+
+
+def second_one_only(x, masks, R):
+    sent = np.array(x)
+    for (_, v), mask in masks.items():
+        sent[v] -= mask
+    return sent % R
 
 
 def not_a_copy(x, masks, R):
@@ -366,6 +426,16 @@ def mean_of_them(total, gone, survivors, masks, R):
     return recover(total, gone, survivors, masks, R) / len(survivors)
 
 
+def total_changed(total, gone, survivors, masks, R):
+    for u in survivors:
+        total += -masks[u, gone] if u < gone else masks[gone, u]
+    return total % R
+
+
+def larger_first(total, gone, survivors, masks, R):
+    return sum(masks[u, gone] for u in survivors)
+
+
 def draw_drop_out(rng):
     n = int(rng.integers(5, 8))
     x, masks = rng.integers(0, R // n, size=(n, 3)), draw_masks(n, 3, rng)
@@ -381,6 +451,10 @@ def vector_bytes(n, d, bits):
     """n: clients; d: numbers of each; bits: of one number before masking. Returns whole bytes of one client's vector."""
     ring_bits = (n * (2**bits - 1)).bit_length()
     return math.ceil(d * ring_bits / 8)
+
+
+def bits_of_all(n, d, bits):
+    return math.ceil(d * n * bits / 8)
 
 
 def no_room(n, d, bits):
@@ -503,17 +577,34 @@ def left_unreduced(y, seed_shares, key_shares, p):
     return y - reconstruct(seed_shares, p) - reconstruct(key_shares, p)
 
 
+def left_whole_with_masks(y, seed_shares, key_shares, p):
+    return y - left_whole(seed_shares, p) - left_whole(key_shares, p)
+
+
+def signs_forgotten(y, seed_shares, key_shares, p):
+    return (y - sign_forgotten(seed_shares, p) - sign_forgotten(key_shares, p)) % p
+
+
+def real_masks(y, seed_shares, key_shares, p):
+    return (y - real_sum(seed_shares, p) - real_sum(key_shares, p)) % p
+
+
 def real_division(y, seed_shares, key_shares, p):
     return (y - float_division(seed_shares, p) - float_division(key_shares, p)) % p
 
 
-def draw_two_answers(rng):
-    p, t = int(rng.choice(PRIMES)), int(rng.integers(3, 5))
+def draw_two_answers(rng, t):
+    p = int(rng.choice(PRIMES))
     secrets = [int(s) for s in rng.choice(np.arange(1, p), size=2, replace=False)]
     shares = [share(s, [int(c) for c in rng.integers(1, p, size=t - 1)], 2 * t, p) for s in secrets]
     y = (int(rng.integers(1, p)) + sum(secrets)) % p
     half = rng.permutation(2 * t)                      # neighbours alone would have whole Lagrange weights
     return y, [shares[0][i] for i in half[:t]], [shares[1][i] for i in half[t:]], p
+
+
+def test_open_input(fn, rng):
+    for t in (3, 4):                                   # two factors in a weight, and three: then a lost sign shows
+        agrees_with(open_input, partial(draw_two_answers, t=t), 3)(fn, rng)
 
 
 EXERCISES = (
@@ -542,6 +633,9 @@ EXERCISES = (
                 straight_line,
                 "Every coefficient is multiplied by x: a straight line, which two shares give away. c2 belongs to x², and so on.",
             ),
+            Mistake(from_zero_to_n, "There is a share too many, at x = 0: it is the secret itself. Begin with x = 1."),
+            Mistake(secret_not_reduced, "The secret is added after the modulus: take the whole sum modulo p."),
+            Mistake(as_many_as_needed, "That is t shares, as many as are needed. Asked for are n, so that some may be lost."),
             Mistake(value_first, "A share is (x, f(x)), in this order."),
         ),
     ),
@@ -571,6 +665,12 @@ EXERCISES = (
                 numbered_in_order,
                 "The x of a share is its first entry, not its place in the list: any shares may come, in any order.",
             ),
+            Mistake(real_sum, "You divide real numbers with `/`. Modulo p, a/b is a · pow(b, -1, p), a whole number."),
+            Mistake(whole_factors, "`//` in each factor throws its remainder away. Modulo p, a/b is a · pow(b, -1, p)."),
+            Mistake(itself_included, "The product leaves out the share itself: x_i - x_i is 0, and has no inverse."),
+            Mistake(first_two, "Two shares fix a straight line. Use all that were handed in."),
+            Mistake(own_x_above, "Above stands 0 - x_j, with the x of the *other* share, not its own."),
+            Mistake(left_whole, "Right but for the last step: take the sum modulo p."),
             Mistake(values_left_out, "The weights alone add up to 1. Multiply each with the y of its share."),
             Mistake(first_share, "One share alone tells nothing: every one has its weight in the sum."),
             Mistake(at_one, "That is f(1). The secret is f(0)."),
@@ -601,6 +701,9 @@ EXERCISES = (
             ),
             Mistake(not_divided, "That is p(y | 1) without its constant. Divide it by the same of 0 and 1 together."),
             Mistake(around_zero, "y = 0.5 must say nothing: it lies in the middle of 0 and 1."),
+            Mistake(half_of_it, "The 1/2 from before stands above and below, and cancels: no factor 1/2 is left."),
+            Mistake(half_the_density, "That is p(1)·p(y | 1). Divide it by the same of 0 and 1 together, which is p(y)."),
+            Mistake(bell_below, "That is the part of a bell below y. Compare the *heights* of two bells at y, around 0 and 1."),
             Mistake(size_left_out, "The wider the mask, the less y tells: `size` must be in the answer."),
         ),
     ),
@@ -626,6 +729,7 @@ EXERCISES = (
             Mistake(not_masked, "Nothing is hidden: each row is the client's input."),
             Mistake(one_less, "Modulo R, not R - 1: the largest number is R - 1."),
             Mistake(masks_alone, "These are the masks alone: begin with x."),
+            Mistake(second_one_only, "The client with the smaller number does nothing: it must add the mask."),
             Mistake(not_a_copy, "You change the caller's `x`: begin with a copy, `sent = np.array(x)`."),
             Mistake(already_added_up, "That is what the server will learn. Asked for is what each client sends, (n, d)."),
         ),
@@ -655,6 +759,8 @@ EXERCISES = (
             Mistake(every_pair, "The masks among survivors cancel already. Only the pairs with the lost client are left."),
             Mistake(always_plus, "Survivors with a smaller number than the lost client *added* their mask: subtract it."),
             Mistake(one_survivor, "Every survivor shares a mask with the lost client: mend all, not the first alone."),
+            Mistake(total_changed, "`+=` and `-=` change the caller's array: begin with `total = np.array(total)`."),
+            Mistake(larger_first, "A pair is (u, v) with u < v: the mask of 3 and 1 stands at masks[1, 3]."),
             Mistake(mean_of_them, "That is the mean. Asked for is the sum, modulo R."),
         ),
     ),
@@ -680,6 +786,7 @@ EXERCISES = (
             Mistake(rounded_down, "The last bits need a byte, too: round up."),
             Mistake(one_too_many, "The largest number of a client is 2^bits - 1, not 2^bits: the largest sum is n·(2^bits - 1)."),
             Mistake(a_bit_for_each, "A further client does not take a further bit: twice as many clients do."),
+            Mistake(bits_of_all, "A sum of n numbers is not n times as long: twice as many clients take one bit more."),
             Mistake(half_a_bit, "A number takes whole bits: round up for each number, and only then pack."),
             Mistake(not_whole, "Nobody sends a part of a byte: round up at the end."),
             Mistake(four_bytes_each, "That is a 32-bit number for each. Here b is as small as the largest sum allows."),
@@ -690,7 +797,7 @@ EXERCISES = (
         title="Break it with two answers",
         difficulty=4,
         minutes=25,
-        test=agrees_with(open_input, draw_two_answers),
+        test=test_open_input,
         hints=(
             "y = x + self mask + pair mask, modulo p. What do you have to take away?",
             "Each list of shares gives one of the two masks: Lagrange at zero, as in 4.2.",
@@ -710,6 +817,9 @@ EXERCISES = (
             ),
             Mistake(the_masks, "These are the two masks together. Take them away from y."),
             Mistake(left_unreduced, "Right but for the last step: take the difference modulo p, so that it lies in [0, p)."),
+            Mistake(left_whole_with_masks, "Nothing was taken modulo p: do it at the end."),
+            Mistake(signs_forgotten, "Lagrange at zero: the factors above are 0 - x_j, not x_j."),
+            Mistake(real_masks, "You divide real numbers with `/`: an inverse modulo p is `pow(b, -1, p)`."),
             Mistake(real_division, "You divide real numbers. Modulo p, a/b is a · pow(b, -1, p), as in 4.2."),
             Mistake(first_values, "The value of one share is not the mask: all t of a list are needed, Lagrange at zero."),
         ),

@@ -33,7 +33,7 @@ def check_entries(state: State, experiment: Any) -> None:
         if where.startswith("the drawer"):
             _check_books(entries.get("books", {}), f"the books in {where}", private)
     if private:
-        _check_server(state, lenient="DistributedNoise" in kinds)
+        _check_server(state)
         adaptive = any(getattr(part, "adaptive", None) is not None for part in _parts(experiment))
         if adaptive and (clip := state.server.extras.get("clip")) is not None:
             right = clip.shape == (1,) and clip.dtype.kind == "f" and bool(np.isfinite(clip[0])) and clip[0] > 0
@@ -63,10 +63,10 @@ def _check_vector(value: Any, name: str, what: str, dim: int, settled: bool) -> 
     _require(not (settled and bad), f"{what} holds NaN or infinite values")
 
 
-def _check_server(state: State, lenient: bool) -> None:
+def _check_server(state: State) -> None:
     kept, version = state.server.state, state.server.version
     if (ledger := kept.get("ledger")) is not None:
-        _check_ledger(ledger, "the ledger of the server", version, lenient)
+        _check_ledger(ledger, "the ledger of the server", version, given_up=True)
     if (tree := kept.get("tree")) is not None:
         _check_tree(tree, version, ledger)
     epsilon, upto, seed = kept.get("local epsilon", 0.0), kept.get("local version", 0), kept.get("known seed", True)
@@ -75,9 +75,9 @@ def _check_server(state: State, lenient: bool) -> None:
     _require(isinstance(seed, bool), f"whether a noise seed is known is {seed!r}")
 
 
-def _check_ledger(ledger: Any, what: str, now: int, lenient: bool = False) -> None:
-    """It has a line for each of the releases up to which it is complete; a tree's one line is for all its steps. `lenient`: a
-    round that was given up released nothing."""
+def _check_ledger(ledger: Any, what: str, now: int, given_up: bool = False) -> None:
+    """It has an event for each release up to which it is complete. `given_up`: rounds that were given up released nothing, so
+    only the last one, which says `longest` if it was not, is sure to be there."""
     _require(isinstance(ledger, dict), f"{what} is {ledger!r}"[:120])
     complete, events, longest = ledger.get("complete"), ledger.get("events"), ledger.get("longest", 0.0)
     _require(_count(complete) and complete <= now, f"{what} is complete up to {complete!r}, in a state at {now}")
@@ -85,8 +85,8 @@ def _check_ledger(ledger: Any, what: str, now: int, lenient: bool = False) -> No
                                              for e in events)                                        # fmt: skip
     _require(lines, f"{what} has no list of events and counts")
     _require(_number(longest) and 0 <= longest < math.inf, f"{what} says {longest!r} of the longest answer under way")
-    told = sum(count * (event.get("steps") if _count(event.get("steps")) else 1) for event, count in events)
-    _require(lenient or told >= complete, f"{what} is complete up to {complete} and has only {told} events")
+    told, least = sum(count for _, count in events), int("longest" in ledger) if given_up else complete
+    _require(told >= least, f"{what} is complete up to {complete} and has only {told} events")
 
 
 def _check_tree(tree: Any, version: int, ledger: Any) -> None:

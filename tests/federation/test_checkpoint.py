@@ -535,7 +535,7 @@ NAN, BOOKS = float("nan"), ("memory", 0, 1, "books")
 LEDGER, TREE = ("server", "state", "ledger"), ("server", "state", "tree")
 UNTRUE = [
     ("CentralDP", LEDGER, [{}, "x", 3]), ("CentralDP", (*LEDGER, "events"), [[], "x", None, [[1, 2]], [["x"]], {}]),
-    ("CentralDP", (*LEDGER, "events", 0, 1), [0, 2, -1, 0.5, True, "3"]),
+    ("CentralDP", (*LEDGER, "events", 0, 1), [0, -1, 0.5, True, "3"]),
     ("CentralDP", (*LEDGER, "complete"), [-1, 99, "3", None, 3.0]),
     ("CentralDP", (*LEDGER, "longest"), [-5.0, NAN, float("inf"), "a", None, True]),
     ("adaptive clipping", ("server", "extras", "clip"),
@@ -546,6 +546,7 @@ UNTRUE = [
     ("TreeDP", (*BOOKS, "tree participations"), [-1, "x", None, 1.0]),
     ("LocalDP", BOOKS, ["x", [], 1]), ("LocalDP", (*BOOKS, "sent"), ["x", -5, None, 0.5]),
     ("LocalDP", (*BOOKS, "messages"), ["x", {}, 1]), ("LocalDP", (*BOOKS, "messages", "events"), [[], None]),
+    ("LocalDP", (*BOOKS, "messages", "events", 0, 1), [0, -1, 0.5]),
     ("DPSGD", (*BOOKS, "examples", "complete"), [99, -1, None]),
     ("LocalDP", ("server", "state", "local epsilon"), ["x", NAN, -1.0, None]),
     ("LocalDP", ("server", "state", "local version"), ["x", 99, -1, None]),

@@ -69,6 +69,29 @@ def first_k(x, k):
     return np.arange(k), x[:k]
 
 
+def unsorted_from_the_end(x, k):
+    positions = np.argsort(np.abs(x))[-k:]
+    return positions, x[positions]
+
+
+def lowest_values(x, k):
+    positions = np.sort(np.argsort(x)[:k])
+    return positions, x[positions]
+
+
+def positions_alone(x, k):
+    return top_k(x, k)[0]
+
+
+def values_alone(x, k):
+    return top_k(x, k)[1]
+
+
+def values_sorted(x, k):
+    positions, values = top_k(x, k)
+    return positions, np.sort(values)
+
+
 def test_top_k(fn, rng):
     for k in (4, 1, 9, 0, 5):
         # The largest magnitude is negative and the next is not; the first entry is neither among the largest four nor the
@@ -142,6 +165,15 @@ def not_compressed(delta, residual, compress):
     return delta + residual, delta + residual - compress(delta + residual)
 
 
+def two_parcels(delta, residual, compress):
+    sent = compress(delta) + compress(residual)
+    return sent, delta + residual - sent
+
+
+def sent_alone(delta, residual, compress):
+    return compress(delta + residual)
+
+
 def halve_small(x):
     return np.where(np.abs(x) > 0.5, x, x / 2)
 
@@ -151,7 +183,16 @@ def keep_first(x):
 
 
 def draw_feedback(rng):
-    return rng.normal(size=6), rng.normal(size=6), (halve_small, keep_first)[int(rng.integers(2))]
+    return rng.normal(size=6), rng.normal(size=6), halve_small
+
+
+def draw_feedback_of_few(rng):
+    return rng.normal(size=6), rng.normal(size=6), keep_first
+
+
+def test_feedback(fn, rng):
+    agrees_with(error_feedback, draw_feedback, 3)(fn, rng)         # not linear: to compress two parts apart is another thing
+    agrees_with(error_feedback, draw_feedback_of_few, 3)(fn, rng)
 
 
 # --- 05.unbiased_rounding --------------------------------------------------------------------------------------------
@@ -185,6 +226,31 @@ def other_way(x, step, dice):
 def grid_numbers(x, step, dice):
     lower = np.floor(x / step)
     return lower + (dice < x / step - lower)
+
+
+def numbers_by_dice(x, step, dice):
+    return np.floor(x / step + dice)
+
+
+def cut_off(x, step, dice):
+    return step * np.trunc(x / step + dice)
+
+
+def whole_by_dice(x, step, dice):
+    return np.floor(x + dice)
+
+
+def one_up(x, step, dice):
+    lower = np.floor(x / step)
+    return step * lower + (dice < x / step - lower)
+
+
+def dice_divided(x, step, dice):
+    return step * np.floor((x + dice) / step)
+
+
+def up_with_dice(x, step, dice):
+    return step * np.ceil(x / step + dice)
 
 
 def always_down(x, step, dice):
@@ -298,6 +364,14 @@ def highest_bits_first(codes, bits):
     return int(text or "0", 2).to_bytes(size, "big")
 
 
+def as_a_text(codes, bits):
+    return "".join(format(code, f"0{bits}b") for code in codes)
+
+
+def a_byte_apart(codes, bits):
+    return sum(int(code) << (8 * i) for i, code in enumerate(codes)).to_bytes((len(codes) * bits + 7) // 8, "little")
+
+
 def bytes_for_bits(codes, bits):
     return pack_bits(codes, bits).ljust(len(codes) * bits, b"\0")
 
@@ -374,6 +448,25 @@ def bitmap_and_all(x):
     return dense, listed, (len(x) + 7) // 8 + 4 * len(x)
 
 
+def parts_of_a_byte(x):
+    dense, listed, _ = message_bytes(x)
+    return dense, listed, len(x) / 8 + 4 * int(np.count_nonzero(x))
+
+
+def all_in_bits(x):
+    dense, listed, _ = message_bytes(x)
+    return 8 * dense, 8 * listed, len(x) + 4 * listed
+
+
+def bitmap_second(x):
+    dense, listed, bitmap = message_bytes(x)
+    return dense, bitmap, listed
+
+
+def everything_listed(x):
+    return 4 * len(x), 8 * len(x), (len(x) + 7) // 8 + 4 * len(x)
+
+
 def draw_sparse(rng):
     d = 8 * int(rng.integers(3, 9)) + int(rng.integers(1, 8))
     above, below = int(rng.integers(2, d // 4)), int(rng.integers(3, d // 4))      # more zeros than numbers of either sign
@@ -427,6 +520,18 @@ def sum_only(deltas, p):
 
 def holders_and_p(deltas, p):
     return over_the_holders(deltas, p) / p
+
+
+def not_added_up(deltas, p):
+    return deltas / p
+
+
+def sum_times_p(deltas, p):
+    return np.sum(deltas, axis=0) * p
+
+
+def divided_by_d(deltas, p):
+    return np.sum(deltas, axis=0) / (deltas.shape[1] * p)
 
 
 def draw_submodels(rng):
@@ -507,6 +612,34 @@ def compute_once(options, compute, mbit):
     return best, seconds[best]
 
 
+def upload_once(options, compute, mbit):
+    seconds = {name: r * compute + 8 * b / (mbit * 1e6) for name, (r, b) in options.items() if r is not None}
+    best = min(seconds, key=lambda name: seconds[name])
+    return best, seconds[best]
+
+
+def no_compute(options, compute, mbit):
+    seconds = {name: r * 8 * b / (mbit * 1e6) for name, (r, b) in options.items() if r is not None}
+    best = min(seconds, key=lambda name: seconds[name])
+    return best, seconds[best]
+
+
+def seconds_alone(options, compute, mbit):
+    return fastest(options, compute, mbit)[1]
+
+
+def fastest_round(options, compute, mbit):
+    seconds = {name: compute + 8 * b / (mbit * 1e6) for name, (r, b) in options.items() if r is not None}
+    best = min(seconds, key=lambda name: seconds[name])
+    return best, seconds[best]
+
+
+def not_a_million(options, compute, mbit):
+    seconds = {name: r * (compute + 8 * b / mbit) for name, (r, b) in options.items() if r is not None}
+    best = min(seconds, key=lambda name: seconds[name])
+    return best, seconds[best]
+
+
 def test_fastest(fn, rng):
     for _ in range(4):
         size = int(rng.integers(200_000, 400_000))
@@ -547,6 +680,11 @@ EXERCISES = (
             Mistake(one_more, "One entry too many: `[:k]`."),
             Mistake(sorted_apart, "You sort the positions but not the values with them: take `x[positions]` after sorting."),
             Mistake(counted_from_one, "Positions count from 0, as NumPy does."),
+            Mistake(unsorted_from_the_end, "The positions must rise; and the slice `[-0:]` is everything."),
+            Mistake(lowest_values, "These are the lowest values. Magnitudes count, the largest first: `-np.abs(x)`."),
+            Mistake(positions_alone, "The values are asked for, too: return (positions, values)."),
+            Mistake(values_alone, "Nobody knows where these belong: return (positions, values)."),
+            Mistake(values_sorted, "Sort the positions only: each value stands where its position does."),
             Mistake(first_k, "These are the first k entries, whatever is in them: look for the largest magnitudes."),
         ),
     ),
@@ -555,7 +693,7 @@ EXERCISES = (
         title="The residual",
         difficulty=2,
         minutes=10,
-        test=agrees_with(error_feedback, draw_feedback),
+        test=test_feedback,
         hints=(
             "What does the client mean to say this time? Its delta, and what it still owes.",
             "Compress the sum of both.",
@@ -573,6 +711,8 @@ EXERCISES = (
             Mistake(starts_afresh, "The new residual is not zero: what `compress` left out is still owed."),
             Mistake(old_residual_kept, "The residual is never brought up to date: it is meant - sent."),
             Mistake(subtracts_the_debt, "What is owed is added to the delta, not subtracted."),
+            Mistake(two_parcels, "Compress the sum once, not each part: two compressed vectors are twice the message."),
+            Mistake(sent_alone, "The new residual is asked for, too: return (sent, residual)."),
             Mistake(not_compressed, "You send all that was meant. Send `compress` of it."),
         ),
     ),
@@ -594,6 +734,12 @@ EXERCISES = (
             Mistake(towards_zero, "For negative numbers `trunc` is the grid point *above*: use `np.floor`."),
             Mistake(other_way, "You go up where you should go down: the nearer to the upper point, the more likely up."),
             Mistake(grid_numbers, "These are the numbers of the grid points. Multiply by step to get values."),
+            Mistake(numbers_by_dice, "Nearly: these are the numbers of the grid points. Times `step`."),
+            Mistake(cut_off, "`int` and `trunc` cut towards zero, which is up for negative numbers: `np.floor`."),
+            Mistake(whole_by_dice, "This rounds to whole numbers: divide by `step` first, and multiply at the end."),
+            Mistake(one_up, "Up is one *step*, not 1: the brackets around lower + up are missing."),
+            Mistake(dice_divided, "The dice are shares of a step already: add them after dividing x by `step`."),
+            Mistake(up_with_dice, "`ceil(y + dice)` is a step too high on average. `floor(y + dice)` would be right."),
             Mistake(always_down, "Always down: the mean is half a step too small. Let the dice decide."),
             Mistake(always_up, "Always up: the mean is half a step too large. Let the dice decide."),
             Mistake(share_in_units, "The probability is the distance as a share of a *step*: divide by `step`."),
@@ -631,6 +777,8 @@ EXERCISES = (
                 highest_bits_first,
                 "Your first code is in the *highest* bits of the first byte. It belongs in the lowest: shift code i by i·bits.",
             ),
+            Mistake(as_a_text, "That is a text of digits, a byte each. Make one long number of the codes, and bytes of it."),
+            Mistake(a_byte_apart, "The number does not fit: shift code i by i·bits, not more, and round the length up."),
             Mistake(bytes_for_bits, "len(codes)·bits are *bits*: an eighth of that in bytes, rounded up."),
         ),
     ),
@@ -656,6 +804,10 @@ EXERCISES = (
             Mistake(zeros_counted, "You count the zeros. Listed are the entries that are *not* zero."),
             Mistake(positive_ones, "Negative entries are not zero either: `np.count_nonzero`."),
             Mistake(doubles, "A value takes four bytes on the wire, not the eight of NumPy's float64."),
+            Mistake(parts_of_a_byte, "There are no parts of a byte: round up, (d + 7) // 8."),
+            Mistake(all_in_bits, "These are bits. Bytes are asked for."),
+            Mistake(bitmap_second, "The order is dense, list, bitmap."),
+            Mistake(everything_listed, "List and bitmap leave the zeros out: count the entries that are not zero."),
             Mistake(bitmap_and_all, "After the bitmap only the entries follow that are not zero."),
         ),
     ),
@@ -682,6 +834,9 @@ EXERCISES = (
             Mistake(one_p_for_all, "Each coordinate has its own p: divide by `p` entry by entry."),
             Mistake(root_of_p, "√p belongs to standard deviations. A mean shrinks by p."),
             Mistake(sum_only, "That is the sum of those who hold it. Divide it by how many do on average, n·p."),
+            Mistake(not_added_up, "That is one row a client. Their mean is asked for, (d,)."),
+            Mistake(sum_times_p, "Not times p, divided by it; and by the number of clients."),
+            Mistake(divided_by_d, "n is the number of clients, `len(deltas)`, not the number of coordinates."),
             Mistake(holders_and_p, "The mean over the holders needs no p: you correct twice. Divide the *sum* by n·p."),
         ),
     ),
@@ -709,6 +864,11 @@ EXERCISES = (
             Mistake(its_number, "Right choice, but its name is asked for, not its place in the list."),
             Mistake(never_forgotten, "`None` cannot be multiplied: leave options out that never get there."),
             Mistake(never_is_at_once, "An option without rounds never gets there; you let it win with 0 rounds. Leave it out."),
+            Mistake(upload_once, "Every round has its upload."),
+            Mistake(no_compute, "A round takes its computing time as well, before the upload."),
+            Mistake(seconds_alone, "The name is asked for as well: return (name, seconds)."),
+            Mistake(fastest_round, "That is the option with the shortest round. Multiply by the rounds before you choose."),
+            Mistake(not_a_million, "A megabit is a million bits: divide by mbit·1e6."),
             Mistake(one_round, "These are the seconds of one round: multiply by the rounds."),
         ),
     ),

@@ -198,6 +198,17 @@ class FedNova(Stage):
     def sends(self, example: Update, ctx: Context) -> Update:
         return replace(example, extras={**example.extras, "work": np.zeros(2, np.float32)})
 
+    def doubts(self, update: Update, ctx: Context) -> str:
+        """p_k is the weight of the answer, and τ_k from 1 to the steps that the experiment asks this client for."""
+        how, data = ctx.experiment.training, ctx.experiment.data
+        examples = len(data.train[data.position(update.client)])
+        epochs = how.epochs_of(Task(update.client, ctx.server, ctx.experiment.seed))
+        most = epochs * -(-examples // min(how.batch_size or examples, examples))
+        (work, weight), room = update.extras["work"].astype(float).tolist(), 1e-5 * update.weight
+        if abs(weight - update.weight) <= room and weight - room <= work <= most * (weight + room):
+            return ""
+        return f"its work is {work:g} at weight {weight:g}, where it weighs {update.weight:g} and was asked for {most} steps"
+
     def server(self, aggregate: Aggregate, ctx: Context) -> Aggregate:
         steps, weight = aggregate.extras["work"].astype(float)
         return replace(aggregate, total=aggregate.total * (steps / weight))

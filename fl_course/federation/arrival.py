@@ -3,18 +3,21 @@
 An honest answer looks as the experiment's own parts make it: a change of the model, beside it what the correction sends, then
 through the client halves of the stages, first to last. Each part shows on zeros what it makes of that (`sends`), and so the
 server knows the class of the payload, its form and its round, and the names and shapes of all that travels beside it,
-before anybody has answered. The first to answer decides nothing.
+before anybody has answered. The first to answer decides nothing. How much a client may count is known as well, and a stage
+whose server half trusts numbers beside the update says which of them no honest client sends (`doubts`).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
-from ..core import Context, Meter, Update
+from ..core import ClientId, Context, Meter, Update
 from ..wire.messages import WireError, check_update, decode_update
-from .interfaces import Experiment
+from .interfaces import Experiment, Stage
+from .stages import ByExamples, Uniform, Weighting
 from .state import Job
 
 
@@ -37,11 +40,33 @@ def receive(job: Job, ctx: Context, experiment: Experiment) -> Update:
     try:
         update = decode_update(job.message or b"", replace(like, client=job.client))
         check_update(update, job.client, job.base, like)
+        least, most = weights_of(experiment, job.client)
+        if not least <= update.weight <= most:
+            may = f"{least:g}" if least == most else f"{least:g} to {most:g}"
+            raise WireError(f"it weighs {update.weight:g}, where {experiment.weights!r} lets this client weigh {may}"[:300])
+        here = replace(ctx, server=job.base, cohort=job.cohort, client=job.client)
+        for stage in experiment.pipeline:
+            if why := stage.doubts(update, here):
+                raise WireError(why)
     except WireError:
         raise
     except Exception as why:
         raise WireError(f"it cannot be read: {type(why).__name__}: {why}"[:300]) from why
     return update
+
+
+def weights_of(experiment: Experiment, client: ClientId) -> tuple[float, float]:
+    """The least and the largest weight that this client's answer can have."""
+    weights = experiment.weights
+    if any(stage.masks for stage in experiment.pipeline):
+        return 1.0, 1.0                                    # the true one is under the mask, and bounded there
+    if type(weights) is Uniform:
+        return 1.0, 1.0
+    most = weights.largest if isinstance(weights, Weighting) else None
+    most = math.inf if most is None else float(most)
+    if type(weights) is ByExamples:
+        most = min(most, float(len(experiment.data.train[experiment.data.position(client)])))
+    return 0.0, 1.0 if type(weights) is Stage else most
 
 
 def _example_of(job: Job, ctx: Context, experiment: Experiment) -> Update:

@@ -192,6 +192,11 @@ class Stage:
         another form. A stage that makes a payload of the update or lets something travel beside it says so here."""
         return example
 
+    def doubts(self, update: Update, ctx: Context) -> str:
+        """Why what travels beside this answer cannot be honest, or "": the form is right, the numbers are a stranger's. The
+        answer is refused. ctx: the client, its cohort and the server that it was sent."""
+        return ""
+
     def server(self, aggregate: Aggregate, ctx: Context) -> Aggregate:
         return aggregate
 

@@ -128,6 +128,11 @@ class CentralDP(Stage):
     def sends(self, example: Update, ctx: Context) -> Update:
         return example if self.adaptive is None else replace(example, extras={"unclipped": np.zeros(1, np.float32)})
 
+    def doubts(self, update: Update, ctx: Context) -> str:
+        if self.adaptive is None or abs(float(update.extras["unclipped"][0])) == 0.5:
+            return ""
+        return f"it says {update.extras['unclipped'][0]:g} about its norm, where 0.5 (fits) or -0.5 (clipped) is expected"
+
     def begin(self, ctx: Context) -> None:
         """BudgetSpent before anything is broadcast, if the ledger cannot pay for this round."""
         afford(self.ledger(ctx.server), self.event_now(ctx), ctx.server.version)

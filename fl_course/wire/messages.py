@@ -32,6 +32,7 @@ OBJECTS = 100_000                             # the most numbers, names, lists â
 UNSAID = 1 << 24                              # the longest vector that a short message may stand for if nobody says which
 METRICS = 256                                 # the most metrics that a client may report
 LARGEST = float(np.finfo(np.float32).max)
+ABSURD = 1e15                                 # the most by which an answer may change a number: see check_update
 DTYPES = ("<f4", "<f8", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "|b1")
 PAYLOADS: Mapping[str, type[Payload]] = {
     "sparse": Sparse,
@@ -157,14 +158,16 @@ def check_update(update: Update, client: ClientId, server: Server, like: Update 
 
     server: as that client received it; like: an example of an honest answer (see federation/arrival.py), of which this
     one must have the payload's class and form and the extras' names and shapes. Numbers are looked at as they will be
-    added: decoded, in float32. The mean of updates that pass is finite, whatever their weights are.
+    added: decoded, in float32. No number of delta, per unit of weight, or of the extras may exceed ABSURD: no training that
+    goes well walks so far, and what the server makes of it (means, squares, moments, a learning rate times it) stays finite,
+    so that no single answer can end the run.
     """
     if type(update.client) is not type(client) or update.client != client or update.version != server.version:
         raise WireError(f"it claims to be of client {update.client!r}, version {update.version}"[:300])
     if not 0 <= update.weight <= LARGEST:
         raise WireError(f"its weight is {update.weight}, not a finite number from 0")
     for name, array in update.extras.items():
-        _check_numbers(array, f"extra {name!r}"[:100])
+        _check_numbers(array, f"extra {name!r}"[:100], ABSURD)
     if like is not None:
         shapes, others = ({name: v.shape for name, v in u.extras.items()} for u in (update, like))
         if shapes != others:
@@ -184,7 +187,7 @@ def check_update(update: Update, client: ClientId, server: Server, like: Update 
             raise WireError(str(error)) from error
     if not isinstance(delta, Masked):                            # a masked one cannot be read: any integers of its ring do
         delta = _dense(delta) if isinstance(delta, Payload) else delta
-        _check_numbers(delta, "delta", LARGEST * min(update.weight, 1.0) if update.weight else LARGEST)
+        _check_numbers(delta, "delta", min(ABSURD * (update.weight or 1.0), LARGEST))
 
 
 def _check_numbers(array: np.ndarray, name: str, largest: float = LARGEST) -> None:
@@ -194,8 +197,8 @@ def _check_numbers(array: np.ndarray, name: str, largest: float = LARGEST) -> No
     with np.errstate(over="ignore"):
         if not np.isfinite(array.astype(np.float32, copy=False)).all():
             raise WireError(f"its {name} holds NaN or infinite values")
-    if largest < LARGEST and array.size and np.abs(array).max() > largest:
-        raise WireError(f"its {name} divided by its weight is infinite")
+    if array.size and np.abs(array).max() > largest:
+        raise WireError(f"its {name} holds numbers above {largest:g}, which no honest training reaches")
 
 
 def _check_metrics(metrics: Any) -> None:

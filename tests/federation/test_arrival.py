@@ -11,12 +11,20 @@ import fl_course.federation.arrival as arrival
 import fl_course.federation.coordinator as coordinator
 from fl_course import (
     QSGD,
+    Adaptive,
     Buffered,
+    ByExamples,
+    CentralDP,
     Clip,
     Coordinator,
     Correction,
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
     FederatedDropout,
     FedNova,
+    FedYogi,
     LocalDP,
     LocalSGD,
     PowerSGD,
@@ -38,7 +46,7 @@ from fl_course.federation.arrival import receive
 from fl_course.wire.layer_payloads import LowRank, Submodel
 from fl_course.wire.masked import Masked
 from fl_course.wire.messages import decode_update, encode_update, frame, unframe
-from fl_course.wire.payloads import Quantised, Sparse
+from fl_course.wire.payloads import Quantised, Sparse, on_values
 
 MODEL = mlp(5, 4, 3)
 D = MODEL.dim                                                            # 39
@@ -262,3 +270,66 @@ def test_whatever_goes_wrong_while_an_answer_is_read_is_a_refusal(where, error, 
     (record,) = build("plain").train(1).records
     assert len(refusals(record)) == 6
     assert f"it cannot be read: {error.__name__}: " in refusals(record)[0]
+
+
+# --- how much one answer can do -----------------------------------------------------------------------------------------
+
+
+WEIGHTS = {"uniform": (UNIFORM, (1.0, 1.0)), "capped": (ByExamples(cap=5), (0.0, 5.0)), "roomy": (ByExamples(cap=10), (0.0, 8.0)),
+           "by examples": (ByExamples(), (0.0, 8.0))}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_nobody_weighs_more_than_the_experiment_says(name, monkeypatch):
+    weights, (least, most) = WEIGHTS[name]
+    it, rng = build("plain", weights=weights), stream(3, "weights")
+    tried = [0.0, 1.0, 5.0, 5.001, 8.0, 8.001, 1e30, *(10 ** rng.uniform(-3, 38, 12)).tolist()]
+    for weight in tried:
+        intercept(monkeypatch, 1, body(lambda f, w=weight: f.__setitem__(slice(2, 4), [f[2] * F(1e-3) * F(min(w, 1.0)), w])))
+        (record,) = it.train(1).records
+        assert (refusals(record) == []) == (least <= weight <= most), weight
+
+
+def test_a_masked_answer_shows_no_weight_but_one(monkeypatch):
+    for weight in (0.0, 2.0, 1e30):
+        intercept(monkeypatch, 1, field(3, weight))
+        assert "weighs" in refusals(build("masked").train(1).records[0])[0]
+
+
+ADAPTIVE = {"weights": UNIFORM, "stages": [CentralDP(1.0, 1.0, adaptive=Adaptive(count_noise=2.0), noise_seed=0)]}
+
+
+@pytest.mark.parametrize("what", ["unclipped", "work"])
+def test_numbers_beside_the_update_are_those_of_an_honest_client(what, monkeypatch):
+    it = build("plain", **(ADAPTIVE if what == "unclipped" else {"stages": [FedNova()], "weights": UNIFORM}))
+    honest = [[0.5], [-0.5]] if what == "unclipped" else [[1.0, 1.0]]
+    odd = [3e38, -3e38, 1e4, 0.0, 0.49, -5.0, 1e-30]
+    bad = [[x] for x in odd] if what == "unclipped" else [[x, y] for x in [*odd, 1.1, 2.0] for y in [*odd, 1.0]]
+    for value in [*honest, *bad]:
+        intercept(monkeypatch, 1, body(lambda f, v=value: f[4].update({what: np.array(v, F)})))
+        history = it.train(2)
+        assert len(history) == 2
+        assert all((refusals(record) == []) == (value in honest) for record in history.records), value
+
+
+@pytest.mark.parametrize("optimizer", [FedAvg(), FedAvg(lr=10.0), FedAvgM(), FedAdagrad(), FedAdam(), FedYogi()])
+@pytest.mark.parametrize("name", ["plain", "extras of a correction", "extras of a stage", "sparse of any length", "signs"])
+def test_no_size_of_one_answer_ends_the_run(name, optimizer, monkeypatch):
+    it = build(name, optimizer=optimizer)
+    for power in (14, 19, 25, 38):
+        def huge(message, rng, power=power):
+            update = decode_update(message)
+            values, delta = np.full(D, 3 * 10.0**power, F), update.delta
+            if isinstance(delta, Quantised):
+                delta = replace(delta, scales=np.full_like(delta.scales, values[0]))
+            else:
+                delta = values if isinstance(delta, np.ndarray) else on_values(delta, lambda v: np.full_like(v, values[0]))
+            extras = {key: np.full_like(x, values[0]) if key == "control" else x for key, x in update.extras.items()}
+            return encode_update(replace(update, delta=delta, extras=extras))
+
+        intercept(monkeypatch, 1, huge)
+        history = it.train(4)
+        assert (len(history), history.stopped) == (4, ""), power
+        assert np.isfinite(history.state.server.params).all()
+        if power > 15:
+            assert all(len(refusals(record)) == 1 and len(record.clients) == 5 for record in history.records)

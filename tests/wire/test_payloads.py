@@ -15,6 +15,7 @@ from fl_course.engine.models import mlp
 from fl_course.federation.aggregation import add_up
 from fl_course.wire.layer_payloads import LowRank, Submodel, held
 from fl_course.wire.messages import (
+    LARGEST,
     PAYLOADS,
     WireError,
     check_update,
@@ -172,7 +173,8 @@ def test_altered_quantised_padding_does_not_pass_as_a_code():
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_payload_for_another_model_is_refused(make):
+def test_a_payload_for_another_model_is_refused(make, monkeypatch):
+    monkeypatch.setattr("fl_course.wire.messages.ABSURD", LARGEST)                 # the question is the length here
     update = Update(3, 1, make(np.random.default_rng(0), 30))
     check_update(update, 3, Server(np.zeros(update.delta.size, np.float32), 1))
     with pytest.raises(WireError, match="stands for"):

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..core import ClientId, Context, Meter, Update
+from ..core import Context, Meter, Update
+from ..wire.masked import Masked
 from ..wire.messages import WireError, check_update, decode_update
 from .interfaces import Experiment, Stage
 from .stages import ByExamples, Uniform, Weighting
@@ -40,7 +41,7 @@ def receive(job: Job, ctx: Context, experiment: Experiment) -> Update:
     try:
         update = decode_update(job.message or b"", replace(like, client=job.client))
         check_update(update, job.client, job.base, like)
-        least, most = weights_of(experiment, job.client)
+        least, most = weights_of(experiment, update)
         if not least <= update.weight <= most:
             may = f"{least:g}" if least == most else f"{least:g} to {most:g}"
             raise WireError(f"it weighs {update.weight:g}, where {experiment.weights!r} lets this client weigh {may}"[:300])
@@ -55,17 +56,17 @@ def receive(job: Job, ctx: Context, experiment: Experiment) -> Update:
     return update
 
 
-def weights_of(experiment: Experiment, client: ClientId) -> tuple[float, float]:
+def weights_of(experiment: Experiment, update: Update) -> tuple[float, float]:
     """The least and the largest weight that this client's answer can have."""
     weights = experiment.weights
-    if any(stage.masks for stage in experiment.pipeline):
+    if isinstance(update.delta, Masked):
         return 1.0, 1.0                                    # the true one is under the mask, and bounded there
     if type(weights) is Uniform:
         return 1.0, 1.0
     most = weights.largest if isinstance(weights, Weighting) else None
     most = math.inf if most is None else float(most)
     if type(weights) is ByExamples:
-        most = min(most, float(len(experiment.data.train[experiment.data.position(client)])))
+        most = min(most, float(len(experiment.data.train[experiment.data.position(update.client)])))
     return 0.0, 1.0 if type(weights) is Stage else most
 
 

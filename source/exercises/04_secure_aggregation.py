@@ -25,6 +25,8 @@ from fl_course.workbook import check, hint, progress, reveal
 # %% exercise 04.what_it_tells [markdown]
 # A client's number is 0 or 1, equally likely. It sends y = number + a normal mask of standard
 # deviation `size`. How likely is it, for somebody who sees y, that the number was 1? (With a uniform mask modulo R: always 1/2.)
+# By Bayes, with both numbers equally likely, P(1|y) = p(y|1) / (p(y|0) + p(y|1)), and the normal density around the number c is
+# proportional to exp(-(y - c)² / (2·size²)).
 
 # %% exercise 04.mask_pairs [markdown]
 # For each pair u < v there is a mask. Client u adds it, client v subtracts it, modulo R. Leave `x` as
@@ -32,7 +34,8 @@ from fl_course.workbook import check, hint, progress, reveal
 
 # %% exercise 04.recover [markdown]
 # One client is gone before it sent anything. The server has the sum of what the survivors sent (masked
-# as in 4.4; no self masks here), and has rebuilt the masks that the lost client shared with them. Mend the sum. Leave `total` and the
+# as in 4.4; no self masks here). `masks` holds the masks of all pairs, to be looked up; a real server has rebuilt only those of the
+# lost client, and only those are still in the sum. Mend the sum. Leave `total` and the
 # masks as they are.
 
 # %% exercise 04.vector_bytes [markdown]
@@ -42,7 +45,8 @@ from fl_course.workbook import check, hint, progress, reveal
 # %% exercise 04.open_input [markdown]
 # Suppose the *server* deals out the masks. Whoever holds the masks reads everything, and a server
 # that may ask twice holds them, too. One client sent y = x + self mask + pair mask (modulo p). The server told one half of the clients that
-# it survived, and got t shares of its self mask; it told the other half that it dropped, and got t shares of its pair mask. Open x.
+# it survived, and got t shares of its self mask; it told the other half that it dropped, and got t shares of its pair mask (simplified: of the masks themselves, not of the key and the seed behind them). Open x. You may use
+# `fl_course.secure_aggregation.reconstruct`, or your own from 4.2.
 #
 # With 2t > n this is impossible while no client helps the server: it needs t answers to each story, and nobody answers twice. The
 # signatures of the consistency round show the clients that all of them were told the same story.

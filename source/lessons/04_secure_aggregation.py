@@ -54,7 +54,8 @@ print("their sum:", total(sent), " the true sum:", total(x))
 assert np.array_equal(sent.sum(axis=0, dtype=np.uint16), x.sum(axis=0, dtype=np.uint16))
 
 # %% [markdown]
-# What one client sends is uniformly random, whatever it hides. The sum is exact, to the bit, as long as it is below $R$.
+# What one client sends is uniformly random, whatever it hides: for any $x$, the value $x + m \bmod R$ is reached by exactly one $m$,
+# so if every $m$ is equally likely, so is every sum. The total is exact, to the bit, as long as it is below $R$.
 #
 # ## Why not simply floats?
 #
@@ -79,7 +80,9 @@ for size in (0.1, 1.0, 10.0):
 
 # %% [markdown]
 # 50 % would be guessing; only an infinite mask would get there. Modulo $R$ there is a perfectly uniform one. So updates must become integers on a grid that all clients share: the library's
-# `FixedPointGrid`. Its ring must have room for the largest possible sum, or a sum would wrap unseen; it refuses otherwise.
+# `FixedPointGrid`. The code of $v$ is round((v + clip) / step), never negative; what lies outside ±clip is cut off, *saturated*. Each
+# summand brings one offset, so decoding must know how many there are (`count`). The ring must have room for the largest possible sum,
+# here 12 · 65,534, or a sum would wrap unseen; it refuses otherwise.
 
 # %% tags=["nbval-check-output"]
 from fl_course.secure_aggregation import FixedPointGrid
@@ -178,6 +181,9 @@ print(mask(seed_of_both, 4, 16), "for Alice;", mask(seed_of_both, 4, 16), "for B
 #
 # Now put together what Bonawitz et al. (2017) did. Everything passes through the server, as bytes.
 #
+# Two words first. *Sign*: only the key's owner can make a signature, everybody can check it. *Encrypt*: only the key's holder can read it.
+# Each client has a long-lived identity key to sign with; that these keys are known is assumed (see the end).
+#
 # 1. **Advertise**: each client sends two fresh public keys, one for masks and one for letters to other clients. Any two clients
 #    compute the same secret from their own private and the other's public key (Diffie–Hellman): of the first kind, the seed of their
 #    mask; of the second, a key to encrypt with. The server, who saw only public keys, cannot.
@@ -187,12 +193,16 @@ print(mask(seed_of_both, 4, 16), "for Alice;", mask(seed_of_both, 4, 16), "for B
 # 5. **Unmask**: for each client in the sum the others hand in shares of its *self-mask seed*; for each that vanished, shares of its
 #    *mask key*. Never both of the same client.
 #
+# Why the self mask? A server could *claim* that somebody vanished, collect the mask key, and then receive the late upload: without
+# a second mask it would lie open.
+#
 # **Why $2t > n$.** A lying server could tell one half of the clients "2 has vanished, give me shares of its mask key", and the other
 # half "2 is here, give me shares of its self-mask seed". With both secrets it could take both masks off 2's upload. It needs $t$
 # answers to each story, from different clients, since nobody answers twice: $2t$ clients. If $2t > n$ there are not so many.
+# That holds while no client helps the server: a helper answers both stories. Step 4 covers that: an honest client answers only after
+# $t$ signatures under one and the same list, and refuses a second request by itself.
 #
-# Why the self mask? A server could *claim* that somebody vanished, collect the mask key, and then receive the late upload: without
-# a second mask it would lie open. One round of the library, with the numbers of above and two clients more:
+# One round of the library, with the numbers of above and two clients more:
 
 # %% tags=["nbval-check-output"]
 inputs = dict(enumerate([*x, *x[::-1][:2]]))                   # client -> (4,) integers
@@ -226,10 +236,10 @@ for stage in ("advertise", "share", "upload", "consistency", "unmask"):
 # %% [markdown]
 # The sum is exact whenever at least $t = 4$ are left; below that nothing is opened.
 #
-# **Try it.** A threshold of 3 saves the last round. What does the library say to a threshold of 2, and why?
+# **Try it.** Run the round in which two vanish with `threshold=3`. And with 2?
 #
-# Answer: it refuses, because 2·2 is not more than 5: two halves of two clients each could be told two different stories. With 3 the
-# three that are left open the sum.
+# Answer: with 3 the three that are left open the sum. A threshold of 2 is refused, because 2·2 is not more than 5: two halves of two
+# clients each could be told two different stories.
 #
 # ## The theatre
 #
@@ -308,7 +318,8 @@ table = pd.DataFrame({"up": record.bytes_up, "down": record.bytes_down,
 print(table.fillna(0).astype(int).to_string())
 
 # %% [markdown]
-# For so small a model that is a fifth more up and two fifths more down: keys and shares do not shrink with it.
+# For so small a model that is a fifth more up and two fifths more down: keys and shares do not shrink with it. (The update itself is
+# even a little shorter: masked clients send no reports with it.)
 #
 # Now each answer is lost with probability 1/5, and training goes on with the sum of the others. Where fewer than the threshold are left
 # (two thirds and one more: nine of twelve), the round is aborted and the model stays.
@@ -325,7 +336,7 @@ for record in shaky.records:
 # ## What does it cost when there are many?
 #
 # On the complete graph every client shares secrets with all others: its bytes grow with $n$. Bell et al. (2020) connect each client to
-# only $k = O(\log n)$ others (SecAgg+). Six, in the picture, are too few to be safe; the cell after it says how many are needed.
+# only $k = O(\log n)$ others (SecAgg+). Six, in the picture, are too few to be safe; the table below says how many are needed.
 
 # %%
 def extra(n, degree=None, d=8):
@@ -357,7 +368,7 @@ for n in (100, 1000, 10_000):
     print(f"n = {n:6,}: {degree} neighbours, threshold {threshold}")
 
 # %% [markdown]
-# That is against one client in five corrupt and one in five lost.
+# That is against one client in five corrupt and one in five lost. At 100 clients it is nearly the complete graph; it pays at thousands.
 #
 # ### Reproduction card: the price in bytes
 #
@@ -408,19 +419,22 @@ print("difference of two sums:", with_two.sum - without.sum, " client 2's number
 
 # %% [markdown]
 # Each round kept its promise, and together they gave everything away. A sum of one survivor would be that client's update, which is
-# why at least $t$ are required. What bounds all such differences is noise: differential privacy, chapter 3.
+# another reason why at least $t$ are required. What bounds all such differences is noise: differential privacy, chapter 3.
 #
 # ## Noise that nobody has to be trusted with
 #
-# The two belong together. Every client adds a small *share* of noise to its integers before masking; no sum that can be opened is without
-# enough of it, and no server has to be trusted to add any (Kairouz et al. 2021). The shares are discrete Gaussians, because the sum lives on a
+# The two belong together (this part uses chapter 3: the noise multiplier $z$ is the deviation of the noise on the sum, in clip bounds).
+# Every client adds a small *share* of noise to its integers before masking; every sum that can be opened has at least $t$ shares, which
+# is enough, and no server has to be trusted to add any (Kairouz et al. 2021). The shares are discrete Gaussians, because the sum lives on a
 # grid; the ledger is that of chapter 3, and rounding to the grid is paid for.
 
 # %%
 noise = DistributedNoise(norm=1.0, noise_multiplier=0.5, delta=1e-3, noise_seed=seed)  # a demo
 noisy = federation(SecureSum(clip=0.5, noise=noise), weights=Uniform()).train(rounds)
 deviation = noise.share(SecureSum(clip=0.5).grid(clients), 2410, "nearest", 2 * clients // 3 + 1)
-print(f"a client's share: {deviation:,.0f} steps of the grid")
+step = SecureSum(clip=0.5).grid(clients).step
+print(f"a client's share: {deviation:,.0f} steps of the grid, {deviation * step:.3f}; "
+      f"nine of them: {3 * deviation * step:.2f}, which is z · clip bound")
 print(f"accuracy {noisy.last('accuracy'):.2f}, epsilon {noisy.last('epsilon'):.0f}")
 
 # %% [markdown]
@@ -467,9 +481,9 @@ for z in (0.5, 8.0):
 #
 # Answer: for the late upload of a client that was declared gone: its pair masks are known by then, the self mask still covers it.
 #
-# **4.** What is the smallest threshold that a round of five accepts?
+# **4.** What is the smallest threshold that a round of eight accepts?
 #
-# Answer: 3, because 2t must exceed n.
+# Answer: 5, because 2t must exceed n.
 #
 # **5.** The server knows two exact sums, with and without client 2. What does it know of client 2?
 #

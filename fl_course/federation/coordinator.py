@@ -35,7 +35,7 @@ from .interfaces import Aggregation, Fleet, Schedule, Selector, ServerOptimizer,
 from .optimizers import FedAvg, broken
 from .sampling import UniformSelection, checked
 from .schedule import Synchronous
-from .stages import ByExamples, each_its_own, server_half
+from .stages import ByExamples, each_its_own, read_only, server_half, whole_sum
 from .state import Job, State, booked
 from .work import Work
 
@@ -171,8 +171,9 @@ class Coordinator:
         if not self.schedule.keeps_stragglers:
             # Whoever is late is told to stop; what has left by now was sent all the same.
             for job in jobs.values():
-                if job.sent:
-                    ctx.meter.sent_up("late", under_way(len(job.message or b""), clock, *uploads[job.ticket]))
+                if job.sent:                        # an upload that was under way before this step is counted whole
+                    nbytes, when = len(job.message or b""), uploads.get(job.ticket)
+                    ctx.meter.sent_up("late", under_way(nbytes, clock, *when) if when else nbytes)
         elif any(type(stage).begin is not Stage.begin or type(stage).down is not Stage.down for stage in self.pipeline):
             # A session ends with its version. Where a stage may have put something there, clients train before the step.
             jobs = work.finish(jobs, ctx, heard=bool(reports))
@@ -236,15 +237,16 @@ class Coordinator:
         memory: dict[ClientId, Memory], reports: dict[ClientId, Any], jobs: tuple[Job, ...],
     ) -> tuple[State, Record, str]:  # fmt: skip
         """Sum, undo the stages in reverse, step, evaluate, record. The order of the sum is that of the names."""
-        server = before.server
+        server = read_only(before.server)
         arrived = sorted(arrived, key=lambda pair: (isinstance(pair[0].client, str), pair[0].client))
         updates = [update for update, _ in arrived]
         staleness = tuple(server.version - update.version for update in updates)
         ctx = replace(ctx, server=server, arrived=tuple(update.client for update in updates))
-        after, reason, events = server, "", ctx.meter.events
+        after, reason, events = before.server, "", ctx.meter.events
         with np.errstate(over="ignore", invalid="ignore"):             # a step that is not finite is not taken, see below
             if updates:
-                aggregate = server_half(self.pipeline, self.aggregation.combine(updates, staleness), ctx)
+                combined = whole_sum(self.aggregation.combine(updates, staleness), np.shape(updates[0].delta), self.aggregation)
+                aggregate = whole_sum(server_half(self.pipeline, combined, ctx), server.params.shape, "the server halves")
             else:
                 events.append("no update arrived")
                 # Noise goes the way of a full round, or the release would tell that nobody came; there is nothing to unmask.
@@ -255,9 +257,12 @@ class Coordinator:
                 if updates and self.training.correction is not None:
                     after = self.training.correction.absorb(after, aggregate, len(updates), len(self.clients))
                 if reason := broken(server, after, ctx.broadcast):
-                    after = server
+                    after = before.server
                     ctx.broadcast.clear()
                     events.append(reason)
+                    for client in ctx.arrived:          # nobody's residual pays for a step that is not taken; what left is booked
+                        books = {"books": memory[client]["books"]} if "books" in memory[client] else {}
+                        memory[client] = {**before.memory.get(client, {}), **books}
             elif updates and not (events and events[-1].endswith("stays as it was")):       # a stage may have said why
                 events.append(f"the updates weigh {aggregate.weight:g} in all: the model stays as it was")
         extras, private = {**after.extras, **ctx.broadcast}, {**after.state, **ctx.state}

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..core import Aggregate, CompositionError, Context, Update
+from ..core import Aggregate, CompositionError, Context, Server, Update
 from ..wire.payloads import numbers
 from .interfaces import Stage
 
@@ -58,6 +58,24 @@ def _given(result: T, kind: type[T], stage: Stage) -> T:
     if not isinstance(result, kind):
         raise TypeError(f"{stage!r} returned {result!r} where an {kind.__name__} was expected; is a `return` missing?")
     return result
+
+
+def whole_sum(aggregate: Aggregate, shape: tuple[int, ...], maker: object) -> Aggregate:
+    """The aggregate, if its numbers have the shape that they must have (NumPy would stretch a single one over the model) and
+    its weight can divide it. A payload has its own shape. TypeError names who made it."""
+    total = aggregate.total
+    if isinstance(total, np.ndarray | np.generic | float | int) and shape and np.shape(total) != shape:
+        raise TypeError(f"{maker!r} gave a total of shape {np.shape(total)} where {shape} was expected; over axis=0, perhaps?")
+    if aggregate.weight == math.inf or aggregate.weight < 0:               # NaN: nothing was weighed, and no step is taken
+        raise TypeError(f"{maker!r} gave a weight of {aggregate.weight}; it must be a finite number from 0")
+    return aggregate
+
+
+def read_only(server: Server) -> Server:
+    """The same server, whose model cannot be written to: an optimiser or a stage makes a new one, the old may be somebody's."""
+    params = server.params.view()
+    params.flags.writeable = False
+    return replace(server, params=params)
 
 
 def find(stages: Sequence[Stage], kind: type) -> Iterator[tuple[int, Stage]]:

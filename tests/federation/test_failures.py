@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from small import UNIFORM, InOrder, Lie, Spy, Timed, experiment, federation
 
 from fl_course import (
+    Aggregate,
+    Aggregation,
     BudgetSpent,
     Buffered,
     ClientFailure,
@@ -22,9 +24,11 @@ from fl_course import (
     FedAvg,
     History,
     LocalSGD,
+    LogNormal,
     Selector,
     Stage,
     Synchronous,
+    TopK,
     Uniform,
 )
 from fl_course.core import Server
@@ -464,3 +468,78 @@ def test_the_warning_is_said_once_a_run_not_once_a_process():
         it.train(3)
     assert len(said) == 2
     assert not Work(None, ()).warned
+
+
+# --- what a part of one's own may not do silently ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Flat(Aggregation):
+    """A median over everything: axis=0 was forgotten."""
+
+    shape: tuple = ()
+
+    def combine(self, updates, staleness):
+        return Aggregate(np.full(self.shape, np.median(np.stack([u.delta for u in updates]))), float(len(updates)))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 1)])
+def test_a_sum_of_another_shape_is_not_stretched_over_the_model(shape):
+    with pytest.raises(TypeError, match="gave a total of shape"):
+        experiment(aggregation=Flat(shape)).train(1)
+
+
+@dataclass(frozen=True)
+class Scalar(Stage):
+    weight: float | None = None
+
+    def server(self, aggregate, ctx):
+        if self.weight is not None:
+            return replace(aggregate, weight=self.weight)
+        return replace(aggregate, total=np.mean(aggregate.total))
+
+
+@pytest.mark.parametrize("stage", [Scalar(), Scalar(weight=math.inf), Scalar(weight=-1.0)])
+def test_a_server_half_that_loses_the_shape_or_the_weight_is_told(stage):
+    with pytest.raises(TypeError, match=r"gave a (total|weight) of"):
+        experiment(stages=[stage]).train(1)
+
+
+@dataclass(frozen=True)
+class InPlace(FedAvg):
+    def step(self, server, aggregate):
+        np.add(server.params, aggregate.mean, out=server.params)
+        return server
+
+
+def test_an_optimiser_that_writes_into_the_past_is_stopped_and_the_past_is_whole():
+    fed = experiment(optimizer=InPlace())
+    start = fed.initial()
+    before = start.server.params.copy()
+    with pytest.raises(ValueError, match="read-only"):
+        fed.train(1, start)
+    assert np.array_equal(start.server.params, before)
+
+
+@dataclass(frozen=True)
+class Explodes(FedAvg):
+    def step(self, server, aggregate):
+        return replace(server, params=server.params + np.float32(np.inf))
+
+
+def test_a_step_that_is_not_taken_renews_nobodys_residual():
+    fed = experiment(stages=[TopK(0.2)], optimizer=Explodes(), schedule=Synchronous(1.0))
+    start = experiment(stages=[TopK(0.2)], schedule=Synchronous(1.0)).train(2).state
+    history = fed.train(5, start)
+    assert "not taken" in history.stopped
+    for client, drawer in start.memory.items():
+        assert np.array_equal(history.state.memory[client]["residual"], drawer["residual"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_buffered_state_goes_on_in_rounds_with_deadlines(seed):
+    slow = LogNormal(examples_per_second=1.0, speed_spread=1.0, up_mbit=1e-4, link_spread=1.0, seed=seed)
+    state = experiment(schedule=Buffered(4, 2), fleet=slow).train(3).state
+    for schedule in (Synchronous(0.5, deadline=0.01), Synchronous(0.5, over_selection=0.5)):
+        history = experiment(schedule=schedule, fleet=slow).train(3, state)
+        assert len(history.records) == 3

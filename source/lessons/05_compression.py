@@ -9,7 +9,8 @@
 # - say when compression is unbiased, when it is a contraction, and why the second kind needs a memory;
 # - choose a compressor for a given uplink, and name the combinations that are unsound.
 #
-# About 100 minutes for a newcomer, the exercises not counted. You need chapter 1. In the library: `fl_course/compression/feedback.py`
+# About 100 minutes for a newcomer, the exercises not counted. You need chapter 1 (and chapters 3 and 4 for the end of
+# "What goes wrong", which can be skipped). In the library: `fl_course/compression/feedback.py`
 # (what is left out and remembered), `fl_course/compression/sparse.py` (fewer numbers), `fl_course/compression/quantisation.py` (fewer
 # bits), `fl_course/wire/bits.py` (packing).
 
@@ -177,7 +178,7 @@ assert descend(0)[-1] > 1e4 and descend(1)[-1] < 1e-3
 #
 # $$\text{sum of all that was sent} + \text{residual} = \text{sum of all that was meant}.$$
 #
-# It needs a *contraction*, a compressor that leaves less than it was given; for top-k
+# It needs a *contraction*, a compressor that leaves less than it was given (else the residual grows from round to round); for top-k
 # $\|x - C(x)\|^2 \le (1 - k/d)\,\|x\|^2$ (Stich et al. 2018). In the library the residual lies in the client's own drawer, is
 # saved with every checkpoint, and counts only if the answer really arrived. Check the balance over ten rounds:
 
@@ -198,8 +199,8 @@ assert imbalance < 1e-5
 # %% [markdown]
 # **Try it.** Replace `TopK(0.01)` by `RandomK(0.01)` in the cell of the balance. What happens to `memory["residual"]`?
 #
-# Answer: a KeyError: random-k keeps no residual, it is unbiased instead (scaled by d/k). `RandomK(0.01, feedback=True)` keeps one,
-# and the balance holds again.
+# Answer: a KeyError: random-k keeps no residual, it is unbiased instead (scaled by d/k). `RandomK(0.01, feedback=True)` keeps one
+# (and is then not scaled, so that it is a contraction), and the balance holds again.
 #
 # ## Fewer bits a number
 #
@@ -241,8 +242,8 @@ assert worst["by dice"] < 0.15 < worst["nearest"]
 
 # %% [markdown]
 # Unbiased: the more clients, the less error, no memory needed. This is **QSGD** (Alistarh et al. 2017; their theorems scale by $\|x\|_2$,
-# their experiments by the maximum): here $2^b - 1$ levels between $-\max|x|$ and $\max|x|$, so `bits=2` has three, $-m, 0, m$, known as
-# *TernGrad* (Wen et al. 2017). Compare the library's rounding with the formula:
+# their experiments by the maximum): here, for $b \geq 2$, $2^b - 1$ levels between $-\max|x|$ and $\max|x|$, so `bits=2` has three,
+# $-m, 0, m$, known as *TernGrad* (Wen et al. 2017); `Ternary` packs five of them into a byte. One bit has two levels, $-m$ and $m$. Compare the library's rounding with the formula:
 
 # %%
 grid = QSGD(4)
@@ -283,7 +284,9 @@ print("by the library the same:", by_hand == pack(np.array(codes), 3))
 #
 # ## Formula, bound, wire
 #
-# What papers count, what no code can beat, and what is really sent, side by side, for the client's update of the first cell:
+# Side by side, for the client's update of the first cell: the *formula* that papers count (for top 1 %: 48 values of 32 bits and 48
+# positions of 13), the *bound* that no code can beat (the entropy of what is sent), the *payload* that is really sent, and the whole
+# *message* around it:
 
 # %%
 stacks = {
@@ -342,7 +345,8 @@ if rounds >= 40:
     assert last["ternary"] > last["float32"] - 0.05 and last["random 1 %"] < last["top 1 %"]
 
 # %% [markdown]
-# Per round, compression does not help here; per megabyte it decides. Random-k is unbiased and yet far behind top-k: scaled by d/k = 100,
+# Per round, compression does not help here; per megabyte it decides. Sound means that it arrives, not that it arrives fast: signs
+# are still behind after 40 rounds, and ternary beats PowerSGD on both counts here. Random-k is unbiased and yet far behind top-k: scaled by d/k = 100,
 # its variance is 99 times $\|x\|^2$. Unbiased is not enough, the variance counts.
 #
 # ## The other direction
@@ -372,7 +376,7 @@ assert touched == 0
 # Setting random entries of an update to zero, as is sometimes called federated dropout, is neither unbiased nor any shorter.
 
 # %%
-both = {"whole model": [], "sub-models": [half], "rounded down, 8 bits": [Downlink(8)],
+both = {"whole model": [], "sub-models": [half], "8 bits on the way down": [Downlink(8)],
         "all of it, 8 bits": [half, QSGD(8), Downlink(8)]}
 rows = {}
 for name, stages in both.items():
@@ -407,7 +411,7 @@ compression_explorer()
 # | claim | with error feedback a hundredth of the numbers suffices, and trains as well as all of them | 85 % accuracy with a small part of the bytes, and a better end than without memory; two points below all of them |
 # | traffic | Aji and Heafield 2017: 99 % dropped, no loss in translation quality; Lin et al. 2018: 270 to 600 times smaller | first number of the last line; over seeds 0 to 9 it was 22 to 38 times fewer bytes up |
 # | memory | Stich et al. 2018, figure 2: with memory top-k converges like plain SGD, without it stalls | second number; over seeds 0 to 9 it was 1.4 to 4.1 points |
-# | what differs | translation, ImageNet, logistic regression; gradients every step | digits, two shards, 100 clients, 10 a round, E = 5; whole updates, and bytes of whole messages |
+# | what differs | translation, ImageNet, logistic regression; gradients every step | digits, two shards, 100 clients, 10 a round, E = 5, learning rate 0.5 and 100 rounds; whole updates, and bytes of whole messages |
 
 # %%
 card = {"float32": [], "top 1 %": [TopK(0.01)], "top 1 %, no memory": [TopK(0.01, feedback=False)]}
@@ -457,7 +461,7 @@ for name in ("float32", "8 bits", "ternary", "top 1 %"):
 # %% [markdown]
 # A toy model of 19 kB crosses 1 Mbit/s in 0.15 s, so once the uplink is compressed, computing and the downlink matter more, and top-1 %,
 # which sends least and needs more rounds, is not the fastest. With ten million parameters a plain message takes 320 s up and 32 s down;
-# after ternary or top-k the way *down* is the longer one. Compression is worth what the network makes of it: compute before you compress.
+# after ternary or top-k the way *down* is the longer one. Compression is worth what the network makes of it: do the sum before you compress.
 #
 # ## What goes wrong
 #
@@ -471,7 +475,7 @@ with refusal():
 with refusal():
     Coordinator(data, model, stages=[QSGD(8), TopK(0.01)])         # the wrong order
 with refusal():
-    Coordinator(data, model, stages=[TopK(0.01), SignSGD()])       # two memories for one loss
+    Coordinator(data, model, stages=[TopK(0.01), SignSGD()])       # two residuals for one rest
 
 # %% [markdown]
 # Secure sums (chapter 4) add integers on one grid that all clients share: positions that differ from client to client cannot be

@@ -522,13 +522,13 @@ def test_an_optimiser_that_writes_into_the_past_is_stopped_and_the_past_is_whole
 
 
 @dataclass(frozen=True)
-class Explodes(FedAvg):
+class BlowsUp(FedAvg):
     def step(self, server, aggregate):
         return replace(server, params=server.params + np.float32(np.inf))
 
 
 def test_a_step_that_is_not_taken_renews_nobodys_residual():
-    fed = experiment(stages=[TopK(0.2)], optimizer=Explodes(), schedule=Synchronous(1.0))
+    fed = experiment(stages=[TopK(0.2)], optimizer=BlowsUp(), schedule=Synchronous(1.0))
     start = experiment(stages=[TopK(0.2)], schedule=Synchronous(1.0)).train(2).state
     history = fed.train(5, start)
     assert "not taken" in history.stopped

@@ -22,8 +22,11 @@ import numpy as np
 
 from ..core import Aggregate, ClientId, CompositionError, Context, Server, Task, Update, Vector, is_whole, plain_counts
 from ..engine.correction import Affine
+from ..federation.fleet import Equal, LogNormal
 from ..federation.interfaces import Experiment, Gradient, Stage
 from ..federation.optimizers import FedAvg
+from ..federation.sampling import UniformSelection
+from ..federation.schedule import Synchronous
 from ..federation.stages import ByExamples, Uniform, dense
 
 
@@ -268,10 +271,13 @@ def _count_alike(experiment: Experiment) -> bool:
 
 
 def _all_take_part(experiment: Experiment) -> bool:
-    """Whether every step is made of all clients' answers: all are asked, and neither a deadline nor the fleet loses one."""
-    schedule, clients = experiment.schedule, len(experiment.clients)
-    return (schedule.start(clients, 0, True) == clients and schedule.deadline == math.inf and not experiment.selection.poisson
-            and not getattr(schedule, "over_selection", 0) and not getattr(experiment.fleet, "drop", 0))
+    """Whether every step is made of all clients' answers: all are asked, and neither a deadline nor the fleet loses one. Of a
+    schedule, selector or fleet of one's own that cannot be known. (Nor can it of a client that fails: see the record.)"""
+    schedule, clients, fleet = experiment.schedule, len(experiment.clients), experiment.fleet
+    if not isinstance(schedule, Synchronous) or type(schedule) is not Synchronous:
+        return False
+    whole = schedule.goal(clients) == clients and schedule.deadline == math.inf and not schedule.over_selection
+    return whole and type(experiment.selection) is UniformSelection and isinstance(fleet, Equal | LogNormal) and not fleet.drop
 
 
 def _refuse_leak(name: str, what: str, experiment: Experiment) -> None:

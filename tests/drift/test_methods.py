@@ -1,6 +1,6 @@
 """FedProx, SCAFFOLD, FedDyn, FedNova, stragglers and server optimisers: their limits, their fixed points, their refusals."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from fl_course import (
     FedNova,
     FedProx,
     FedYogi,
+    Fleet,
     LocalSGD,
     PoissonSelection,
     PowerSGD,
@@ -42,6 +43,7 @@ from fl_course import (
     TopK,
     Uniform,
     digits,
+    from_clients,
     load,
     logistic,
     mlp,
@@ -466,3 +468,22 @@ def test_the_experiment_says_what_it_is():
     assert "FedProx(mu=1.0)" in repr(fed)
     assert "Stragglers(share=0.9, epochs=20)" in repr(fed)
     assert replace(FedProx(1.0), mu=2.0) == FedProx(2.0)
+
+
+@dataclass(frozen=True)
+class Flaky(Fleet):
+    def compute(self, client, examples, luck):
+        return 1.0
+
+    def drops(self, client, luck):
+        return bool(luck().random() < 0.4)
+
+
+def test_feddyn_does_not_take_an_unknown_fleet_or_selector_at_its_word():
+    """With clients that count differently, somebody missing would make h the mean of nothing that is known."""
+    x, y = np.zeros((9, 2), np.float32), np.arange(9) % 2
+    data = from_clients("unequal", {"a": (x[:3], y[:3]), "b": (x[3:], y[3:])}, 2, x[:1], y[:1], test_fraction=0.0)
+    training = LocalSGD(correction=FedDyn(0.1))
+    Coordinator(data, logistic(2, 2), training, Synchronous(1.0))
+    with pytest.raises(CompositionError, match="count differently"):
+        Coordinator(data, logistic(2, 2), training, Synchronous(1.0), fleet=Flaky())

@@ -277,7 +277,8 @@ def _all_take_part(experiment: Experiment) -> bool:
     if not isinstance(schedule, Synchronous) or type(schedule) is not Synchronous:
         return False
     whole = schedule.goal(clients) == clients and schedule.deadline == math.inf and not schedule.over_selection
-    return whole and type(experiment.selection) is UniformSelection and isinstance(fleet, Equal | LogNormal) and not fleet.drop
+    steady = isinstance(fleet, Equal | LogNormal) and type(fleet) in (Equal, LogNormal) and not fleet.drop
+    return whole and steady and type(experiment.selection) is UniformSelection
 
 
 def _refuse_leak(name: str, what: str, experiment: Experiment) -> None:

@@ -260,11 +260,12 @@ class Coordinator:
                     after = before.server
                     ctx.broadcast.clear()
                     events.append(reason)
-                    for client in ctx.arrived:          # nobody's residual pays for a step that is not taken; what left is booked
-                        books = {"books": memory[client]["books"]} if "books" in memory[client] else {}
-                        memory[client] = {**before.memory.get(client, {}), **books}
             elif updates and not (events and events[-1].endswith("stays as it was")):       # a stage may have said why
                 events.append(f"the updates weigh {aggregate.weight:g} in all: the model stays as it was")
+        if after is before.server:                      # nobody's residual pays for a step that is not taken; what left is booked
+            for client in ctx.arrived:
+                books = {"books": memory[client]["books"]} if "books" in memory[client] else {}
+                memory[client] = {**before.memory.get(client, {}), **books}
         extras, private = {**after.extras, **ctx.broadcast}, {**after.state, **ctx.state}
         after = replace(after, version=server.version + 1, extras=extras, state=private)
         if not self.schedule.keeps_stragglers:

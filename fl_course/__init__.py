@@ -30,6 +30,7 @@ from .core import (
     FederatedError,
     Record,
     Server,
+    Span,
     Task,
     Update,
     stream,
@@ -49,7 +50,7 @@ from .federation.coordinator import Coordinator
 from .federation.evaluation import Evaluation
 from .federation.fleet import Equal, LogNormal
 from .federation.history import History
-from .federation.interfaces import Aggregation, Correction, Fleet, Schedule, Selector, Stage
+from .federation.interfaces import Aggregation, Attack, Correction, Fleet, Look, Schedule, Selector, Stage
 from .federation.optimizers import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
 from .federation.sampling import PoissonSelection, UniformSelection
 from .federation.schedule import Buffered, Synchronous

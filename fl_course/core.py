@@ -140,6 +140,7 @@ class Aggregate:
     total: Any                                                   # (d,) float64, or a payload
     weight: float
     extras: Mapping[str, Vector] = field(default_factory=dict)   # plain means over the clients that arrived
+    removed: tuple[ClientId, ...] = ()                           # whose updates a robust rule left out
 
     @property
     def mean(self) -> Vector:
@@ -157,6 +158,7 @@ class Context:
     server: Server
     cohort: tuple[ClientId, ...] = ()                            # the clients that were asked
     arrived: tuple[ClientId, ...] = ()                           # the clients whose updates are in the sum
+    starts: tuple[Vector, ...] = ()                              # (d,) the models that these began with, in the same order
     client: ClientId | None = None                               # None in a server half
     memory: Memory = field(default_factory=dict)                 # its drawer; kept if its update arrives ("books": once sent)
     session: dict[str, Any] = field(default_factory=dict)        # shared by all halves of one version; ends with its step
@@ -257,6 +259,23 @@ def _add_bytes(sent: dict[str, int], purpose: str, nbytes: int) -> None:
 
 
 @dataclass(frozen=True)
+class Span:
+    """One job, from the broadcast to its end, in simulated seconds since the start. What a timeline is drawn from."""
+
+    client: ClientId
+    version: int                                                 # of the model that it started from
+    begun: float                                                 # the model leaves the server
+    downloaded: float                                            # … has arrived
+    trained: float                                               # training ends (or would have)
+    ended: float                                                 # the answer is there, or the server gives it up
+    nbytes: int = 0                                              # of the answer, if one was sent
+    fate: str = "used"                                           # or one of FATES
+
+
+FATES = ("used", "dropped out", "failed", "refused", "too stale", "too late")
+
+
+@dataclass(frozen=True)
 class Record:
     """One line of history: what one server step did, and what it cost."""
 
@@ -269,6 +288,7 @@ class Record:
     bytes_down: Mapping[str, int]                                # by purpose: model, evaluation …
     events: tuple[str, ...] = ()                                 # drop-outs, refusals, late answers, in plain words
     metrics: Mapping[str, float] = field(default_factory=dict)   # accuracy, loss, train_loss …
+    spans: tuple[Span, ...] = ()                                 # the jobs that ended in this step, in the order of their ends
 
     @property
     def nbytes(self) -> int:

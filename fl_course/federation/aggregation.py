@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Aggregate, CompositionError, Update, Vector, is_whole, plain_counts
+from ..core import Aggregate, CompositionError, Context, Update, Vector, is_whole, plain_counts
 from .interfaces import Aggregation, Experiment
 
 
@@ -58,7 +58,7 @@ class WeightedMean(Aggregation):
     discount: Discount | None = None
     linear = True
 
-    def combine(self, updates: Sequence[Update], staleness: Sequence[int]) -> Aggregate:
+    def combine(self, updates: Sequence[Update], staleness: Sequence[int], ctx: Context | None = None) -> Aggregate:
         payloads = [update.delta for update in updates]
         if self.discount is not None:
             payloads = [np.float32(self.discount(age)) * p for age, p in zip(staleness, payloads, strict=True)]

@@ -87,7 +87,7 @@ def check(state: State, clients: Callable[[Any], bool], dim: int) -> None:
         _require(type(client) in (int, str) and clients(client), f"{client!r} is no client of this experiment")
     for client, report in state.reports.items():
         _require(isinstance(report, dict), f"the report of client {client!r} is {report!r}")
-        _require(all(map(_number, report.values())), f"a number in the report of client {client!r} is none")
+        _require(all(_number(v) or _numbers(v) for v in report.values()), f"a number in the report of client {client!r} is none")
     for client, drawer in state.memory.items():
         _require(isinstance(drawer, dict), f"the drawer of client {client!r} is {drawer!r}")
     for job in state.jobs:
@@ -102,6 +102,8 @@ def _check_job(job: Job, state: State, clients: Callable[[Any], bool], dim: int)
     _require(_count(job.ticket) and job.ticket < state.ticket, f"{name} has ticket {job.ticket!r} of {state.ticket!r}")
     _require(job.base.version <= state.server.version, f"{name} is of version {job.base.version}, from the future")
     _require(_seconds(job.due) and _seconds(job.begun), f"{name} lasts from {job.begun!r} to {job.due!r}")
+    _require(_seconds(job.downloaded) and _seconds(job.trained) and _count(job.received),
+             f"{name} says {job.downloaded!r}, {job.trained!r}, {job.received!r} of its download and training"[:200])  # fmt: skip
     _require(isinstance(job.cohort, tuple) and all(type(c) in (int, str) and clients(c) for c in job.cohort),
              f"{name} is in the cohort {job.cohort!r}"[:200])  # fmt: skip
     _require(isinstance(job.memory, dict), f"the drawer of {name} is {job.memory!r}"[:200])
@@ -133,6 +135,10 @@ def _count(value: Any) -> bool:
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, np.complexfloating)
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
 
 
 def _seconds(value: Any) -> bool:

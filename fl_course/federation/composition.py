@@ -13,7 +13,7 @@ from ..data.federated import Dataset, FederatedData
 from ..engine.local import LocalSGD
 from ..engine.models import Model
 from .evaluation import Evaluation
-from .interfaces import Aggregation, Correction, Experiment, Fleet, Schedule, Selector, ServerOptimizer, Stage
+from .interfaces import Aggregation, Attack, Correction, Experiment, Fleet, Schedule, Selector, ServerOptimizer, Stage
 from .stages import Weighting
 
 KINDS = {
@@ -47,6 +47,8 @@ def check_composition(experiment: Experiment) -> None:
     experiment.schedule.check(experiment)
     experiment.selection.check(experiment)
     experiment.aggregation.check(experiment)
+    if experiment.attack is not None:
+        _check_attack(experiment)
     if experiment.training.correction is not None:
         experiment.training.correction.check(experiment)
     if experiment.training.private is not None:
@@ -57,6 +59,16 @@ def check_composition(experiment: Experiment) -> None:
         stage.check(experiment)
     _check_residuals(experiment.pipeline)
     _try_client_halves(experiment)
+
+
+def _check_attack(experiment: Experiment) -> None:
+    attack = experiment.attack
+    if not isinstance(attack, Attack):
+        raise TypeError(f"attack must be of the kind Attack, not {attack!r}")
+    for client in attack.clients:
+        if client not in experiment.clients:
+            raise ValueError(f"{attack!r} controls client {client!r}, which is no client with training examples")
+    attack.check(experiment)
 
 
 def _check_residuals(pipeline: Sequence[Stage]) -> None:

@@ -10,34 +10,35 @@ every mechanism is a `Stage`; what the caller wants to do after each round is th
 from __future__ import annotations
 
 import heapq
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..core import Aggregate, BudgetSpent, ClientId, Context, Memory, Record, Server, Task, Update, stream
+from ..core import Aggregate, BudgetSpent, ClientId, Context, Memory, Record, Server, Span, Update, stream
 from ..data.federated import FederatedData
 from ..engine.local import LocalSGD
 from ..engine.models import Model
 from ..engine.training import Trainer
-from ..wire.messages import WireError, decode_model, encode_model
+from ..wire.messages import WireError
+from ..wire.payloads import numbers
 from .aggregation import WeightedMean
 from .arrival import receive
 from .clock import between, exact, later, under_way
 from .composition import check_composition
-from .evaluation import Evaluation, metrics_of_step
-from .fleet import Equal, checked_drop, checked_seconds
+from .dispatch import PATIENCE, ask, broadcast, present
+from .evaluation import Evaluation, detection, metrics_of_step
+from .fleet import Equal, checked_seconds
 from .history import History, describe, progress_bar, state_of, warn_if_unheard
-from .interfaces import Aggregation, Fleet, Schedule, Selector, ServerOptimizer, Stage
+from .interfaces import Aggregation, Attack, Fleet, Schedule, Selector, ServerOptimizer, Stage
 from .optimizers import FedAvg, broken
 from .sampling import UniformSelection, checked
 from .schedule import Synchronous
 from .stages import ByExamples, each_its_own, read_only, server_half, whole_sum
-from .state import Job, State, booked
-from .work import Work
+from .state import Job, State, answered, asked, booked, heard
+from .work import Work, poisoned
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Coordinator:
     aggregation: Aggregation = WeightedMean()
     optimizer: ServerOptimizer = FedAvg()
     fleet: Fleet = Equal()
+    attack: Attack | None = None        # some clients that are not honest
     evaluation: Evaluation = Evaluation()
     seed: int = 0
     strict: bool = False                # raise at the first failure or invalid answer instead of going on without it
@@ -96,7 +98,8 @@ class Coordinator:
         state = state_of(state) or self.initial()
         if state.server.params.shape != (self.model.dim,):
             raise ValueError(f"the state's model has {state.server.params.size} numbers, this experiment's {self.model.dim}")
-        work = Work(Trainer(self.training, self.model, self.data), self.pipeline, self.strict)
+        data = self.data if self.attack is None else poisoned(self.data, self.attack)
+        work = Work(Trainer(self.training, self.model, data), self.pipeline, self.strict, self.attack)
         for _ in range(rounds):
             try:
                 state, record, reason = self._round(state, work)
@@ -114,37 +117,49 @@ class Coordinator:
         jobs = {job.ticket: job for job in state.jobs}
         due = [(exact(job.due), job.ticket) for job in state.jobs]
         uploads: dict[int, tuple[Decimal, Decimal]] = {}                            # ticket -> when it begins and arrives
+        spans: list[Span] = []
         heapq.heapify(due)
         ctx = Context(self.seed, server, session={"under way": len(jobs)}, experiment=self)
         memory, reports = dict(state.memory), dict(state.reports)
-        arrived: list[tuple[Update, int]] = []
-        first, clients = True, self.clients
+        arrived: list[tuple[Update, Job]] = []
+        first, clients, waits = True, self.clients, 0
         while True:
             # 1. Step now? Nobody is started with a model that is about to be replaced.
             if (arrived or not first) and self.schedule.ready(len(jobs), len(arrived), len(clients)):
                 break
             # 2. Select and broadcast. Clients that finish at this very instant are heard first.
-            wanted = self.schedule.start(len(clients), len(jobs), first)
+            wanted, back = self.schedule.start(len(clients), len(jobs), first), None
             if wanted and not (due and due[0][0] <= clock):
                 busy = {job.client for job in jobs.values()} | set(ctx.cohort)      # asked at most once a version
-                if idle := [client for client in clients if client not in busy]:
+                idle, back = present(self.fleet, [client for client in clients if client not in busy], clock)
+                if idle:
                     rng = stream(self.seed, "select", server.version, len(ctx.cohort))
+                    begins = later(clock, ask(self, work.trainer.data, ctx, idle, wanted, rng, reports))
                     chosen = checked(self.selection.select(idle, wanted, rng, reports), idle)
                     ctx = replace(ctx, cohort=ctx.cohort + chosen)
-                    for ends, job in self._broadcast(server, chosen, clock, ticket, memory, ctx):
+                    reports.update({client: asked(reports.get(client, {}), server.version) for client in chosen})
+                    for ends, job in broadcast(self, ctx, chosen, begins, ticket, memory):
                         jobs[job.ticket] = job
                         heapq.heappush(due, (ends, job.ticket))
-                    ticket, first = ticket + len(chosen), False
-            # 3. Time passes until somebody finishes, or the deadline comes, or nobody is left to wait for.
-            if not due:
+                    ticket, first, waits = ticket + len(chosen), False, 0
+                    back = back if self.schedule.start(len(clients), len(jobs), first) else None
+            # 3. Time passes until somebody finishes or comes back, or the deadline comes, or nobody is left to wait for.
+            if not due and back is None:
                 break
+            if back is not None and not (due and due[0][0] <= back):
+                clock, waits = min(back, closes), waits + 1
+                if waits > PATIENCE:
+                    raise ValueError(f"{self.fleet!r} has put off the clients {PATIENCE} times in a row; who is ever there?")
+                if back > closes:
+                    break
+                continue
             clock = min(due[0][0], closes)
             if due[0][0] > clock:
                 break
             # 4. A client has finished training: train everybody who is still untrained, then send. Or: an answer arrives.
             job = jobs[heapq.heappop(due)[1]]
             if not job.lost and not job.sent:
-                jobs = work.finish(jobs, ctx, heard=bool(reports)) if job.message is None else jobs
+                jobs = work.finish(jobs, ctx, heard(reports)) if job.message is None else jobs
                 job = jobs[job.ticket]
                 if job.message is not None:
                     seconds = self.fleet.upload(job.client, len(job.message))
@@ -160,60 +175,33 @@ class Coordinator:
                 ctx.meter.events.append(job.lost)
                 if not job.vanished:
                     ctx.meter.count("failed")
+                spans.append(job.span(float(clock)))
                 continue
-            update = self._receive(job, ctx)
+            update, fate = self._receive(job, ctx)
+            spans.append(job.span(float(clock), fate))
             if update is not None:
-                arrived.append((update, len(job.message or b"")))
+                arrived.append((update, job))
                 memory[job.client] = job.memory
-                reports[job.client] = {
-                    **update.metrics, "seconds": between(exact(job.begun), clock), "version": float(update.version),
-                }  # fmt: skip
+                sent = uploads[job.ticket][0] if job.ticket in uploads else exact(job.trained)
+                total, upload = between(exact(job.begun), clock), between(sent, clock)
+                report = answered(reports.get(job.client, {}), update, job, total, upload)
+                if self.selection.keeps_updates:
+                    report["update"] = (numbers(update.delta) / (update.weight or 1.0)).astype(np.float32)
+                reports[job.client] = report
         if not self.schedule.keeps_stragglers:
             # Whoever is late is told to stop; what has left by now was sent all the same.
             for job in jobs.values():
+                spans.append(job.span(float(clock), "too late"))
                 if job.sent:                        # an upload that was under way before this step is counted whole
                     nbytes, when = len(job.message or b""), uploads.get(job.ticket)
                     ctx.meter.sent_up("late", under_way(nbytes, clock, *when) if when else nbytes)
         elif any(type(stage).begin is not Stage.begin or type(stage).down is not Stage.down for stage in self.pipeline):
             # A session ends with its version. Where a stage may have put something there, clients train before the step.
-            jobs = work.finish(jobs, ctx, heard=bool(reports))
-        return self._close(state, ctx, arrived, float(clock), ticket, memory, reports, tuple(jobs.values()))
+            jobs = work.finish(jobs, ctx, heard(reports))
+        return self._close(state, ctx, arrived, float(clock), ticket, memory, reports, tuple(jobs.values()), tuple(spans))
 
-    def _broadcast(
-        self, server: Server, chosen: Sequence[ClientId], clock: Decimal, ticket: int,
-        memory: Mapping[ClientId, Memory], ctx: Context,
-    ) -> Iterator[tuple[Decimal, Job]]:  # fmt: skip
-        """Send the model to the chosen clients: one message for all, unless a stage makes each its own."""
-        for stage in self.pipeline:
-            stage.begin(ctx)
-        if self.training.private is not None:
-            self.training.private.begin(ctx)
-        private, fleet = [stage for stage in self.pipeline if type(stage).down is not Stage.down], self.fleet
-        message = encode_model(server)
-        base = decode_model(message, self.model.dim)
-        for i, client in enumerate(chosen):
-            drawer = dict(memory.get(client, {}))
-            if private:
-                own, here = server, replace(ctx, client=client, memory=drawer)
-                for stage in private:
-                    own = stage.down(own, here)
-                message = encode_model(own)
-                base = decode_model(message, self.model.dim)
-            ctx.meter.sent_down("model", len(message))
-            try:
-                epochs = self.training.epochs_of(Task(client, base, self.seed))
-            except Exception:                       # it will be raised again when this client trains, as its own failure
-                epochs = 1
-            examples = len(self.data.train[self.data.position(client)]) * epochs
-            luck = [partial(stream, self.seed, purpose, server.version, client) for purpose in ("compute", "drop")]
-            ends = later(clock, checked_seconds(fleet, "download", client, fleet.download(client, len(message))))
-            ends = later(ends, checked_seconds(fleet, "compute", client, fleet.compute(client, examples, luck[0])))
-            job = Job(float(ends), ticket + i, client, ctx.cohort, base, drawer, float(clock))
-            gone = checked_drop(fleet, client, fleet.drops(client, luck[1]))
-            yield ends, replace(job, lost=job.dropped_out) if gone else job
-
-    def _receive(self, job: Job, ctx: Context) -> Update | None:
-        """Decode an answer and check it. An invalid or too old one is recorded and left out."""
+    def _receive(self, job: Job, ctx: Context) -> tuple[Update | None, str]:
+        """Decode an answer and check it. An invalid or too old one is recorded and left out. Beside it, its fate."""
         version, meter = ctx.server.version, ctx.meter
         meter.sent_up("update", len(job.message or b""))
         try:
@@ -224,28 +212,31 @@ class Coordinator:
                 raise WireError(event) from why
             meter.events.append(event)
             meter.count("refused")
-            return None
+            return None, "refused"
         age, limit = version - update.version, self.schedule.max_staleness
         if limit is not None and age > limit:
             meter.events.append(f"the answer of client {job.client!r} was refused: {age} versions old, the limit is {limit}")
             meter.count("too_stale")
-            return None
-        return update
+            return None, "too stale"
+        return update, "used"
 
     def _close(
-        self, before: State, ctx: Context, arrived: list[tuple[Update, int]], clock: float, ticket: int,
-        memory: dict[ClientId, Memory], reports: dict[ClientId, Any], jobs: tuple[Job, ...],
+        self, before: State, ctx: Context, arrived: list[tuple[Update, Job]], clock: float, ticket: int,
+        memory: dict[ClientId, Memory], reports: dict[ClientId, Any], jobs: tuple[Job, ...], spans: tuple[Span, ...],
     ) -> tuple[State, Record, str]:  # fmt: skip
         """Sum, undo the stages in reverse, step, evaluate, record. The order of the sum is that of the names."""
         server = read_only(before.server)
         arrived = sorted(arrived, key=lambda pair: (isinstance(pair[0].client, str), pair[0].client))
         updates = [update for update, _ in arrived]
         staleness = tuple(server.version - update.version for update in updates)
-        ctx = replace(ctx, server=server, arrived=tuple(update.client for update in updates))
+        starts = tuple(job.base.params for _, job in arrived)
+        ctx = replace(ctx, server=server, arrived=tuple(update.client for update in updates), starts=starts)
         after, reason, events = before.server, "", ctx.meter.events
         with np.errstate(over="ignore", invalid="ignore"):             # a step that is not finite is not taken, see below
             if updates:
-                combined = whole_sum(self.aggregation.combine(updates, staleness), np.shape(updates[0].delta), self.aggregation)
+                combined = self.aggregation.combine(updates, staleness, ctx)
+                combined = whole_sum(combined, np.shape(updates[0].delta), self.aggregation)
+                self._note_removed(combined.removed, ctx)
                 aggregate = whole_sum(server_half(self.pipeline, combined, ctx), server.params.shape, "the server halves")
             else:
                 events.append("no update arrived")
@@ -274,10 +265,17 @@ class Coordinator:
         metrics = metrics_of_step(self, after, updates, ctx.meter)
         record = Record(
             version=after.version, clock=clock, clients=ctx.arrived, staleness=staleness,
-            upload=tuple(nbytes for _, nbytes in arrived), bytes_up=ctx.meter.up, bytes_down=ctx.meter.down,
-            events=tuple(map(str, ctx.meter.events)), metrics=metrics,
+            upload=tuple(len(job.message or b"") for _, job in arrived), bytes_up=ctx.meter.up, bytes_down=ctx.meter.down,
+            events=tuple(map(str, ctx.meter.events)), metrics=metrics, spans=spans,
         )  # fmt: skip
         return State(after, clock, ticket, memory, reports, jobs, before.sent + record.nbytes), record, reason
+
+    def _note_removed(self, removed: Sequence[ClientId], ctx: Context) -> None:
+        """Whom a robust rule left out, and if an attack is known, how well it found the attackers."""
+        if removed:
+            ctx.meter.events.append(f"left out by {type(self.aggregation).__name__}: " + ", ".join(map(repr, removed)))
+        if self.attack is not None and not self.aggregation.linear:
+            ctx.meter.notes.update(detection(removed, ctx.arrived, self.attack.clients))
 
     def train(self, rounds: int, state: State | History | None = None, progress: bool = False) -> History:
         """The for loop, written once: run so many rounds and return their history. A bar shows how it goes.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core import Meter, Notes, Server, Update, Vector, is_whole
+from ..core import ClientId, Meter, Notes, Server, Update, Vector, is_whole
 from ..data.federated import FederatedData
 from ..engine.models import Model
 from ..wire.messages import encode_model, frame, unframe
@@ -143,6 +143,17 @@ def training_metrics(updates: Sequence[Update]) -> dict[str, float]:
     return out
 
 
+def detection(removed: Sequence[ClientId], arrived: Sequence[ClientId], attackers: Sequence[ClientId]) -> dict[str, float]:
+    """How well a rule found the attackers among those that arrived. precision: the share of the removed that are attackers;
+    recall: the share of the attackers that were removed; NaN where there is nothing to share."""
+    bad = set(attackers) & set(arrived)
+    caught = len(bad & set(removed))
+    return {
+        "detection_precision": caught / len(removed) if removed else math.nan,
+        "detection_recall": caught / len(bad) if bad else math.nan,
+    }
+
+
 def metrics_of_step(experiment: Experiment, after: Server, updates: Sequence[Update], meter: Meter) -> dict[str, float]:
     """What a record says in numbers: the clients' reports, what was counted and noted, and the evaluation when it is due.
 
@@ -154,4 +165,6 @@ def metrics_of_step(experiment: Experiment, after: Server, updates: Sequence[Upd
         if clash := measured.keys() & meter.notes.keys():
             raise ValueError(f"a stage notes {sorted(clash)}, which the evaluation measures: give the note another name")
         metrics |= measured
+        if experiment.attack is not None:
+            metrics |= Notes(experiment.attack.measure(experiment, after))
     return {name: float(value) for name, value in metrics.items() if value == value}

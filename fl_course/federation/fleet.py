@@ -32,6 +32,13 @@ def checked_seconds(fleet: Fleet, what: str, client: ClientId, seconds: float) -
     )
 
 
+def checked_away(fleet: Fleet, client: ClientId, seconds: float) -> float:
+    """What a fleet said about a client's absence: 0 or more seconds, or infinity."""
+    if isinstance(seconds, Real) and not isinstance(seconds, bool | np.bool_) and 0 <= seconds <= math.inf:
+        return min(float(seconds), LONGEST) if seconds < math.inf else math.inf
+    raise ValueError(f"{fleet!r} says that client {client!r} is away for {seconds!r} seconds; 0 is here, infinity is for ever")
+
+
 def checked_drop(fleet: Fleet, client: ClientId, drops: bool) -> bool:
     if not isinstance(drops, bool | np.bool_ | int):
         raise TypeError(f"{fleet!r} says {drops!r} to whether client {client!r} drops out; it must be True or False")

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core import Record
+from ..core import Record, Span
 from .state import State
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ class History:
             for row in body["records"]:
                 row.update({name: tuple(row[name]) for name in ("clients", "staleness", "upload", "events")})
                 row["metrics"] = {name: float(value) for name, value in row["metrics"].items()}
+                row["spans"] = tuple(Span(**span) for span in row.get("spans", ()))
                 records.append(Record(**row))
             state = Unsaved() if records else None
             return cls(records, body["experiment"], state, body["stopped"], body.get("before", 0))

@@ -6,8 +6,9 @@
     Correction        what a method adds to a local gradient    drift/methods.py
     PrivateTraining   what takes the place of local SGD         privacy/dpsgd.py
     Stage             what happens to an update, on both sides  stages.py; chapters 3, 4 and 5
-    Aggregation       how the updates become one                aggregation.py; chapter 9
+    Aggregation       how the updates become one                aggregation.py; chapters 7 and 9
     ServerOptimizer   how the server follows it                 optimizers.py
+    Attack            who is not honest, and what they do       chapter 9
 
 Each has a `check` (but for Fleet and ServerOptimizer), which reads the whole experiment when it is built, as an `Experiment`:
 public facts, no results. The model's own socket is engine/models.py, the division of the data's data/partition.py.
@@ -17,15 +18,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
-from ..core import Aggregate, ClientId, Context, Server, Task, Update, Vector
+from ..core import Aggregate, ClientId, Context, Server, Task, Update, Vector, stream
 from ..data.federated import FederatedData
 
-Reports = Mapping[ClientId, Mapping[str, float]]
+Reports = Mapping[ClientId, Mapping[str, Any]]    # what the server knows of each client that it ever asked: see state.py
 Luck = Callable[[], np.random.Generator]          # makes the job's own random stream, when somebody asks for it
 Rows = dict[str, Tensor]
 Gradient = Callable[[], Vector]
@@ -55,6 +57,8 @@ class Experiment(Protocol):
     @property
     def fleet(self) -> Fleet: ...
     @property
+    def attack(self) -> Attack | None: ...
+    @property
     def evaluation(self) -> Any: ...                        # federation.evaluation.Evaluation
     @property
     def seed(self) -> int: ...
@@ -64,14 +68,45 @@ class Experiment(Protocol):
     def clients(self) -> tuple[ClientId, ...]: ...          # those that can be asked: clients with training examples
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a client has before it when a selector asks it something: the model as it arrived, and its own examples."""
+
+    client: ClientId
+    server: Server                      # params, version and extras as decoded; of the model before, if none is sent
+    x: np.ndarray                       # (n, *features)
+    y: np.ndarray                       # (n,) classes, or (n, k) numbers
+    model: Any                          # engine.models.Model
+    seed: int = 0
+
+    def rng(self, *purpose: object) -> np.random.Generator:
+        return stream(self.seed, *purpose, self.server.version, self.client)
+
+
 class Selector:
     """Abstract. `poisson` says that every client is drawn independently with one public probability, the only kind of
-    sampling for which the accountants of chapter 3 grant amplification."""
+    sampling for which the accountants of chapter 3 grant amplification.
+
+    A selector may ask some clients something before it chooses. The question and the answers are real messages, counted under
+    the purpose "probe", and the round waits for them; what client k answers, `select` finds in reports[k]["probe_…"].
+    """
 
     poisson = False
+    sends_model = True              # the question carries the model
+    effort = 1 / 3                  # what an answer costs, in training passes over the client's examples (a forward pass)
+    keeps_updates = False           # reports[k]["update"]: client k's last change of the model, (d,) per unit of weight
+    reads: tuple[str, ...] = ()     # what leaves clients for this selector's sake, in words: ("loss",), ("labels",), ("update",)
+
+    def asks(self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports) -> Sequence[ClientId]:
+        """Whom to ask before k of the idle clients are chosen; the same rng goes on to `select`. Nobody, unless overridden."""
+        return ()
+
+    def answer(self, look: Look) -> Mapping[str, Any]:
+        """The client half of the question: named numbers and arrays."""
+        return {}
 
     def select(self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports) -> list[ClientId]:
-        """Choose from the idle clients, about k of them. reports: what each client's last answer said about it."""
+        """Choose from the idle clients, about k of them. reports: what is known about each client (see state.py)."""
         raise NotImplementedError
 
     def check(self, experiment: Experiment) -> None:
@@ -113,6 +148,10 @@ class Fleet:
     def drops(self, client: ClientId, luck: Luck) -> bool:
         """Whether the client vanishes before it answers this job."""
         return False
+
+    def away(self, client: ClientId, when: float) -> float:
+        """Seconds from `when` (simulated, since the start of the run) until the client can be asked: 0 now, infinity never."""
+        return 0.0
 
 
 class Correction:
@@ -209,8 +248,12 @@ class Aggregation:
 
     linear = False
 
-    def combine(self, updates: Sequence[Update], staleness: Sequence[int]) -> Aggregate:
-        """updates: in the order of their client names; staleness: server steps since each was sent out."""
+    def combine(self, updates: Sequence[Update], staleness: Sequence[int], ctx: Context | None = None) -> Aggregate:
+        """updates: in the order of their client names; staleness: server steps since each was sent out.
+
+        ctx: the step's surroundings, None when called by hand. ctx.server and ctx.starts (the model that each update began
+        with) are there to read; what is written to ctx.state the server keeps.
+        """
         raise NotImplementedError
 
     def check(self, experiment: Experiment) -> None:
@@ -223,3 +266,25 @@ class ServerOptimizer:
     def step(self, server: Server, aggregate: Aggregate) -> Server:
         """The server after its step: new params (d,), and in state the moments that the next step needs."""
         raise NotImplementedError
+
+
+class Attack:
+    """Some clients that are not honest. It says whom it controls; what it may know is what its methods are handed."""
+
+    clients: tuple[ClientId, ...] = ()
+
+    def poison(self, data: FederatedData) -> FederatedData:
+        """The data as the clients train on it: only the controlled clients' own examples may differ. Once a run."""
+        return data
+
+    def strike(self, tasks: Sequence[Task], updates: Sequence[Update], ctx: Context) -> Sequence[Update]:
+        """The updates of all clients that train together, as honest training made them, with the controlled ones replaced.
+        Before the client halves of the stages, which an attacker follows like everybody else. tasks: in the same order."""
+        return updates
+
+    def measure(self, experiment: Experiment, server: Server) -> Mapping[str, float]:
+        """What the record shall say about its success, when the evaluation is due. Nobody in the federation sees it."""
+        return {}
+
+    def check(self, experiment: Experiment) -> None:
+        """Raise ValueError if it cannot be carried out in this experiment."""

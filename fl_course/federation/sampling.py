@@ -12,7 +12,7 @@ from .interfaces import Experiment, Reports, Selector
 from .schedule import Synchronous
 
 
-def checked(chosen: Sequence[ClientId], idle: Sequence[ClientId]) -> tuple[ClientId, ...]:
+def checked(chosen: Sequence[ClientId], idle: Sequence[ClientId], verb: str = "chose") -> tuple[ClientId, ...]:
     """What a selector returned, under the names that the data use; ValueError unless all are idle clients, each once."""
     if chosen is None:
         raise TypeError("the selector returned None; is a `return` missing?")
@@ -22,7 +22,7 @@ def checked(chosen: Sequence[ClientId], idle: Sequence[ClientId]) -> tuple[Clien
         if client not in names:
             twice = client in idle
             why = "twice" if twice else f"which is not one of the {len(idle)} idle clients that it was offered"
-            raise ValueError(f"the selector chose client {client!r}{' ' if twice else ', '}{why}")
+            raise ValueError(f"the selector {verb} client {client!r}{' ' if twice else ', '}{why}")
         out.append(names.pop(client))
     return tuple(out)
 

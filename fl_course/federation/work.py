@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core import BudgetSpent, ClientFailure, Context, Task, Update
+from ..core import BudgetSpent, ClientFailure, ClientId, Context, Task, Update
+from ..data.federated import FederatedData
 from ..wire.messages import encode_update
-from .interfaces import Stage
+from .interfaces import Attack, Stage
 from .stages import client_half
 from .state import Job
 
@@ -28,20 +29,21 @@ class Work:
     trainer: Any                            # engine.training.Trainer: train(tasks) -> updates, in the order of the tasks
     stages: Sequence[Stage]
     strict: bool = False                    # raise at the first failure
+    attack: Attack | None = None            # who is not honest
     warned: bool = False
 
     def finish(self, jobs: Mapping[int, Job], ctx: Context, heard: bool) -> dict[int, Job]:
         """Train and encode, together, all jobs that have not been trained yet. heard: has anybody ever answered?"""
         todo = [job for job in jobs.values() if job.message is None and not job.lost]
         done, crashes = dict(jobs), []
-        for job, (task, update) in zip(todo, self._train(todo, ctx.seed), strict=True):
+        for job, (task, update) in zip(todo, self._struck(self._train(todo, ctx.seed), ctx), strict=True):
             # The session belongs to ctx's version. A job of an earlier one, whose session was empty, finds it empty.
             session = ctx.session if job.base.version == ctx.server.version else {}
             here = replace(ctx, server=job.base, cohort=job.cohort, client=job.client, memory=task.memory, session=session)
             try:
                 if isinstance(update, Exception):
                     raise update
-                if not np.isfinite(update.delta).all():
+                if not np.isfinite(update.delta).all() and not self._controls(job.client):
                     raise ClientFailure("its update is not finite: the training diverged; lower the learning rate")
                 message = encode_update(client_half(self.stages, update, here))
                 done[job.ticket] = replace(job, message=message, memory=task.memory)
@@ -78,6 +80,21 @@ class Work:
                 return [(tasks[0], why)]
             return [pair for job in jobs for pair in self._train([job], seed)]
 
+    def _controls(self, client: ClientId) -> bool:
+        return self.attack is not None and client in self.attack.clients
+
+    def _struck(self, pairs: list[tuple[Task, Update | Exception]], ctx: Context) -> list[tuple[Task, Update | Exception]]:
+        """The same, with the updates of clients that an attack controls replaced. Who failed to train cannot attack."""
+        honest = {i: update for i, (_, update) in enumerate(pairs) if isinstance(update, Update)}
+        if self.attack is None or not any(self._controls(update.client) for update in honest.values()):
+            return pairs
+        struck = _given(self.attack.strike([pairs[i][0] for i in honest], list(honest.values()), ctx), Sequence)
+        after = dict(zip(honest, struck, strict=True))
+        for i, was in honest.items():
+            if after[i] is not was and not (isinstance(after[i], Update) and self._controls(was.client)):
+                raise TypeError(f"{self.attack!r} returned {after[i]!r}"[:200] + f" for client {was.client!r}, in its place")
+        return [(task, after.get(i, update)) for i, (task, update) in enumerate(pairs)]
+
     def _warn(self, lost: str) -> None:
         if not self.warned:
             self.warned = True
@@ -85,6 +102,20 @@ class Work:
                 f"{lost} (its answer is left out and the run goes on; strict=True raises; said once a run, the rest is in "
                 "record.events)", RuntimeWarning, stacklevel=2,
             )  # fmt: skip
+
+
+def poisoned(data: FederatedData, attack: Attack) -> FederatedData:
+    """The data as the clients train on it. TypeError or ValueError if the attack reached further than its clients' hands."""
+    after = attack.poison(data)
+    if not isinstance(after, FederatedData):
+        raise TypeError(f"{attack!r} made {after!r}"[:200] + " of the data; is a `return` missing?")
+    if after.ids != data.ids or after.x.shape[1:] != data.x.shape[1:]:
+        raise ValueError(f"{attack!r} changed who is there or the shape of an example, not only what its clients train on")
+    for client, rows, before in zip(data.ids, after.train, data.train, strict=True):
+        mine = client in attack.clients
+        if not mine and not (np.array_equal(after.x[rows], data.x[before]) and np.array_equal(after.y[rows], data.y[before])):
+            raise ValueError(f"{attack!r} changed the examples of client {client!r}, which it does not control")
+    return after
 
 
 def _in_words(why: Exception, width: int = 300) -> str:

@@ -1,0 +1,123 @@
+"""From the wish for some clients to jobs under way: who is there, what a selector asks first, and the broadcast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..core import ClientFailure, ClientId, Context, Memory, Task, stream
+from ..data.federated import FederatedData
+from ..wire.messages import WireError, decode_model, encode_model, frame, unframe
+from .clock import exact, later
+from .fleet import checked_away, checked_drop, checked_seconds
+from .interfaces import Experiment, Fleet, Look, Stage
+from .sampling import checked
+from .state import Job
+
+PATIENCE = 10_000       # a fleet may put off a client that it had promised so often, then it is asked what it means
+
+
+def present(fleet: Fleet, idle: Sequence[ClientId], clock: Decimal) -> tuple[list[ClientId], Decimal | None]:
+    """Those of the idle clients who can be asked now, and the instant at which the next of the others can; None: none will."""
+    if type(fleet).away is Fleet.away:
+        return list(idle), None
+    waits = [checked_away(fleet, client, fleet.away(client, float(clock))) for client in idle]
+    here = [client for client, wait in zip(idle, waits, strict=True) if wait == 0]
+    back = min((wait for wait in waits if 0 < wait < math.inf), default=None)
+    return here, None if back is None else max(later(clock, exact(back)), exact(math.nextafter(float(clock), math.inf)))
+
+
+def ask(
+    experiment: Experiment, data: FederatedData, ctx: Context, idle: Sequence[ClientId], wanted: int, rng: np.random.Generator,
+    reports: MutableMapping[ClientId, Mapping[str, Any]],
+) -> Decimal:  # fmt: skip
+    """Put the selector's question to whom it wants to ask, and write the answers into the reports. Returns the simulated
+    seconds until the slowest has answered, or would have."""
+    selector, fleet, server, meter = experiment.selection, experiment.fleet, ctx.server, ctx.meter
+    asked = checked(selector.asks(idle, wanted, rng, reports), idle, "asks")
+    version, slowest, crashes = server.version, Decimal(0), []
+    question = encode_model(server) if selector.sends_model else frame("question", [version])
+    base = decode_model(question, experiment.model.dim) if selector.sends_model else replace(server, state={})
+    for client in asked:
+        luck = [partial(stream, ctx.seed, purpose, version, client) for purpose in ("probe compute", "probe drop")]
+        rows = data.train[data.position(client)]
+        meter.sent_down("probe", len(question))
+        ends = checked_seconds(fleet, "download", client, fleet.download(client, len(question)))
+        seconds = fleet.compute(client, len(rows) * selector.effort, luck[0])
+        ends = later(ends, checked_seconds(fleet, "compute", client, seconds))
+        if checked_drop(fleet, client, fleet.drops(client, luck[1])):
+            meter.events.append(f"client {client!r} dropped out before it answered what the selector asked")
+        else:
+            try:
+                answer = selector.answer(Look(client, base, data.x[rows], data.y[rows], experiment.model, ctx.seed))
+                message = frame("probe", [client, version, dict(answer)])
+                answers = _answers(message, client, version)
+            except Exception as why:
+                text = str(why) if isinstance(why, ClientFailure | WireError) else f"{type(why).__name__}: {why}"
+                meter.events.append(f"client {client!r} failed to answer what the selector asked: {text}"[:300])
+                crashes.append(why)
+            else:
+                meter.sent_up("probe", len(message))
+                ends = later(ends, checked_seconds(fleet, "upload", client, fleet.upload(client, len(message))))
+                known = {name: value for name, value in reports.get(client, {}).items() if not name.startswith("probe_")}
+                reports[client] = {**known, **answers, "probe_version": version}
+        slowest = max(slowest, ends)
+    if crashes and len(crashes) == len(asked):                         # nobody can: that is a bug, not a client's trouble
+        raise crashes[0]
+    return slowest
+
+
+def _answers(message: bytes, client: ClientId, version: int) -> dict[str, Any]:
+    """What arrived, checked: finite numbers and arrays of numbers under short names, and of whom it should be."""
+    body = unframe(message, "probe", 10_000)
+    if not isinstance(body, list) or len(body) != 3 or body[:2] != [client, version] or not isinstance(body[2], dict):
+        raise WireError("a probe's answer must hold its client, the version and named values")
+    for name, value in body[2].items():
+        if not isinstance(value, int | float | np.ndarray) or isinstance(value, bool) or not np.isfinite(value).all():
+            raise WireError(f"its answer {name!r} is {value!r}, not finite numbers"[:300])
+    return {f"probe_{name}": value for name, value in body[2].items()}
+
+
+def broadcast(
+    experiment: Experiment, ctx: Context, chosen: Sequence[ClientId], clock: Decimal, ticket: int,
+    memory: Mapping[ClientId, Memory],
+) -> Iterator[tuple[Decimal, Job]]:  # fmt: skip
+    """Send the model to the chosen clients: one message for all, unless a stage makes each its own. Yields the jobs, each
+    with the exact instant at which its training ends."""
+    server, training, fleet, data = ctx.server, experiment.training, experiment.fleet, experiment.data
+    for stage in experiment.pipeline:
+        stage.begin(ctx)
+    if training.private is not None:
+        training.private.begin(ctx)
+    private = [stage for stage in experiment.pipeline if type(stage).down is not Stage.down]
+    message = encode_model(server)
+    base = decode_model(message, experiment.model.dim)
+    for i, client in enumerate(chosen):
+        drawer = dict(memory.get(client, {}))
+        if private:
+            own, here = server, replace(ctx, client=client, memory=drawer)
+            for stage in private:
+                own = stage.down(own, here)
+            message = encode_model(own)
+            base = decode_model(message, experiment.model.dim)
+        ctx.meter.sent_down("model", len(message))
+        try:
+            epochs = training.epochs_of(Task(client, base, ctx.seed))
+        except Exception:                       # it will be raised again when this client trains, as its own failure
+            epochs = 1
+        examples = len(data.train[data.position(client)]) * epochs
+        luck = [partial(stream, ctx.seed, purpose, server.version, client) for purpose in ("compute", "drop")]
+        there = later(clock, checked_seconds(fleet, "download", client, fleet.download(client, len(message))))
+        ends = later(there, checked_seconds(fleet, "compute", client, fleet.compute(client, examples, luck[0])))
+        job = Job(
+            float(ends), ticket + i, client, ctx.cohort, base, drawer, float(clock),
+            downloaded=float(there), trained=float(ends), received=len(message),
+        )  # fmt: skip
+        gone = checked_drop(fleet, client, fleet.drops(client, luck[1]))
+        yield ends, replace(job, lost=job.dropped_out) if gone else job

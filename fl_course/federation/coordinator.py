@@ -135,7 +135,7 @@ class Coordinator:
                 if idle:
                     rng = stream(self.seed, "select", server.version, len(ctx.cohort))
                     begins = later(clock, ask(self, work.trainer.data, ctx, idle, wanted, rng, reports))
-                    chosen = checked(self.selection.select(idle, wanted, rng, reports), idle)
+                    chosen = checked(self.selection.choose(idle, wanted, rng, reports, ctx), idle)
                     ctx = replace(ctx, cohort=ctx.cohort + chosen)
                     reports.update({client: asked(reports.get(client, {}), server.version) for client in chosen})
                     for ends, job in broadcast(self, ctx, chosen, begins, ticket, memory):

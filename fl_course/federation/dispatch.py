@@ -49,7 +49,7 @@ def ask(
         rows = data.train[data.position(client)]
         meter.sent_down("probe", len(question))
         ends = checked_seconds(fleet, "download", client, fleet.download(client, len(question)))
-        seconds = fleet.compute(client, len(rows) * selector.effort, luck[0])
+        seconds = fleet.compute(client, selector.cost(len(rows)), luck[0])
         ends = later(ends, checked_seconds(fleet, "compute", client, seconds))
         if checked_drop(fleet, client, fleet.drops(client, luck[1])):
             meter.events.append(f"client {client!r} dropped out before it answered what the selector asked")

@@ -105,9 +105,25 @@ class Selector:
         """The client half of the question: named numbers and arrays."""
         return {}
 
+    def cost(self, examples: int) -> float:
+        """What an answer costs a client with so many examples, counted in examples that it could have trained on instead."""
+        return self.effort * examples
+
     def select(self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports) -> list[ClientId]:
         """Choose from the idle clients, about k of them. reports: what is known about each client (see state.py)."""
         raise NotImplementedError
+
+    def choose(
+        self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports, ctx: Context
+    ) -> Sequence[ClientId]:
+        """`select` as the loop calls it. A selector that remembers more than reports overrides this one: what it writes to
+        ctx.state, it finds in ctx.server.state from the next version on."""
+        return self.select(idle, k, rng, reports)
+
+    def tells(self, look: Look) -> Mapping[str, float]:
+        """What a client that trains adds to its update's metrics for this selector's sake; `reports` has it under that name.
+        The numbers must be such as training computes anyway (its losses): the clock does not count them."""
+        return {}
 
     def check(self, experiment: Experiment) -> None:
         """Raise CompositionError if this selector is unsound beside the rest of the experiment."""

@@ -17,7 +17,7 @@ import numpy as np
 from ..core import BudgetSpent, ClientFailure, ClientId, Context, Task, Update
 from ..data.federated import FederatedData
 from ..wire.messages import encode_update
-from .interfaces import Attack, Stage
+from .interfaces import Attack, Look, Selector, Stage
 from .stages import client_half
 from .state import Job
 
@@ -45,7 +45,7 @@ class Work:
                     raise update
                 if not np.isfinite(update.delta).all() and not self._controls(job.client):
                     raise ClientFailure("its update is not finite: the training diverged; lower the learning rate")
-                message = encode_update(client_half(self.stages, update, here))
+                message = encode_update(client_half(self.stages, self._told(update, job, ctx), here))
                 done[job.ticket] = replace(job, message=message, memory=task.memory)
             except BudgetSpent:
                 raise
@@ -79,6 +79,15 @@ class Work:
             if len(jobs) == 1:
                 return [(tasks[0], why)]
             return [pair for job in jobs for pair in self._train([job], seed)]
+
+    def _told(self, update: Update, job: Job, ctx: Context) -> Update:
+        """With what the selector wants to hear of those that train, at the model that they were sent."""
+        selector = ctx.experiment.selection
+        if type(selector).tells is Selector.tells:
+            return update
+        x, y = self.trainer.data.examples(job.client)
+        told = selector.tells(Look(job.client, job.base, x, y, ctx.experiment.model, ctx.seed))
+        return replace(update, metrics={**told, **update.metrics})
 
     def _controls(self, client: ClientId) -> bool:
         return self.attack is not None and client in self.attack.clients

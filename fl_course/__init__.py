@@ -16,6 +16,10 @@ except (ImportError, OSError) as error:
     doctor = os.path.join(os.path.dirname(__file__), "workbook", "commands", "doctor.py")
     raise ImportError(f"torch is missing or broken ({error}); what to do, says: python {doctor}") from error
 
+from .asynchrony.devices import Trace, answer_rate, answer_rates, job_seconds, speed_groups
+from .asynchrony.heard import heard, reached, staleness_counts, within
+from .asynchrony.mixing import Mixing, mixed
+from .asynchrony.schedules import SemiSynchronous, fedasync, fedbuff
 from .compression.feedback import wire_report
 from .compression.lowrank import PowerSGD
 from .compression.quantisation import QSGD, Downlink, Rotate, SignSGD, Ternary

@@ -82,7 +82,8 @@ class FederatedDropout(Compression):
     def check(self, experiment: Experiment) -> None:
         refuse_unsound(self, experiment)
         check_model(self, self.model, experiment)
-        for method in (experiment.training.correction, experiment.training.private):
+        training = experiment.training
+        for method in (training.correction, training.private, training.personal):
             if method is not None and not method.keeps_zeros:
                 raise CompositionError(
                     f"{type(method).__name__} moves every coordinate, also of hidden units that the client does not hold; "

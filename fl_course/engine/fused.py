@@ -111,10 +111,12 @@ class DenseEngine:
 
     @torch.inference_mode()
     def train(self, anchor: Tensor, plan: Plan, lr: float, out: Tensor, momentum: float = 0.0, decay: float = 0.0,
-              constant: Tensor | None = None, room: int = 0, exact: bool = False) -> Tensor:
+              constant: Tensor | None = None, room: int = 0, exact: bool = False,
+              frozen: frozenset[int] = frozenset()) -> Tensor:
         """SGD from anchor (n, d); writes the changes to out (n, d). Returns the mean loss of each batch (S, n), in nats.
 
         Every step adds decay·theta + constant to the gradient; constant: (n, d), or None for nothing.
+        frozen: layers, counted from 0, that stay as they are.
         room: rows for the examples of a client whose first layer is implicit (plain SGD only), or 0.
         Elementwise sums are never fused with a factor (`alpha=`): torch rounds those once in whole vector registers and
         twice in the rest, and where the rest begins depends on the company.
@@ -172,6 +174,8 @@ class DenseEngine:
                 if l > 0:
                     torch.bmm(d[l], W_in[l], out=d[l - 1])
                     torch.ops.aten.threshold_backward.grad_input(d[l - 1], units[l], 0, grad_input=d[l - 1])   # ReLU's
+                if l in frozen:
+                    continue
                 if momentum:
                     V[l].baddbmm_(dT[l], h[l], beta=momentum, alpha=lr)
                     if decay:
@@ -181,7 +185,7 @@ class DenseEngine:
                     W[l].baddbmm_(dT[l], h[l], beta=1 - lr * decay, alpha=-lr)
                     if c:
                         W[l].sub_(c[l])
-            if first is not None:
+            if first is not None and 0 not in frozen:
                 first.step(t, a, d[0])
         for l, w in all_W.items():
             (weight_out, bias_out), (weight_0, bias_0) = self._layer(out, l), self._layer(anchor, l)
@@ -191,7 +195,7 @@ class DenseEngine:
             first.change(*self._layer(out, 0))
         vanished = likelihood < torch.finfo(anchor.dtype).tiny
         if vanished.any() and not exact:
-            return self.train(anchor, plan, lr, out, momentum, decay, constant, room, exact=True)
+            return self.train(anchor, plan, lr, out, momentum, decay, constant, room, True, frozen)
         # Only where it vanished: nobody's last digits depend on who diverges beside him. A padded place may hold -inf.
         logs = torch.where(vanished, logs, likelihood.log()).mul_(weight) if exact else likelihood.log_().mul_(weight)
         return -torch.where(weight > 0, logs, 0).sum((2, 3))

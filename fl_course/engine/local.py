@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..core import ClientId, Task, is_whole, plain_counts
-from ..federation.interfaces import Correction, PrivateTraining
+from ..federation.interfaces import Correction, PersonalTraining, PrivateTraining
 
 Epochs = int | Mapping[ClientId, int] | Callable[[ClientId, np.random.Generator], int]
 
@@ -28,6 +28,7 @@ class LocalSGD:
     pay for large cohorts on an idle machine, see docs/performance.md.
     engine "auto" takes the fused engine where it applies, "rows" always the plain one; they agree but for rounding.
     private: DPSGD(…) clips and noises the gradient of every example (chapter 3).
+    personal: FedRep(…), Ditto(…) and their like leave every client with a model of its own (chapter 8).
     """
 
     lr: float = 0.1
@@ -41,6 +42,7 @@ class LocalSGD:
     threads: int = field(default=1, repr=False)
     engine: str = "auto"
     private: PrivateTraining | None = None
+    personal: PersonalTraining | None = None
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and math.isfinite(self.lr)):
@@ -55,6 +57,13 @@ class LocalSGD:
             raise ValueError(f"batch_size must be a whole number from 1, or None for all, not {self.batch_size!r}")
         if self.correction is not None and not isinstance(self.correction, Correction):
             raise TypeError(f"correction must be FedProx(…) or its like, not {self.correction!r}; a stage goes into stages=[…]")
+        if self.personal is not None and not isinstance(self.personal, PersonalTraining):
+            raise TypeError(f"personal must be FedRep(…), Ditto(…) or their like, not {self.personal!r}")
+        if self.personal is not None and self.private is not None:
+            raise ValueError(
+                f"{type(self.private).__name__} takes the place of local training, and so does {type(self.personal).__name__}, "
+                "whose steps have no noise; choose one of them, or protect what is sent: stages=[LocalDP(…)] or [CentralDP(…)]"
+            )
         if not 0 < self.lr_decay <= 1:
             raise ValueError(f"lr_decay must be in (0, 1], not {self.lr_decay}")
         if not 0 <= self.momentum < 1:

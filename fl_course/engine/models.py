@@ -48,6 +48,12 @@ class Model:
 
     loss: Loss = USUAL
     alone = False
+    speaks = True          # whether its vector alone answers examples; not so if a part of it stays with the clients
+
+    @property
+    def whole(self) -> Model:
+        """The network that a client trains: this one, unless only a part of it travels, or several of it (chapter 8)."""
+        return self
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of each parameter tensor, in the order in which they lie in the flat vector."""

@@ -12,7 +12,7 @@ client at a time, unless it is asked for engine="rows" or `together`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -36,11 +36,12 @@ def stack(tasks: Sequence[Task], vectors: Sequence[Vector | None]) -> np.ndarray
 
 
 def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor, plan: Plan, lr: float, how: LocalSGD,
-               tasks: Sequence[Task]) -> Tensor:
+               tasks: Sequence[Task], frozen: Collection[str] = ()) -> Tensor:
     """SGD for n clients, in place on theta (n, d). Returns the mean loss of each batch (S, n).
 
     x: (N, *features), y: (N,) or (N, k): the examples that plan.rows counts; anchor: (n, d), where the clients began.
-    Step t moves the first plan.active[t] rows; the rows of clients that have finished stay untouched, bit for bit.
+    Step t moves the first plan.active[t] rows; the rows of clients that have finished stay untouched, bit for bit, and so
+    do the layers whose names are frozen.
     """
     correction = how.correction or Correction()
     named = [correction.rows(task) for task in tasks]
@@ -59,8 +60,9 @@ def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor
         grads = gradients(batch.sum(), list(layers.values()))
         with torch.no_grad():
             if how.plain:
-                for view, gradient in zip(layers.values(), grads, strict=True):
-                    view.sub_(lr * gradient)
+                for name, gradient in zip(layers, grads, strict=True):
+                    if name not in frozen:
+                        layers[name].sub_(lr * gradient)
             else:
                 grad = torch.cat([g.reshape(a, -1) for g in grads], dim=1)       # (a, d)
                 grad = correction.correct(grad, theta[:a], anchor[:a], {name: r[:a] for name, r in rows.items()})
@@ -68,6 +70,10 @@ def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor
                     grad = grad + how.weight_decay * theta[:a]
                 if how.momentum:
                     grad = velocity[:a].mul_(how.momentum).add_(grad)
+                if frozen:
+                    grad = grad.clone()
+                    for name in frozen:
+                        grad[:, model.slices()[name]] = 0
                 theta[:a].sub_(lr * grad)
         losses[t, :a] = batch.detach()
     return losses

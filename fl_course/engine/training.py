@@ -14,11 +14,12 @@ does another kind of processor: last digits differ, and a ReLU that flips can ma
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -37,11 +38,15 @@ from .sgd import SingleEngine, stack, train_rows
 
 @dataclass
 class Trainer:
-    """Trains cohorts of one federation. Holds tensors and buffers, but nothing that a result depends on."""
+    """Trains cohorts of one federation. Holds tensors and buffers, but nothing that a result depends on.
+
+    model: the network that clients train, the `whole` of what travels. frozen: layers, by name, that training leaves alone.
+    """
 
     how: LocalSGD
     model: Model
     data: FederatedData
+    frozen: tuple[str, ...] = ()
     x: Tensor = field(init=False, repr=False)               # (N, *features)
     y: Tensor = field(init=False, repr=False)               # (N,) classes, or (N, k) numbers
     fused: DenseEngine | None = field(init=False, repr=False)
@@ -49,25 +54,57 @@ class Trainer:
     pool: ThreadPoolExecutor | None = field(init=False, repr=False)
     mine: threading.local = field(init=False, repr=False)   # each thread's own SingleEngine
     spare: np.ndarray | None = field(default=None, init=False, repr=False)
+    kin: list[Trainer] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.model = self.model.whole
         x, y = (np.require(part, requirements=["C", "W"]) for part in (self.data.x, self.data.y))   # as torch needs it
         self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
-        affine = isinstance(self.how.correction, Affine | None)
-        dense = is_softmax_network(self.model) and affine and self.how.engine == "auto"
-        self.fused = DenseEngine(self.model.sizes, self.x, self.y) if dense else None                # type: ignore[attr-defined]
+        self.fused = DenseEngine(self.model.sizes, self.x, self.y) if self._dense() else None        # type: ignore[attr-defined]
         self.planner = Planner(self.how, self.model, self.data, self.fused)
         self.mine, self.pool = threading.local(), None
         if self.how.threads > 1:                               # a new thread would use as many of torch's as there are cores
             self.pool = ThreadPoolExecutor(self.how.threads, "train", torch.set_num_threads, (torch.get_num_threads(),))
 
+    def like(self, how: LocalSGD, frozen: Sequence[str] = ()) -> Trainer:
+        """A trainer of the same network and data with other settings, for plain steps: `steps(tasks)`. Made once for each."""
+        how, frozen = replace(how, private=None, personal=None), tuple(frozen)
+        for other in self.kin:
+            if other.how == how and other.frozen == frozen:
+                return other
+        other = copy.copy(self)
+        other.how, other.frozen, other.mine, other.spare, other.kin = how, frozen, threading.local(), None, []
+        if not other._dense():
+            other.fused = None
+        elif self.fused is None:
+            other.fused = DenseEngine(self.model.sizes, self.x, self.y)                              # type: ignore[attr-defined]
+        other.planner = Planner(how, self.model, self.data, other.fused)
+        self.kin.append(other)
+        return other
+
+    def _dense(self) -> bool:
+        """Whether the fused engine applies: softmax on dense layers, an affine correction, layers frozen whole or not at all."""
+        pairs = [f"{name.rsplit('.', 1)[0]}.{kind}" for name in self.frozen for kind in ("weight", "bias")]
+        affine = isinstance(self.how.correction, Affine | None)
+        return is_softmax_network(self.model) and affine and self.how.engine == "auto" and set(pairs) == set(self.frozen)
+
     @torch.inference_mode(False)                            # and so with gradients, whatever the caller has switched off
     def train(self, tasks: Sequence[Task]) -> list[Update]:
         """Train every task from the model that it was handed. Returns the updates in the order of the tasks."""
         with torch.autocast("cpu", enabled=False):          # … or on
-            return self._train(tasks) if self.how.private is None else self.how.private.train(tasks, self)
+            method = self.how.private or self.how.personal
+            return self.steps(tasks) if method is None else method.train(tasks, self)
 
-    def _train(self, tasks: Sequence[Task]) -> list[Update]:
+    @torch.inference_mode(False)
+    def own(self, tasks: Sequence[Task]) -> Vector:
+        """(n, d): each client's own model, or the one that it is handed if the method leaves it none."""
+        with torch.autocast("cpu", enabled=False):
+            if self.how.personal is None:
+                return np.stack([task.server.params for task in tasks])
+            return self.how.personal.own(tasks, self)
+
+    def steps(self, tasks: Sequence[Task]) -> list[Update]:
+        """The trainer's own steps, whatever takes their place in `train`: the text of LocalSGD."""
         anchors = {id(task.server.params): task.server.params for task in tasks}                    # usually one
         models = {key: torch.tensor(params, device="cpu") for key, params in anchors.items()}
         changes, parts, done = self._rows(len(tasks)), [], 0
@@ -92,12 +129,15 @@ class Trainer:
         if self.fused is not None:
             pull, constant = self._affine(part.tasks, anchor)
             decay = self.how.weight_decay + pull
-            return self.fused.train(anchor, part.plan, part.lr, out, self.how.momentum, decay, constant, part.room)
+            names = list(self.model.shapes())                                      # two tensors a layer
+            still = {"frozen": frozenset(names.index(name) // 2 for name in self.frozen)} if self.frozen else {}
+            return self.fused.train(anchor, part.plan, part.lr, out, self.how.momentum, decay, constant, part.room, **still)
         theta = anchor.clone()
         if (single := self._single(len(part.tasks))) is not None:
             losses = single.train(theta, self.x, self.y, part.plan, part.lr)
         else:
-            losses = train_rows(self.model, theta, anchor, self.x, self.y, part.plan, part.lr, self.how, part.tasks)
+            rest = (part.plan, part.lr, self.how, part.tasks, self.frozen)
+            losses = train_rows(self.model, theta, anchor, self.x, self.y, *rest)
         torch.sub(theta, anchor, out=out)
         return losses
 
@@ -132,7 +172,7 @@ class Trainer:
 
     def _single(self, clients: int) -> SingleEngine | None:
         """This thread's engine for one client, if that is how it is done: plain SGD of a model that has a module."""
-        if clients > 1 or not self.how.plain or self.how.engine == "rows":
+        if clients > 1 or not self.how.plain or self.frozen or self.how.engine == "rows":
             return None
         if not hasattr(self.mine, "single"):
             module = self.model.single()

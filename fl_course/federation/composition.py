@@ -53,6 +53,13 @@ def check_composition(experiment: Experiment) -> None:
         experiment.training.correction.check(experiment)
     if experiment.training.private is not None:
         experiment.training.private.check(experiment)
+    if experiment.training.personal is not None:
+        experiment.training.personal.check(experiment)
+    elif not experiment.model.speaks or experiment.model.whole is not experiment.model:
+        raise CompositionError(
+            f"{experiment.model!r} says what travels and what stays with the clients, so it needs a method that trains both: "
+            "LocalSGD(personal=FedRep(…)) or its like."
+        )
     _check_weighting(experiment)
     _check_evaluation(experiment)
     for stage in experiment.pipeline:
@@ -100,6 +107,11 @@ def _check_weighting(experiment: Experiment) -> None:
 
 def _check_evaluation(experiment: Experiment) -> None:
     private = () if experiment.training.private is None else (experiment.training.private,)
+    if experiment.evaluation.federated and not experiment.model.speaks:
+        raise CompositionError(
+            "Evaluation(federated=True) sends every client the server's model to be measured, but here that is only a part of "
+            "one; use Evaluation(), and own_measure(experiment, state) for the clients' own models."
+        )
     shy = [stage for stage in experiment.pipeline if stage.masks or stage.shields]
     for stage in (*shy, *private):
         if experiment.evaluation.federated:

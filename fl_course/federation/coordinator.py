@@ -55,10 +55,10 @@ class Coordinator:
     aggregation: Aggregation = WeightedMean()
     optimizer: ServerOptimizer = FedAvg()
     fleet: Fleet = Equal()
-    attack: Attack | None = None        # some clients that are not honest
     evaluation: Evaluation = Evaluation()
     seed: int = 0
     strict: bool = False                # raise at the first failure or invalid answer instead of going on without it
+    attack: Attack | None = None        # some clients that are not honest
 
     def __post_init__(self) -> None:
         if isinstance(self.stages, Stage):
@@ -71,7 +71,8 @@ class Coordinator:
 
     @property
     def pipeline(self) -> tuple[Stage, ...]:
-        return (self.weights, *self.stages)
+        personal = self.training.personal
+        return (self.weights, *(personal.brings if personal is not None else ()), *self.stages)
 
     @property
     def clients(self) -> tuple[ClientId, ...]:

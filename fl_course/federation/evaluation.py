@@ -41,6 +41,10 @@ class Evaluation:
     def measure(self, model: Model, data: FederatedData, server: Server, meter: Meter) -> dict[str, float]:
         """The measure and the loss on the global held-out set, and the spread of the measure over clients' own tests."""
         loss = model.loss
+        if not model.speaks:
+            if server.version == self.every:
+                meter.events.append("the server holds only a part of a model: own_measure(experiment, state) asks the clients'")
+            return {}
         metrics = metrics_of(model, server.params, data.x_test, data.y_test)
         each = client_measure(model, server.params, data)
         if self.federated:

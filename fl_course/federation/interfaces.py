@@ -5,6 +5,7 @@
     Fleet             how long it takes, who vanishes           fleet.py
     Correction        what a method adds to a local gradient    drift/methods.py
     PrivateTraining   what takes the place of local SGD         privacy/dpsgd.py
+    PersonalTraining  a model of each client's own              personalisation/
     Stage             what happens to an update, on both sides  stages.py; chapters 3, 4 and 5
     Aggregation       how the updates become one                aggregation.py; chapters 7 and 9
     ServerOptimizer   how the server follows it                 optimizers.py
@@ -41,7 +42,7 @@ class Experiment(Protocol):
     @property
     def model(self) -> Any: ...                             # engine.models.Model: dim, shapes()
     @property
-    def training(self) -> Any: ...                          # engine.local.LocalSGD: lr, momentum, correction, private
+    def training(self) -> Any: ...                          # engine.local.LocalSGD: lr, momentum, correction, private, personal
     @property
     def schedule(self) -> Schedule: ...
     @property
@@ -63,7 +64,7 @@ class Experiment(Protocol):
     @property
     def seed(self) -> int: ...
     @property
-    def pipeline(self) -> tuple[Stage, ...]: ...            # the weights, then the stages
+    def pipeline(self) -> tuple[Stage, ...]: ...            # the weights, what a personal method brings, the stages
     @property
     def clients(self) -> tuple[ClientId, ...]: ...          # those that can be asked: clients with training examples
 
@@ -212,6 +213,27 @@ class PrivateTraining:
 
     def train(self, tasks: Sequence[Task], trainer: Any) -> list[Update]:
         """One update a task. trainer: the engine.training.Trainer whose place this takes, with the data as tensors."""
+        raise NotImplementedError
+
+    def check(self, experiment: Experiment) -> None:
+        """Raise CompositionError if it is unsound beside the rest of the experiment."""
+
+
+class PersonalTraining:
+    """Abstract. Takes the place of the trainer's own steps, and leaves every client with a model of its own.
+
+    What is a client's own lies in task.memory, its drawer: plain data and new arrays, kept when the answer is heard.
+    """
+
+    keeps_zeros = False               # as a Correction's
+    brings: tuple[Stage, ...] = ()    # stages that the method needs, right behind the weights
+
+    def train(self, tasks: Sequence[Task], trainer: Any) -> list[Update]:
+        """One update a task, of the vector that travels. trainer: the engine.training.Trainer of the whole network."""
+        raise NotImplementedError
+
+    def own(self, tasks: Sequence[Task], trainer: Any) -> Vector:
+        """(n, d): each client's own model of the whole network, for the model that it is handed now. Writes to no drawer."""
         raise NotImplementedError
 
     def check(self, experiment: Experiment) -> None:

@@ -25,6 +25,7 @@ from fl_course.workbook.widgets import (
     Point,
     Slider,
     Switch,
+    TimelineChart,
 )
 from fl_course.workbook.widgets.controls import show
 from fl_course.workbook.widgets.theatre import Theatre
@@ -308,6 +309,36 @@ def test_pictures_are_tiles_marks_are_symbols_and_the_table_has_settings_and_fin
     assert len(set(strokes)) == len(strokes) == 4
     legend = page.locator(".flx-chart").nth(0).locator("li").all_inner_texts()
     assert legend == ["loss, now", "gap, now", "loss, pin 1", "gap, pin 1"]
+    view.close()
+
+
+def test_a_timeline_tells_each_job_to_pointer_and_keys_and_crosses_what_was_lost(chromium):
+    def two_devices():
+        yield Point(jobs={"who works when": [
+            ("fast", (0, 1, 3, 4), "used", ["fast", "from 0 s to 4 s", "used in step 1"]),
+            ("slow", (0, 2, 9, 9), "dropped out", ["slow", "from 0 s to 9 s", "dropped out"]),
+            ("fast", (4, 5, 7, 8), "used", ["fast", "from 4 s to 8 s", "used in step 2"]),
+            ("", (4,), "", ["step 1", "at 4 s"]), ("", (8,), "", ["step 2", "at 8 s"])]})
+    chart = TimelineChart("who works when", ("fast", "slow"), y="device", x_range=(0, 10))
+    view = Page(chromium, Explorer(two_devices, [], [chart], title="Timeline"))
+    page, voice = view.page, view.page.get_by_role("status")
+    drawn = page.locator(".flx-plot > svg")
+    assert drawn.locator("rect[data-phase]").count() == 3 + 2 + 3          # the lost one never sent
+    fills = drawn.locator("rect[data-phase]").evaluate_all("all => all.map((e) => e.getAttribute('fill'))")
+    assert fills.count("none") == 2
+    assert drawn.locator("path[data-cross]").count() == 1
+    assert drawn.locator("line.flx-instant").count() == 2
+    legend = page.locator(".flx-legend li").all_inner_texts()
+    assert legend == ["download", "training", "upload", "not used", "step of the server"]
+    drawn.focus()
+    page.keyboard.press("ArrowRight")
+    assert voice.inner_text() == "fast, from 0 s to 4 s, used in step 1"
+    page.keyboard.press("End")
+    assert voice.inner_text() == "step 2, at 8 s"
+    box = drawn.bounding_box()
+    page.mouse.move(box["x"] + 0.85 * box["width"], box["y"] + 0.6 * box["height"])      # over the end of the slow one's bar
+    assert page.locator(".flx-tip").inner_text().replace("\n", ", ") == "slow, from 0 s to 9 s, dropped out"
+    assert axe(page) == []
     view.close()
 
 

@@ -30,6 +30,7 @@ from fl_course.workbook.widgets import (
     PlaneChart,
     Point,
     Slider,
+    TimelineChart,
     cells,
 )
 from fl_course.workbook.widgets import (
@@ -50,6 +51,7 @@ from fl_course.workbook.widgets.plots import (
     explorer_png,
     line_style,
 )
+from fl_course.workbook.widgets.points import Run
 
 HERE = Path(widgets.__file__).parent
 CONTROLS = [Slider("rate", 1, 9, label="step size", unit="/s"), LogSlider("alpha", 0.1, 10, 5), Button("again")]
@@ -367,6 +369,24 @@ def test_a_picture_is_drawn_as_grey_tiles():
     assert np.allclose(first.images[0].get_array(), image)
     assert first.images[0].get_clim() == (0, 1)
     assert (first.get_title(), second.get_title()) == ("one", "two")
+
+
+def test_a_timeline_draws_a_bar_a_phase_and_a_cross_for_what_was_lost():
+    chart = TimelineChart("jobs", ("fast", "slow"))
+    run = Run({})
+    jobs = [("fast", (0, 1, 3, 4), "used", ["a"]), ("slow", (0, 2, 9, 9), "failed", ["b"]), ("", (4,), "", ["c"])]
+    run.add(Point(jobs={"jobs": jobs}))
+    assert not run.empty
+    run.add(Point(text="and what replaces nothing stays"))
+    ax = axis_of(draw_chart, chart, [{"label": "now", **run.picture()}])
+    filled = [(bar.get_x(), bar.get_width(), bar.get_y() + bar.get_height() / 2) for bars in ax.containers for bar in bars
+              if bar.get_facecolor()[3]]
+    assert np.allclose(filled, [(0, 1, 0), (1, 2, 0), (3, 1, 0)])
+    assert [line.get_xydata().tolist() for line in ax.lines] == [[[9, 1]]]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["fast", "slow"]
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"download", "training", "upload", "not used",
+                                                                        "step of the server"}
+    axis_of(draw_chart, chart, [{"label": "now", **Run({}).picture()}])                  # before the first job
 
 
 # -- only what is new is sent ----------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@
     compression.py   chapter 5: ratio, bits, error feedback
 """
 
-from .charts import BarChart, Chart, ImageChart, PlaneChart
+from .charts import BarChart, Chart, ImageChart, PlaneChart, TimelineChart
 from .controls import Button, Choice, LogSlider, Slider, Steps, Switch
 from .explorer import Explorer
 from .points import Point
 
 __all__ = ["BarChart", "Button", "Chart", "Choice", "Explorer", "ImageChart", "LogSlider", "PlaneChart", "Point", "Slider",
-           "Steps", "Switch"]
+           "Steps", "Switch", "TimelineChart"]

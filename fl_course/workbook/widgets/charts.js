@@ -1,4 +1,4 @@
-// One class draws every kind of chart: lines over x, bars, grey pictures, a plane. One unit of the drawing is one pixel, so
+// One class draws every kind of chart: lines over x, bars, grey pictures, a plane, a timeline. One unit of the drawing is one pixel, so
 // text keeps its size on a narrow page.
 
 const TOP = 10, RIGHT = 12, BOTTOM = 44, DOTS = 60;                        // dots on lines of at most so many points
@@ -106,7 +106,7 @@ class ChartView {
     this.H = Math.round(this.W * (kind === "plane" ? 0.8 : 0.62));
     put(this.svg, { viewBox: `0 0 ${this.W} ${this.H}` });
     this.note.textContent = "";
-    ({ lines: this.lines, bars: this.bars, images: this.images, plane: this.plane })[kind].call(this, back, legend, frame);
+    ({ lines: this.lines, bars: this.bars, images: this.images, plane: this.plane, timeline: this.timeline })[kind].call(this, back, legend, frame);
     this.guide = svg("g", { class: "flx-guide", visibility: "hidden" });
     back.append(this.guide);
     this.svg.replaceChildren(back);
@@ -269,7 +269,8 @@ class ChartView {
   near(px, py) {                                           // show what is nearest to the pointer: in x, or where y counts in both
     let best = -1, least = Infinity;
     this.marks().forEach((m, i) => {
-      const far = Math.abs(m.x - px) + (m.y === null ? 0 : Math.abs(m.y - py));
+      const across = m.from === undefined ? Math.abs(m.x - px) : Math.max(0, m.from - px, px - m.to);
+      const far = across + (m.y === null ? 0 : Math.abs(m.y - py));
       if (far < least) [best, least] = [i, far];
     });
     this.point(best);
@@ -282,7 +283,8 @@ class ChartView {
     this.guide?.setAttribute("visibility", mark ? "visible" : "hidden");
     if (!mark) return;
     this.guide.replaceChildren(mark.y === null ? svg("line", { x1: mark.x, x2: mark.x, y1: TOP, y2: this.H - BOTTOM })
-      : svg("circle", { cx: mark.x, cy: mark.y, r: 12 }));
+      : mark.from === undefined ? svg("circle", { cx: mark.x, cy: mark.y, r: 12 })
+        : svg("rect", { x: mark.from - 2, y: mark.y - mark.high / 2, width: mark.to - mark.from + 4, height: mark.high }));
     this.tip.replaceChildren(...mark.text.map((line) => el("div", {}, line)));
     const part = (mark.x / this.W) * 100 + 2;
     put(this.tip, { style: mark.x > this.W / 2 ? `right:${104 - part}%` : `left:${part}%` });

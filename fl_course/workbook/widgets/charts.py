@@ -2,6 +2,7 @@
 
     Chart        lines over x                     BarChart     labelled bars
     ImageChart   grey tiles                       PlaneChart   paths, marks, letters and outlines in a plane
+    TimelineChart   who did what when
 
 Each kind says which names of a `Point` it draws; an experiment that yields any other name is refused.
 """
@@ -95,12 +96,34 @@ class PlaneChart:
         return {"lines": self.lines, "marks": self.marks + self.letters, "outlines": self.outlines}
 
 
-AnyChart = Chart | BarChart | ImageChart | PlaneChart
+@dataclass(frozen=True)
+class TimelineChart:
+    """Who did what when: a row a name. A job is (row, instants, end, words): its `phases` lie between its instants, so there is
+    one instant more than phases; end: what became of it, drawn full if it is among `fine`, else hollow with a cross; words: the
+    lines that hover and keys tell. A job on no row, "", is an instant of the whole: a line from top to bottom."""
+
+    title: str
+    rows: tuple[str, ...]
+    x: str = "simulated time"
+    x_unit: str = "s"
+    y: str = ""
+    phases: tuple[str, ...] = ("download", "training", "upload")
+    fine: tuple[str, ...] = ("used", "at work")
+    instant: str = "step of the server"         # what a line from top to bottom means
+    x_range: Range | None = (0, None)
+    kind = "timeline"
+
+    @property
+    def draws(self) -> dict[str, tuple[str, ...]]:
+        return {"jobs": (self.title,)}
+
+
+AnyChart = Chart | BarChart | ImageChart | PlaneChart | TimelineChart
 
 
 def drawn_names(charts: Sequence[AnyChart]) -> dict[str, list[str]]:
     """Field of Point -> the names that some chart draws."""
-    kinds = ("lines", "bars", "images", "marks", "outlines")
+    kinds = ("lines", "bars", "images", "marks", "outlines", "jobs")
     return {kind: [name for chart in charts for name in chart.draws.get(kind, ())] for kind in kinds}
 
 
@@ -115,7 +138,7 @@ def check_experiment(run: Callable[..., Any], controls: Sequence[Control], chart
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two controls are named {', '.join(twice)}; each needs a name of its own")
     if not charts:
-        raise ValueError("an explorer needs at least one Chart, BarChart, ImageChart or PlaneChart")
+        raise ValueError("an explorer needs at least one Chart, BarChart, ImageChart, PlaneChart or TimelineChart")
     for kind, drawn in drawn_names(charts).items():
         if twice := sorted({name for name in drawn if drawn.count(name) > 1}):
             raise ValueError(f"two charts draw the {kind.removesuffix('s')} {', '.join(twice)}; each belongs to one chart")
@@ -174,7 +197,9 @@ def specification(title: str, controls: Sequence[Control], charts: Sequence[AnyC
                     "y": axis(getattr(c, "y", ""), getattr(c, "y_unit", "")),
                     "lines": list(c.draws.get("lines", ())), "images": list(c.draws.get("images", ())),
                     "marks": list(getattr(c, "marks", ())), "letters": list(getattr(c, "letters", ())),
-                    "outlines": list(c.draws.get("outlines", ())),
+                    "outlines": list(c.draws.get("outlines", ())), "rows": list(getattr(c, "rows", ())),
+                    "phases": list(getattr(c, "phases", ())), "fine": list(getattr(c, "fine", ())),
+                    "instant": getattr(c, "instant", ""),
                     "xRange": getattr(c, "x_range", None), "yRange": getattr(c, "y_range", None),
                     "xLog": getattr(c, "x_log", False), "yLog": getattr(c, "y_log", False)} for c in charts],
         "table": table_head(charts),

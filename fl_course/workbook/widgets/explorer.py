@@ -44,7 +44,7 @@ class Explorer(anywidget.AnyWidget):
 
     run       generator function, one argument a control; yields a Point, or {line: (x, y)}, after each round
     controls  Slider, LogSlider, Choice, Switch, Button
-    charts    Chart (its lines by name), BarChart, ImageChart and PlaneChart, drawn side by side
+    charts    Chart (its lines by name), BarChart, ImageChart, PlaneChart and TimelineChart, drawn side by side
     title     one line above the charts
     eager     make the default run now, in the caller's thread (see above)
 
@@ -52,7 +52,7 @@ class Explorer(anywidget.AnyWidget):
     raised by `.result()`.
     """
 
-    _esm = page("page.js", "charts.js", "explorer.js")
+    _esm = page("page.js", "charts.js", "timeline.js", "explorer.js")
     _css = page("explorer.css")
     spec = traitlets.Dict().tag(sync=True)                  # what to build; never changes
     frame = traitlets.Dict().tag(sync=True)                 # what to show; only the kernel writes it

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .charts import AnyChart, BarChart, ImageChart, PlaneChart, axis
+from .charts import AnyChart, BarChart, ImageChart, PlaneChart, TimelineChart, axis
 from .controls import Range
 
 # blue, vermillion, green, pink, lavender, purple, brown, magenta, olive, fuchsia, rose, leaf
@@ -138,6 +138,25 @@ def draw_plane(ax: Axes, chart: PlaneChart, lines: Mapping[str, Sequence[Any]], 
     ax.set_aspect("equal", adjustable="box")
 
 
+def draw_timeline(ax: Axes, chart: TimelineChart, jobs: Sequence[tuple[str, Sequence[float | None], str, Any]]) -> None:
+    """A row a name; each job's phases one after the other, hollow with a cross where it came to nothing; instants as lines."""
+    place = {row: number for number, row in enumerate(chart.rows)}
+    own = [(place[row], np.array(instants, float), end in chart.fine) for row, instants, end, _ in jobs if row in place]
+    for n, phase in enumerate(chart.phases):
+        thick = 0.8 if n == len(chart.phases) // 2 else 0.45
+        for full in (True, False):
+            found = [(row, at[n], at[n + 1]) for row, at, fine in own if fine == full]
+            rows, begin, stop = np.array(found).reshape(-1, 3).T
+            look = {"color": colour(n), "label": phase} if full else {"facecolor": "none", "edgecolor": colour(n)}
+            ax.barh(rows, stop - begin, left=begin, height=thick, linewidth=0.8 * (not full), **look)
+    if lost := [(at[-1], row) for row, at, fine in own if not fine]:
+        ax.plot(*zip(*lost, strict=True), marker="x", markersize=5, color="#444444", linestyle="", zorder=5, label="not used")
+    if whole := [instants[0] for row, instants, _, _ in jobs if row not in place]:
+        ax.vlines(whole, -0.6, len(place) - 0.4, color="#999999", linewidth=0.7, linestyle=":", zorder=0, label=chart.instant)
+    ax.set_yticks(range(len(place)), list(place), fontsize=7 if len(place) > 12 else 9)
+    _dress(ax, axis(chart.x, chart.x_unit), chart.y, chart.title, True, chart.x_range, (len(place) - 0.4, -0.6))
+
+
 def letter(ax: Axes, name: str, place: Sequence[float]) -> None:
     """A name in a white disc at (x, y)."""
     ax.annotate(name, (place[0], place[1]), ha="center", va="center", fontweight="bold", fontsize=9, zorder=5,
@@ -169,6 +188,8 @@ def draw_chart(ax: Axes, chart: AnyChart, runs: Sequence[Mapping[str, Any]]) -> 
         draw_images([ax.inset_axes((i * width + 0.02, 0.05, width - 0.04, 0.8)) for i in range(len(images))], images)
     elif isinstance(chart, PlaneChart):
         draw_plane(ax, chart, named(chart, runs, "lines"), runs[0]["marks"], runs[0]["outlines"])
+    elif isinstance(chart, TimelineChart):
+        draw_timeline(ax, chart, runs[0]["jobs"].get(chart.title, []))
     else:
         draw_lines(ax, named(chart, runs, "lines"), axis(chart.x, chart.x_unit), axis(chart.y, chart.y_unit), chart.title,
                    chart.x_range, chart.y_range, chart.x_log, chart.y_log)

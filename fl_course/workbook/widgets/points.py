@@ -21,7 +21,7 @@ Place = tuple[float | None, float | None]
 class Point:
     """What an experiment yields after a round: one more (x, y) for some lines, one line of text, and what replaces
     the last of its name: bars; images, (rows, columns) of greys from 0, white, to 1, black; marks, one (x, y) each;
-    outlines, each some closed curves of (n, 2) points."""
+    outlines, each some closed curves of (n, 2) points; jobs, (row, instants, end, words) as TimelineChart says."""
 
     lines: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     bars: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
@@ -30,6 +30,7 @@ class Point:
     images: Mapping[str, Any] = field(default_factory=dict)
     marks: Mapping[str, Any] = field(default_factory=dict)
     outlines: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    jobs: Mapping[str, Sequence[tuple[str, Sequence[float], str, Sequence[str]]]] = field(default_factory=dict)
 
 
 class Drawn:
@@ -90,6 +91,7 @@ class Run:
     images: dict[str, list[list[float | None]]] = field(default_factory=dict)
     marks: dict[str, Place] = field(default_factory=dict)
     outlines: dict[str, list[list[Place]]] = field(default_factory=dict)
+    jobs: dict[str, list[list[Any]]] = field(default_factory=dict)
     drawn: dict[str, Drawn] = field(default_factory=dict)
 
     def add(self, point: Point | Mapping[str, tuple[float, float]]) -> None:
@@ -106,11 +108,13 @@ class Run:
             self.marks[name] = (plain(x), plain(y))
         for name, curves in point.outlines.items():
             self.outlines[name] = [[(plain(x, 4), plain(y, 4)) for x, y in curve] for curve in curves]
+        for name, jobs in point.jobs.items():
+            self.jobs[name] = [[row, [plain(x) for x in instants], end, list(words)] for row, instants, end, words in jobs]
         self.text, self.progress = point.text or self.text, point.progress
 
     @property
     def empty(self) -> bool:
-        return not (self.lines or self.bars or self.images or self.marks or self.outlines)
+        return not (self.lines or self.bars or self.images or self.marks or self.outlines or self.jobs)
 
     def picture(self) -> dict[str, Any]:
         """What is drawn of it, as plain JSON data: lines thinned, `points` the number there was of each, if more."""
@@ -118,6 +122,7 @@ class Run:
             "lines": {name: line.points() for name, line in self.drawn.items()},
             "points": {name: line.total for name, line in self.drawn.items() if line.width > 1},
             "bars": dict(self.bars), "images": dict(self.images), "marks": dict(self.marks), "outlines": dict(self.outlines),
+            "jobs": dict(self.jobs),
         }
 
 
@@ -141,4 +146,4 @@ def check_point(point: Any, known: Mapping[str, Sequence[str]]) -> None:
             raise ValueError(f"the experiment yields {place!r} for {name!r}; it must be (x, y)")
 
 
-KINDS = {"lines": "line", "bars": "bar chart", "images": "image", "marks": "mark", "outlines": "outline"}
+KINDS = {"lines": "line", "bars": "bar chart", "images": "image", "marks": "mark", "outlines": "outline", "jobs": "timeline"}

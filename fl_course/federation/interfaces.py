@@ -203,41 +203,34 @@ class Correction:
         """Raise CompositionError if this method is unsound beside the rest of the experiment."""
 
 
-class PrivateTraining:
-    """Abstract. Takes the place of the trainer's own steps: what a client sends is private before any stage sees it."""
+class LocalTraining:
+    """Abstract. Takes the place of the trainer's own steps."""
 
-    keeps_zeros = False    # as a Correction's
+    keeps_zeros = False               # as a Correction's
+
+    def train(self, tasks: Sequence[Task], trainer: Any) -> list[Update]:
+        """One update a task, of what travels. trainer: the engine.training.Trainer whose place this takes, with the data."""
+        raise NotImplementedError
+
+    def check(self, experiment: Experiment) -> None:
+        """Raise CompositionError if it is unsound beside the rest of the experiment."""
+
+
+class PrivateTraining(LocalTraining):
+    """Abstract. What a client sends is private before any stage sees it."""
 
     def begin(self, ctx: Context) -> None:
         """Server and cohort, before anybody trains: as a Stage's, for what the record shall say."""
 
-    def train(self, tasks: Sequence[Task], trainer: Any) -> list[Update]:
-        """One update a task. trainer: the engine.training.Trainer whose place this takes, with the data as tensors."""
-        raise NotImplementedError
 
-    def check(self, experiment: Experiment) -> None:
-        """Raise CompositionError if it is unsound beside the rest of the experiment."""
+class PersonalTraining(LocalTraining):
+    """Abstract. Leaves every client with a model of its own, in task.memory, its drawer."""
 
-
-class PersonalTraining:
-    """Abstract. Takes the place of the trainer's own steps, and leaves every client with a model of its own.
-
-    What is a client's own lies in task.memory, its drawer: plain data and new arrays, kept when the answer is heard.
-    """
-
-    keeps_zeros = False               # as a Correction's
     brings: tuple[Stage, ...] = ()    # stages that the method needs, right behind the weights
-
-    def train(self, tasks: Sequence[Task], trainer: Any) -> list[Update]:
-        """One update a task, of the vector that travels. trainer: the engine.training.Trainer of the whole network."""
-        raise NotImplementedError
 
     def own(self, tasks: Sequence[Task], trainer: Any) -> Vector:
         """(n, d): each client's own model of the whole network, for the model that it is handed now. Writes to no drawer."""
         raise NotImplementedError
-
-    def check(self, experiment: Experiment) -> None:
-        """Raise CompositionError if it is unsound beside the rest of the experiment."""
 
 
 class Stage:

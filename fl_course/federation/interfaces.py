@@ -4,8 +4,7 @@
     Schedule          when to start clients and when to step    schedule.py; chapter 7
     Fleet             how long it takes, who vanishes           fleet.py
     Correction        what a method adds to a local gradient    drift/methods.py
-    PrivateTraining   what takes the place of local SGD         privacy/dpsgd.py
-    PersonalTraining  a model of each client's own              personalisation/
+    LocalTraining     what takes the place of local SGD         privacy/dpsgd.py; chapter 8
     Stage             what happens to an update, on both sides  stages.py; chapters 3, 4 and 5
     Aggregation       how the updates become one                aggregation.py; chapters 7 and 9
     ServerOptimizer   how the server follows it                 optimizers.py

@@ -15,6 +15,7 @@
     optimizers.py    the server's step
     evaluation.py    accuracy, loss, fairness, drift
     history.py       records → pandas, JSON, CSV, figures
+    timeline.py      every job as a bar on the simulated clock
     checkpoint.py    a state in a file
     archive.py       a state as plain data and back, exactly
     entries.py       what the library's parts keep in it, looked at when it comes from a file

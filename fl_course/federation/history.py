@@ -9,14 +9,15 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core import Record, Span
+from ..core import ClientId, Record, Span
 from .state import State
+from .timeline import AT_WORK, MOST_ARROWS, at_work, by_speed, draw_timeline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,6 +167,38 @@ class History:
         ax.set_xlabel(names[x])
         ax.set_ylabel(units.get(metric, metric.replace("_", " ")))
         ax.grid(alpha=0.3)
+        return ax
+
+    def spans(self) -> list[Span]:
+        """Every job of the run: those that ended, step by step, and with the fate "at work" those that were under way at the
+        end, as far as they had come (a history from JSON does not have these)."""
+        jobs, now = getattr(self.state, "jobs", ()), getattr(self.state, "clock", 0.0)
+        return [span for record in self.records for span in record.spans] + at_work(jobs, now)
+
+    def timeline(
+        self, ax: Axes | None = None, start: float | None = None, end: float | None = None,
+        clients: Sequence[ClientId] | None = None, arrows: bool | None = None,
+    ) -> Axes:  # fmt: skip
+        """Draw who did what between two instants (simulated s, by default all that is known): a bar a job, see timeline.py.
+
+        clients: whom, in this order; else all that were ever asked, the fastest first. arrows: the ways of models and answers;
+        None draws them where they are few.
+        """
+        import matplotlib.pyplot as plt
+
+        jobs = self.spans()
+        whom = by_speed(jobs) if clients is None else list(clients)
+        begin = min((span.begun for span in jobs), default=0.0) if start is None else start
+        until = max((span.ended for span in jobs), default=0.0) if end is None else end
+        if not -math.inf < begin < until < math.inf:
+            raise ValueError(f"a timeline goes from an earlier to a later second, not from {begin!r} to {until!r}")
+        if strangers := [client for client in whom if client not in {span.client for span in jobs}]:
+            raise ValueError(f"clients that were never asked have no timeline: {strangers!r}"[:200])
+        shown = [span for span in jobs if span.client in whom and span.ended >= begin and span.begun <= until]
+        if ax is None:
+            ax = plt.subplots(figsize=(8, 1.2 + 0.28 * len(whom)), layout="constrained")[1]
+        few = len(shown) <= MOST_ARROWS if arrows is None else arrows
+        draw_timeline(ax, self.records, [span for span in jobs if span.fate == AT_WORK], begin, until, whom, few)
         return ax
 
     def __repr__(self) -> str:

@@ -1,0 +1,93 @@
+# %% [markdown]
+# # Exercises 9 · Attacks and defences
+#
+# Eight functions, from five to twenty-five minutes. Write each in its cell; the cell below it answers at once, offline, on
+# fresh random inputs. Stuck? `hint("09.krum_scores")` gives one step more at each call, three steps; `reveal(…)`, called twice,
+# shows a solution. No exercise needs the answer of another. A function leaves its arguments as they are: work on a copy.
+
+# %%
+import numpy as np
+
+from fl_course.workbook import check, hint, progress, reveal
+
+# %% exercise 09.coordinate_median [markdown]
+# The simplest robust rule: each coordinate of the answer is the median of that coordinate over the
+# clients. For an even number of clients the median is the mean of the two middle values. Sort; do not call `np.median`.
+
+# %% exercise 09.krum_scores [markdown]
+# Krum believes the update that has the closest company. The score of client $i$ is the sum of the
+# *squared* distances to its $n - f - 2$ nearest other clients; the lowest score wins.
+
+# %% exercise 09.breakdown_point [markdown]
+# How many attackers does it take to break a rule? You get any rule as a function, honest updates, and
+# the vector `far` that an attacker sends. Put `far` in the place of the first $f$ updates, $f = 1, 2, \dots$, and
+# return the smallest $f$ for which the rule's answer is more than 1000 away (Euclidean distance) from its answer to the honest
+# updates alone.
+
+# %% exercise 09.bounded_mean [markdown]
+# Model replacement puts a backdoor into the model in one round by sending an update that is $n$ times too
+# long. Take the length away from the attacker: let no update be longer than the *median length* of the round, shorten those
+# that are, and average. Some honest client may send an update of length 0.
+
+# %% exercise 09.reconstruct [markdown]
+# A client took one step on one image. In the first layer, row $j$ of the weights moved by $-\eta\,g_j\,x$ and
+# the bias of unit $j$ by $-\eta\,g_j$: get the image $x$ out. You know neither $\eta$ nor the $g_j$. The message has six
+# decimals, and some units may have slept ($g_j = 0$, or nearly).
+
+# %% exercise 09.other_median [markdown]
+# Under the masks of chapter 4 the server sees the sum of the numbers, and nothing else. Show that no program can
+# compute the median from that: for any `x`, make other numbers with the same sum and another median.
+
+# %% exercise 09.mended_filter [markdown]
+# A colleague removes outliers among the updates' lengths by the rule "more than three standard deviations from the
+# mean". In rounds of ten clients it has never removed anybody. The oracle, in the next cell: plant a length of a million and
+# look. It is less than three deviations away, because it has made the deviation itself: among $n$ numbers none can be more than
+# $(n-1)/\sqrt n$ deviations from the mean.
+#
+# Mend it with the median and the MAD, the median of the distances from the median: keep what is at most
+# $3 \cdot 1.4826 \cdot \text{MAD}$ from the median, to either side. Equal lengths must all be kept.
+
+# %% tags=["given"]
+def broken_filter(lengths):
+    return np.abs(lengths - lengths.mean()) <= 3 * lengths.std()          # True: keep
+
+
+lengths = np.array([1.0, 1.1, 0.9, 1.2, 1.0, 0.8, 1.1, 0.9, 1.0, 1e6])
+z = (lengths - lengths.mean()) / lengths.std()
+print("kept:", broken_filter(lengths))
+print(f"deviations from the mean: {z.max():.4f}; (n - 1)/√n = {9 / np.sqrt(10):.4f}")
+
+# %% exercise 09.mended_geometric_median [markdown]
+# A colleague's geometric median trains, raises no error, and stops no attacker. The oracle, in the next cell: the point
+# we look for has the smallest *sum of distances* to all updates. Is the answer any better than the mean by that measure?
+#
+# Find the reason, and write it so that the sum of distances is within 1e-5 (relative) of the smallest possible, whatever the
+# scale of the updates, and also where most of them are equal.
+
+# %% tags=["given"]
+def broken_geometric_median(points, nu=1.0, steps=100):
+    z = points.mean(axis=0)
+    for _ in range(steps):
+        far = np.maximum(nu, np.linalg.norm(points - z, axis=1))
+        z = (points / far[:, None]).sum(axis=0) / (1 / far).sum()
+    return z
+
+
+def sum_of_distances(z, points):
+    return np.linalg.norm(points - z, axis=1).sum()
+
+
+points = np.random.default_rng(0).normal(size=(7, 3)) * 0.01              # updates are short vectors
+points[0] += 0.5                                                          # one is not
+for name, z in (("the broken one", broken_geometric_median(points)), ("the mean", points.mean(axis=0)),
+                ("the origin", np.zeros(3))):
+    print(f"{name:15} {sum_of_distances(z, points):.4f}")
+
+# %% [markdown]
+# ## An evening: your own rule, your own attack
+# *Not checked by machine.* A rule is a frozen dataclass with one method, `combine(updates, staleness, ctx)`; an attack is one
+# with `strike(tasks, updates, ctx)`. Write a rule that the attacks of the lesson do not break, then an attack that breaks it.
+# Start from `fl_course/robustness/coordinates.py` and `fl_course/robustness/attacks.py`.
+
+# %%
+progress()

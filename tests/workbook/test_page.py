@@ -262,6 +262,21 @@ def test_a_chart_is_read_by_keyboard_and_what_it_says_is_heard(chromium):
     view.close()
 
 
+def test_bars_of_two_series_stand_side_by_side_and_are_read_by_name(chromium):
+    def two(rate):
+        yield Point(bars={"own": [("low", rate), ("high", 2)], "alone": [("low", 3), ("high", 4)]})
+
+    chart = BarChart("clients", "clients", series=("own", "alone"))
+    view = Page(chromium, Explorer(two, [Slider("rate", 1, 9, label="rate")], [chart]))
+    plot = view.page.locator(".flx-plot > svg")
+    assert [bar.get_attribute("data-bar") for bar in plot.locator("rect[data-bar]").all()] == ["0", "0", "1", "1"]
+    assert view.page.locator(".flx-legend li").all_inner_texts() == ["own", "alone"]
+    plot.focus()
+    view.page.keyboard.press("End")
+    assert view.page.get_by_role("status").inner_text() == "high, own: 2, alone: 4"
+    view.close()
+
+
 def test_there_is_one_live_region_and_it_speaks_seldom(chromium):
     """201 announcements in a run of ten seconds, before: here a run of 30 frames, and the end is said."""
     one = explorer()

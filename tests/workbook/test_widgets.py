@@ -37,7 +37,7 @@ from fl_course.workbook.widgets import (
     explorer as widgets,
 )
 from fl_course.workbook.widgets.cells import VIEW
-from fl_course.workbook.widgets.charts import MOST_LINES
+from fl_course.workbook.widgets.charts import MOST_LINES, specification
 from fl_course.workbook.widgets.explorer import growth
 from fl_course.workbook.widgets.live import MAX_PINS
 from fl_course.workbook.widgets.plots import (
@@ -457,6 +457,19 @@ def test_bars_stand_side_by_side_at_their_label():
     places = [(round(bar.get_x() + bar.get_width() / 2, 2), bar.get_height()) for bars in ax.containers for bar in bars]
     assert places == [(-0.2, 1.0), (0.8, 3.0), (1.2, 2.0)]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b"]
+
+
+def test_bars_of_several_series_are_named_and_keep_their_own_colour_beside_a_pinned_run():
+    chart = BarChart("shares", y="share", series=("own", "alone"))
+    nothing = {"lines": {}, "images": {}, "marks": {}, "outlines": {}, "points": {}}
+    bars = {"own": [("a", 1.0)], "alone": [("a", 2.0)]}
+    runs = [{"label": label, "bars": bars, **nothing} for label in ("now", "pin 1: C = 3")]
+    ax = axis_of(draw_chart, chart, runs)
+    said = ax.get_legend_handles_labels()[1]
+    assert said == ["own, now", "alone, now", "own, pin 1", "alone, pin 1"]
+    assert len({bars[0].get_facecolor() for bars in ax.containers}) == 4
+    assert specification("", [], [chart])["charts"][0]["bars"] == ["own", "alone"]
+    assert specification("", [], [BarChart("shares", y="share")])["charts"][0]["bars"] == ["shares"]
 
 
 def test_shares_add_up_to_each_clients_examples():

@@ -183,7 +183,7 @@ class ChartView {
   }
 
   bars(g, legend, { runs }) {
-    const { spec, W, H } = this, groups = runs.map((run) => ({ label: run.label, bars: run.bars[spec.title] ?? [] }));
+    const { spec, W, H } = this, groups = named(spec.bars, runs, "bars").map(({ label, value }) => ({ label, bars: value ?? [] }));
     const names = [...new Set(groups.flatMap((group) => group.bars.map((bar) => bar[0])))];
     const yr = clamp(extent([[0], ...groups.map((group) => group.bars.map((bar) => bar[1]))], false), spec.yRange), ys = ticks(...yr, false);
     this.leave(ys);

@@ -46,18 +46,20 @@ class Chart:
 
 @dataclass(frozen=True)
 class BarChart:
-    """Labelled bars; the points carry them under the chart's title, each point replaces the one before."""
+    """Labelled bars; the points carry them under the chart's title, or under the names in `series`, side by side at each
+    label. Each point replaces the one before."""
 
     title: str
     y: str
     y_unit: str = ""
     x: str = ""
     y_range: Range | None = None
+    series: tuple[str, ...] = ()
     kind = "bars"
 
     @property
     def draws(self) -> dict[str, tuple[str, ...]]:
-        return {"bars": (self.title,)}
+        return {"bars": tuple(self.series) or (self.title,)}
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,9 @@ def specification(title: str, controls: Sequence[Control], charts: Sequence[AnyC
                       "texts": [f"{show(v)} {c.unit}".strip() for v in c.values]} for c in controls],
         "charts": [{"title": c.title, "kind": c.kind, "x": axis(getattr(c, "x", ""), getattr(c, "x_unit", "")),
                     "y": axis(getattr(c, "y", ""), getattr(c, "y_unit", "")),
-                    "lines": list(c.draws.get("lines", ())), "images": list(c.draws.get("images", ())),
-                    "marks": list(getattr(c, "marks", ())), "letters": list(getattr(c, "letters", ())),
+                    "lines": list(c.draws.get("lines", ())), "bars": list(c.draws.get("bars", ())),
+                    "images": list(c.draws.get("images", ())), "marks": list(getattr(c, "marks", ())),
+                    "letters": list(getattr(c, "letters", ())),
                     "outlines": list(c.draws.get("outlines", ())), "rows": list(getattr(c, "rows", ())),
                     "phases": list(getattr(c, "phases", ())), "fine": list(getattr(c, "fine", ())),
                     "instant": getattr(c, "instant", ""),

@@ -178,8 +178,7 @@ def named(chart: AnyChart, runs: Sequence[Mapping[str, Any]], kind: str) -> dict
 def draw_chart(ax: Axes, chart: AnyChart, runs: Sequence[Mapping[str, Any]]) -> None:
     """One chart of an explorer, for the runs of a frame (`Run.picture` and a "label"), the current run first."""
     if isinstance(chart, BarChart):
-        bars = {run["label"]: run["bars"].get(chart.title, []) for run in runs}
-        draw_bars(ax, bars, chart.x, axis(chart.y, chart.y_unit), chart.title, chart.y_range)
+        draw_bars(ax, named(chart, runs, "bars"), chart.x, axis(chart.y, chart.y_unit), chart.title, chart.y_range)
     elif isinstance(chart, ImageChart):
         images = {name: rows for name, rows in named(chart, runs[:1], "images").items() if rows}
         ax.set_title(chart.title, fontsize=10)

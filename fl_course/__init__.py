@@ -16,7 +16,7 @@ except (ImportError, OSError) as error:
     doctor = os.path.join(os.path.dirname(__file__), "workbook", "commands", "doctor.py")
     raise ImportError(f"torch is missing or broken ({error}); what to do, says: python {doctor}") from error
 
-from .asynchrony.devices import Trace, answer_rate, answer_rates, job_seconds, speed_groups
+from .asynchrony.devices import Known, answer_rate, answer_rates, job_seconds, speed_groups
 from .asynchrony.heard import heard, reached, staleness_counts, within
 from .asynchrony.mixing import Mixing, mixed
 from .asynchrony.schedules import SemiSynchronous, fedasync, fedbuff

@@ -29,8 +29,8 @@ def _seconds(what: str, value: float) -> float:
 
 
 @dataclass(frozen=True)
-class Trace(Fleet):
-    """Known seconds of training for every client, the same whatever the schedule: one trace, on which schedules compare.
+class Known(Fleet):
+    """Known seconds of training for every client, the same whatever the schedule: one fleet, on which schedules compare.
 
     seconds: {client: seconds of one job}, whatever its examples; down, up: seconds of every transfer; spread: standard
     deviation (s) of what luck adds to one job, normal, never below 0 in all; drop: probability that a job is never answered.
@@ -54,7 +54,7 @@ class Trace(Fleet):
 
     def compute(self, client: ClientId, examples: float, luck: Luck) -> float:
         if client not in self.seconds:
-            raise ValueError(f"the trace does not say how long client {client!r} takes")
+            raise ValueError(f"it is not known how long client {client!r} takes")
         more = self.spread * float(luck().standard_normal()) if self.spread else 0.0
         return max(0.0, self.seconds[client] + more)
 

@@ -1,4 +1,4 @@
-"""Who takes part. A selector draws clients from those that are idle; chapter 6 adds selectors that learn from reports."""
+"""Who takes part. A selector draws clients from those that are idle; selection/ has those that learn from reports."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ..core import ClientId, CompositionError
+from ..core import ClientId, CompositionError, is_whole
+from .devices import always_there
 from .interfaces import Experiment, Reports, Selector
 from .schedule import Synchronous
 
@@ -27,11 +29,52 @@ def checked(chosen: Sequence[ClientId], idle: Sequence[ClientId], verb: str = "c
     return tuple(out)
 
 
-def _check_draw(idle: Sequence[ClientId], k: int) -> None:
-    if k < 0:
-        raise ValueError(f"cannot select {k} clients")
+def check_draw(idle: Sequence[ClientId], k: int) -> None:
+    if not is_whole(k, 0):
+        raise ValueError(f"cannot select {k!r} clients; k must be a whole number from 0")
     if len(set(idle)) != len(idle):
         raise ValueError("the same client is offered twice")
+
+
+def reported(idle: Sequence[ClientId], reports: Reports, name: str, otherwise: float = np.nan) -> np.ndarray:
+    """(n,) float64: one number of each idle client's report; `otherwise` for those whose report has none."""
+    values = [reports[client].get(name, otherwise) if client in reports else otherwise for client in idle]
+    return np.array(values, dtype=np.float64).reshape(len(idle))
+
+
+def check_scores(idle: Sequence[ClientId], scores: ArrayLike, what: str = "score") -> np.ndarray:
+    """(n,) float64. ValueError, with the client's name, unless every score is a finite number."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape != (len(idle),):
+        raise ValueError(f"there are {len(idle)} idle clients, and {what}s of shape {scores.shape}; there must be one each")
+    if len(bad := np.flatnonzero(~np.isfinite(scores))):
+        raise ValueError(f"the {what} of client {idle[bad[0]]!r} is {scores[bad[0]]}, and cannot be compared with the others")
+    return scores
+
+
+def weighted_draw(idle: Sequence[ClientId], weights: ArrayLike, k: int, rng: np.random.Generator) -> list[ClientId]:
+    """k clients one after the other, each time with chances in proportion to the weights (n,) of those that are left.
+
+    By the race of Efraimidis and Spirakis (2006): every client draws Exp(1) / weight, the k smallest win. So a larger k adds
+    clients and takes nobody away. Weights of 0 come last, all alike; if all are 0, the draw is uniform. ValueError, with the
+    client's name, for a weight that is negative, infinite or NaN.
+    """
+    check_draw(idle, k)
+    weights = check_scores(idle, weights, "weight")
+    if len(bad := np.flatnonzero(weights < 0)):
+        raise ValueError(f"the weight of client {idle[bad[0]]!r} is {weights[bad[0]]}; it must be at least 0")
+    times, some = rng.standard_exponential(len(idle)), weights > 0
+    finish = np.full(len(idle), np.inf)
+    with np.errstate(over="ignore"):
+        finish[some] = times[some] / (weights[some] / weights.max(initial=0.0))
+    return [idle[i] for i in np.lexsort((times, finish))[:k]]
+
+
+def largest(idle: Sequence[ClientId], scores: ArrayLike, k: int, rng: np.random.Generator) -> list[ClientId]:
+    """The k clients with the largest scores (n,), largest first; among equal ones the dice decide, never the order of names."""
+    check_draw(idle, k)
+    scores = check_scores(idle, scores)
+    return [idle[i] for i in np.lexsort((rng.random(len(idle)), -scores))[:k]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +86,7 @@ class UniformSelection(Selector):
     """
 
     def select(self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports) -> list[ClientId]:
-        _check_draw(idle, k)
+        check_draw(idle, k)
         return [idle[i] for i in rng.permutation(len(idle))[:k]]
 
 
@@ -54,7 +97,7 @@ class PoissonSelection(Selector):
     poisson = True
 
     def select(self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports) -> list[ClientId]:
-        _check_draw(idle, k)
+        check_draw(idle, k)
         coins = rng.random(len(idle))
         return [client for client, coin in zip(idle, coins, strict=True) if coin * len(idle) < k]
 
@@ -69,4 +112,10 @@ class PoissonSelection(Selector):
                 f"with over_selection={experiment.schedule.over_selection} the fastest of the drawn clients make the step, so "
                 "whether one is in it depends on the others and is no independent coin; use over_selection=0 with Poisson "
                 "sampling, and a larger fraction."
+            )
+        if not always_there(experiment.fleet):
+            raise CompositionError(
+                f"the coins of Poisson sampling are thrown by those who are there; with {type(experiment.fleet).__name__} that "
+                "changes by the hour: nobody's chance is the public one that the accountants count with; use a fleet that is "
+                "always there, such as LogNormal(), or UniformSelection(), which is priced without amplification."
             )

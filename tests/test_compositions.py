@@ -251,7 +251,7 @@ class Tap(Aggregation):
     linear = True
     lengthens = False
 
-    def combine(self, updates, staleness):
+    def combine(self, updates, staleness, ctx=None):
         self.heard.append(tuple(updates))
         return WeightedMean().combine(updates, staleness)
 

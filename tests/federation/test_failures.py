@@ -479,7 +479,7 @@ class Flat(Aggregation):
 
     shape: tuple = ()
 
-    def combine(self, updates, staleness):
+    def combine(self, updates, staleness, ctx=None):
         return Aggregate(np.full(self.shape, np.median(np.stack([u.delta for u in updates]))), float(len(updates)))
 
 

@@ -433,7 +433,7 @@ def test_a_seeded_tree_goes_on_bit_for_bit(tmp_path):
 
 
 class Middle(Aggregation):
-    def combine(self, updates, staleness):
+    def combine(self, updates, staleness, ctx=None):
         return Aggregate(np.median([u.delta for u in updates], axis=0), 1.0)
 
 

@@ -63,7 +63,7 @@ def test_a_half_before_the_noise_says_itself_how_far_it_stretches(stage, base):
 @pytest.mark.parametrize("stage", PRIVATE)
 def test_an_aggregation_before_the_noise_too(stage):
     class Loud(WeightedMean):
-        def combine(self, updates, staleness):
+        def combine(self, updates, staleness, ctx=None):
             return times(self, WeightedMean().combine(updates, staleness), None)
 
     class Heir(Loud):
@@ -72,7 +72,7 @@ def test_an_aggregation_before_the_noise_too(stage):
     class Quiet(Loud):
         lengthens = False
 
-        def combine(self, updates, staleness):
+        def combine(self, updates, staleness, ctx=None):
             return WeightedMean().combine(updates, staleness)
 
     for aggregation in (Loud(), Heir()):

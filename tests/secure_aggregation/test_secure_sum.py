@@ -360,7 +360,7 @@ def test_a_payload_of_another_length_is_refused_on_receipt():
 
 
 class Middle(Aggregation):
-    def combine(self, updates, staleness):
+    def combine(self, updates, staleness, ctx=None):
         return Aggregate(np.median([u.delta for u in updates], axis=0), 1.0)
 
 

@@ -65,6 +65,18 @@ from .privacy.clipping import Clip
 from .privacy.dpsgd import DPSGD
 from .privacy.local import LocalDP
 from .privacy.tree import TreeDP
+from .robustness.attacks import ALIE, IPM, GaussianNoise, LabelFlip, Mimic, Scaling, SignFlip
+from .robustness.backdoor import Backdoor, Trigger
+from .robustness.before import Bucketing, NearestNeighbourMixing
+from .robustness.clipping import CentredClipping, NormBound
+from .robustness.coordinates import CoordinateMedian, TrimmedMean
+from .robustness.fltrust import FLTrust
+from .robustness.geometric import GeometricMedian
+from .robustness.inversion import as_gradient, best_psnr, closed_form, gradient_of, invert, psnr, unit_inputs
+from .robustness.krum import Bulyan, Krum, MultiKrum
+from .robustness.leaks import leaked_counts, leaked_label, membership
+from .robustness.outliers import OutlierRemoval
+from .robustness.robust import Robust
 from .secure_aggregation import DistributedNoise, SecureSum
 from .wire.messages import WireError
 

@@ -1,0 +1,62 @@
+"""Smaller leaks: the labels out of a gradient, and who was in the training set out of a model's losses.
+
+    leaked_label      one example: the only output whose bias is pushed up is the label's (iDLG, Zhao et al. 2020)
+    leaked_counts     a batch: how many of each class, from the same biases (Wainakh et al. 2022)
+    membership        losses on what was trained on are smaller (Yeom et al. 2018)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..core import Vector, is_whole
+from ..data.partition import _round_to_sum
+from ..engine.models import Model
+from ..privacy.auditing import Membership, membership_attack
+
+
+def output_bias(model: Model, gradient: Any) -> np.ndarray:
+    """(classes,) float64: the part of a gradient (d,) that belongs to the biases of the last layer."""
+    name, shape = list(model.shapes().items())[-1]
+    vector = np.asarray(gradient, dtype=np.float64)
+    if vector.shape != (model.dim,):
+        raise ValueError(f"a gradient of this model has shape ({model.dim},), not {vector.shape}")
+    if len(shape) != 1:
+        raise ValueError(f"the labels leak through the biases of the last layer; {model!r} ends with {name} {shape}")
+    return vector[model.slices()[name]]
+
+
+def leaked_label(model: Model, gradient: Any) -> int:
+    """The class of the only example of a step. gradient (d,) = -delta/lr: the sign matters.
+
+    With cross-entropy the gradient of an output's bias is p_c - 1 for the label, below zero, and p_c, above zero, for others.
+    """
+    return int(np.argmin(output_bias(model, gradient)))
+
+
+def leaked_counts(model: Model, gradient: Any, batch: int, expected: Any = None) -> np.ndarray:
+    """(classes,) whole numbers that add up to `batch`: how many examples of each class were in a step.
+
+    The gradient of an output's bias is the mean of p_c - [y = c], so count_c = batch·(p_c - gradient_c). expected (classes,): the
+    mean p_c that the model gives; None: as many as there are classes, each the same, as an untrained model does.
+    """
+    if not is_whole(batch, 1):
+        raise ValueError(f"batch must be a whole number of examples from 1, not {batch!r}")
+    bias = output_bias(model, gradient)
+    mean = np.full(len(bias), 1 / len(bias)) if expected is None else np.asarray(expected, dtype=np.float64)
+    share = np.maximum(mean - bias, 0)
+    if not (np.isfinite(share).all() and share.sum() > 0):
+        raise ValueError("the gradient must be finite: no class can be read off it")
+    return _round_to_sum(share / share.sum(), int(batch))
+
+
+def membership(model: Model, params: Vector, inside: tuple[Any, Any], outside: tuple[Any, Any]) -> Membership:
+    """How well a threshold on the loss of one model (d,) tells the examples that it was trained on, inside (x, y), from others of
+    the same kind, outside (x, y). AUC 0.5: not at all. See privacy/auditing.py for what the result holds."""
+
+    def losses(x: Any, y: Any) -> np.ndarray:
+        return model.loss.judge(model.predict(params, np.asarray(x, dtype=np.float32)).astype(np.float64), np.asarray(y))[1]
+
+    return membership_attack(losses(*inside), losses(*outside))

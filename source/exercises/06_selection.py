@@ -18,8 +18,8 @@ from fl_course.workbook import check, hint, progress, reveal
 
 # %% exercise 06.quality_score [markdown]
 # One row a client, five columns, each from 0 to 1: data quality, compute, bandwidth, availability, staleness.
-# The score of a client is the weighted sum of the first four and of 1 − staleness. What was never measured is NaN, and counts as
-# `prior`, in whichever column it is.
+# The score of a client is the weighted sum of five parts: the first four columns, and 1 − staleness. What was never measured is
+# NaN; then that part is `prior`.
 
 # %% exercise 06.spread_labels [markdown]
 # Choose k clients whose labels are as different as possible, greedily. Describe a client by the *shares* of

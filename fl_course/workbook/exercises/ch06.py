@@ -136,9 +136,9 @@ def test_fraction(fn, rng):
 
 def quality_score(profiles, weights, prior):
     """profiles: (n, 5), weights: (5,), prior: a number in [0, 1]. Returns the scores (n,)."""
-    known = np.where(np.isnan(profiles), prior, profiles)
-    known[:, 4] = 1 - known[:, 4]
-    return known @ weights
+    parts = np.array(profiles)
+    parts[:, 4] = 1 - parts[:, 4]
+    return np.where(np.isnan(parts), prior, parts) @ weights
 
 
 def stale_is_good(profiles, weights, prior):
@@ -159,10 +159,10 @@ def unknown_stays(profiles, weights, prior):
     return known @ weights
 
 
-def prior_after_turning(profiles, weights, prior):
-    known = np.array(profiles)
+def prior_before_turning(profiles, weights, prior):
+    known = np.where(np.isnan(profiles), prior, profiles)
     known[:, 4] = 1 - known[:, 4]
-    return np.where(np.isnan(known), prior, known) @ weights
+    return known @ weights
 
 
 def unknown_left_out(profiles, weights, prior):
@@ -172,20 +172,17 @@ def unknown_left_out(profiles, weights, prior):
 
 
 def plain_mean_of_five(profiles, weights, prior):
-    known = np.where(np.isnan(profiles), prior, profiles)
-    known[:, 4] = 1 - known[:, 4]
-    return known.mean(axis=1)
+    return quality_score(profiles, np.full(5, 0.2), prior)
 
 
 def whole_client_unknown(profiles, weights, prior):
-    known = np.where(np.isnan(profiles).any(axis=1, keepdims=True), prior, profiles)
-    known[:, 4] = 1 - known[:, 4]
-    return known @ weights
+    return quality_score(np.where(np.isnan(profiles).any(axis=1, keepdims=True), np.nan, profiles), weights, prior)
 
 
 def staleness_subtracted(profiles, weights, prior):
-    known = np.where(np.isnan(profiles), prior, profiles)
-    return known[:, :4] @ weights[:4] - weights[4] * known[:, 4]
+    parts = np.array(profiles)
+    parts[:, 4] = -parts[:, 4]
+    return np.where(np.isnan(parts), prior, parts) @ weights
 
 
 def one_for_all(profiles, weights, prior):
@@ -904,9 +901,9 @@ EXERCISES = (
         minutes=10,
         test=agrees_with(quality_score, draw_profiles),
         hints=(
-            "First fill the gaps: `np.where(np.isnan(profiles), prior, profiles)`.",
-            "Four columns are the better the larger, the last is the worse: it enters as 1 − staleness.",
-            "`known @ weights` multiplies each row by the weights and adds up.",
+            "Four columns are the better the larger, the last is the worse: on a copy, turn it into 1 − staleness.",
+            "Then fill the gaps: `np.where(np.isnan(parts), prior, parts)`.",
+            "`parts @ weights` multiplies each row by the weights and adds up.",
         ),
         solution=quality_score,
         mistakes=(
@@ -914,7 +911,7 @@ EXERCISES = (
             Mistake(unknown_is_nothing, "Who was never measured gets 0 here, and will then never be asked: use `prior`."),
             Mistake(unknown_is_half, "Unknown is `prior`, which need not be 0.5."),
             Mistake(unknown_stays, "NaN is still in it: fill the gaps first."),
-            Mistake(prior_after_turning, "`prior` fills a gap in staleness, too: fill first, then turn it round."),
+            Mistake(prior_before_turning, "A gap in staleness is filled too early: `prior` stands for 1 − staleness. Turn first."),
             Mistake(unknown_left_out, "`nansum` counts a gap as 0: use `prior`."),
             Mistake(plain_mean_of_five, "The weights are forgotten: a plain mean counts all five alike."),
             Mistake(whole_client_unknown, "One gap does not make the whole client unknown: fill number by number."),

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Server
-from .state import Job, State
+from .state import COUNTED, Job, State
 
 MARKS = ("()", "np", "F")
 
@@ -87,7 +87,12 @@ def check(state: State, clients: Callable[[Any], bool], dim: int) -> None:
         _require(type(client) in (int, str) and clients(client), f"{client!r} is no client of this experiment")
     for client, report in state.reports.items():
         _require(isinstance(report, dict), f"the report of client {client!r} is {report!r}")
-        _require(all(_number(v) or _numbers(v) for v in report.values()), f"a number in the report of client {client!r} is none")
+        numbers = all(_number(value) or _numbers(value) for value in report.values())
+        _require(numbers, f"a number in the report of client {client!r} is none")
+        _require(all(_count(report.get(name, 0)) for name in COUNTED), f"a count in the report of client {client!r} is none")
+        update = report.get("update", np.zeros(dim, np.float32))
+        _require(isinstance(update, np.ndarray) and update.dtype == np.float32 and update.shape == (dim,)
+                 and bool(np.isfinite(update).all()), f"the last update of client {client!r} is no model of {dim} numbers")  # fmt: skip
     for client, drawer in state.memory.items():
         _require(isinstance(drawer, dict), f"the drawer of client {client!r} is {drawer!r}")
     for job in state.jobs:

@@ -9,7 +9,6 @@ every mechanism is a `Stage`; what the caller wants to do after each round is th
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -24,11 +23,12 @@ from ..engine.models import Model
 from ..engine.training import Trainer
 from ..wire.messages import WireError
 from ..wire.payloads import numbers
+from .agenda import START, STEP, Agenda
 from .aggregation import WeightedMean
 from .arrival import receive
 from .clock import between, exact, later, under_way
 from .composition import check_composition
-from .dispatch import PATIENCE, ask, broadcast, present
+from .dispatch import Roll, ask, broadcast, present
 from .evaluation import Evaluation, detection, metrics_of_step
 from .fleet import Equal, checked_seconds
 from .history import History, describe, progress_bar, state_of, warn_if_unheard
@@ -101,9 +101,10 @@ class Coordinator:
             raise ValueError(f"the state's model has {state.server.params.size} numbers, this experiment's {self.model.dim}")
         data = self.data if self.attack is None else poisoned(self.data, self.attack)
         work = Work(Trainer(self.training, self.model, data), self.pipeline, self.strict, self.attack)
+        roll = Roll(self.clients)
         for _ in range(rounds):
             try:
-                state, record, reason = self._round(state, work)
+                state, record, reason = self._round(state, work, roll)
             except BudgetSpent as spent:
                 return str(spent)
             yield state, record
@@ -111,54 +112,40 @@ class Coordinator:
                 return reason
         return ""
 
-    def _round(self, state: State, work: Work) -> tuple[State, Record, str]:
+    def _round(self, state: State, work: Work, roll: Roll) -> tuple[State, Record, str]:
         server, ticket = state.server, state.ticket
-        opened = clock = exact(state.clock)
-        closes = later(opened, exact(self.schedule.deadline))
+        opened = exact(state.clock)
         jobs = {job.ticket: job for job in state.jobs}
-        due = [(exact(job.due), job.ticket) for job in state.jobs]
+        agenda = Agenda.opened(
+            self.schedule, len(roll.clients), opened, later(opened, exact(self.schedule.deadline)),
+            [(exact(job.due), job.ticket) for job in state.jobs],
+        )  # fmt: skip
         uploads: dict[int, tuple[Decimal, Decimal]] = {}                            # ticket -> when it begins and arrives
         spans: list[Span] = []
-        heapq.heapify(due)
         ctx = Context(self.seed, server, session={"under way": len(jobs)}, experiment=self)
         memory, reports = dict(state.memory), dict(state.reports)
         arrived: list[tuple[Update, Job]] = []
-        first, clients, waits = True, self.clients, 0
-        while True:
-            # 1. Step now? Nobody is started with a model that is about to be replaced.
-            if (arrived or not first) and self.schedule.ready(len(jobs), len(arrived), len(clients)):
-                break
-            # 2. Select and broadcast. Clients that finish at this very instant are heard first.
-            wanted, back = self.schedule.start(len(clients), len(jobs), first), None
-            if wanted and not (due and due[0][0] <= clock):
+        while (event := agenda.next())[0] != STEP:
+            clock = agenda.clock
+            # Select and broadcast.
+            if event[0] == START:
                 busy = {job.client for job in jobs.values()} | set(ctx.cohort)      # asked at most once a version
-                idle, back = present(self.fleet, [client for client in clients if client not in busy], clock)
+                idle, back = present(self.fleet, roll.without(busy), clock)
+                count = None
                 if idle:
                     rng = stream(self.seed, "select", server.version, len(ctx.cohort))
-                    begins = later(clock, ask(self, work.trainer.data, ctx, idle, wanted, rng, reports))
-                    chosen = checked(self.selection.choose(idle, wanted, rng, reports, ctx), idle)
+                    begins = later(clock, ask(self, work.trainer.data, ctx, idle, event[1], rng, reports))
+                    chosen = checked(self.selection.choose(idle, event[1], rng, reports, ctx), idle)
                     ctx = replace(ctx, cohort=ctx.cohort + chosen)
                     reports.update({client: asked(reports.get(client, {}), server.version) for client in chosen})
                     for ends, job in broadcast(self, ctx, chosen, begins, ticket, memory):
                         jobs[job.ticket] = job
-                        heapq.heappush(due, (ends, job.ticket))
-                    ticket, first, waits = ticket + len(chosen), False, 0
-                    back = back if self.schedule.start(len(clients), len(jobs), first) else None
-            # 3. Time passes until somebody finishes or comes back, or the deadline comes, or nobody is left to wait for.
-            if not due and back is None:
-                break
-            if back is not None and not (due and due[0][0] <= back):
-                clock, waits = min(back, closes), waits + 1
-                if waits > PATIENCE:
-                    raise ValueError(f"{self.fleet!r} has put off the clients {PATIENCE} times in a row; who is ever there?")
-                if back > closes:
-                    break
+                        agenda.add(ends, job.ticket)
+                    ticket, count = ticket + len(chosen), len(chosen)
+                agenda.started(count, back)
                 continue
-            clock = min(due[0][0], closes)
-            if due[0][0] > clock:
-                break
-            # 4. A client has finished training: train everybody who is still untrained, then send. Or: an answer arrives.
-            job = jobs[heapq.heappop(due)[1]]
+            # A client has finished training: train everybody who is still untrained, then send. Or: an answer arrives.
+            job = jobs[event[1]]
             if not job.lost and not job.sent:
                 jobs = work.finish(jobs, ctx, heard(reports)) if job.message is None else jobs
                 job = jobs[job.ticket]
@@ -169,9 +156,10 @@ class Coordinator:
                     job = replace(job, due=float(ends), sent=True, memory=booked(job.memory))
                     jobs[job.ticket] = job
                     memory[job.client] = {**memory.get(job.client, {}), "books": job.memory["books"]}
-                    heapq.heappush(due, (ends, job.ticket))
+                    agenda.add(ends, job.ticket)
                     continue
             del jobs[job.ticket]
+            agenda.under_way -= 1
             if job.lost:
                 ctx.meter.events.append(job.lost)
                 if not job.vanished:
@@ -182,6 +170,7 @@ class Coordinator:
             spans.append(job.span(float(clock), fate))
             if update is not None:
                 arrived.append((update, job))
+                agenda.arrived += 1
                 memory[job.client] = job.memory
                 sent = uploads[job.ticket][0] if job.ticket in uploads else exact(job.trained)
                 total, upload = between(exact(job.begun), clock), between(sent, clock)
@@ -189,6 +178,7 @@ class Coordinator:
                 if self.selection.keeps_updates:
                     report["update"] = (numbers(update.delta) / (update.weight or 1.0)).astype(np.float32)
                 reports[job.client] = report
+        clock = agenda.clock
         if not self.schedule.keeps_stragglers:
             # Whoever is late is told to stop; what has left by now was sent all the same.
             for job in jobs.values():

@@ -27,7 +27,8 @@ from fl_course import (
     logistic,
 )
 from fl_course.core import FATES
-from fl_course.federation.checkpoint import load, save
+from fl_course.federation import archive
+from fl_course.federation.checkpoint import CheckpointError, load, save
 from fl_course.wire.messages import encode_model, frame
 
 
@@ -183,6 +184,7 @@ def test_only_who_is_there_is_asked_and_if_nobody_is_the_clock_goes_on():
     assert history.records[7].clients == (0, 1, 2, 3, 4)
     late = small(fleet=Shift((5, 6, 9, 9, 9, 9)), schedule=Synchronous(1.0)).train(1).records[0]
     assert late.clients == (0,)
+    assert late.events == ("nobody was there to ask at second 0; the first is back at 5",)
     assert late.clock == 6.0
 
 
@@ -317,3 +319,18 @@ def test_a_rule_sees_the_models_that_the_updates_began_with():
     for version, (staleness, starts, now) in enumerate(seen):
         np.testing.assert_array_equal(now, models[version])
         np.testing.assert_array_equal(starts[0], models[version - staleness[0]])
+
+
+@pytest.mark.parametrize("report", [
+    {"asked": "x"}, {"asked": -1}, {"answered": 1.5}, {"asked_version": None}, {"probe_labels": "abc"}, {"update": 3.0},
+    {"update": np.zeros(3, np.float32)}, {"update": np.full(650, np.nan, np.float32)}, {"update": np.zeros(650)},
+])  # fmt: skip
+def test_a_report_that_no_run_writes_is_refused_on_its_way_through_a_file(tmp_path, report):
+    """`save` reads what it has written as `load` does, so a file with such a report is refused by both."""
+    fed = small()
+    state = fed.train(1).state
+    forged = replace(state, reports={**state.reports, 0: {**state.reports.get(0, {}), **report}})
+    with pytest.raises(CheckpointError, match="client 0"):
+        save(tmp_path / "forged.ckpt", forged, fed)
+    with pytest.raises(ValueError, match="client 0"):
+        archive.check(forged, set(fed.clients).__contains__, fed.model.dim)

@@ -165,12 +165,6 @@ def prior_before_turning(profiles, weights, prior):
     return known @ weights
 
 
-def unknown_left_out(profiles, weights, prior):
-    known = np.array(profiles)
-    known[:, 4] = 1 - known[:, 4]
-    return np.nansum(known * weights, axis=1)
-
-
 def plain_mean_of_five(profiles, weights, prior):
     return quality_score(profiles, np.full(5, 0.2), prior)
 
@@ -908,11 +902,10 @@ EXERCISES = (
         solution=quality_score,
         mistakes=(
             Mistake(stale_is_good, "The last column is staleness, and stale is bad: it enters as 1 − staleness."),
-            Mistake(unknown_is_nothing, "Who was never measured gets 0 here, and will then never be asked: use `prior`."),
+            Mistake(unknown_is_nothing, "What was never measured counts as 0 here, so it is never asked: use `prior`."),
             Mistake(unknown_is_half, "Unknown is `prior`, which need not be 0.5."),
             Mistake(unknown_stays, "NaN is still in it: fill the gaps first."),
-            Mistake(prior_before_turning, "A gap in staleness is filled too early: `prior` stands for 1 − staleness. Turn first."),
-            Mistake(unknown_left_out, "`nansum` counts a gap as 0: use `prior`."),
+            Mistake(prior_before_turning, "A gap in staleness is filled too early: `prior` is for 1 − staleness. Turn first."),
             Mistake(plain_mean_of_five, "The weights are forgotten: a plain mean counts all five alike."),
             Mistake(whole_client_unknown, "One gap does not make the whole client unknown: fill number by number."),
             Mistake(staleness_subtracted, "1 − staleness is not −staleness: the weight itself is missing from every score."),

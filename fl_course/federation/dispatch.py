@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,23 @@ from .interfaces import Experiment, Fleet, Look, Stage
 from .sampling import checked
 from .state import Job
 
-PATIENCE = 10_000       # a fleet may put off a client that it had promised so often, then it is asked what it means
+
+@dataclass(frozen=True)
+class Roll:
+    """The clients of a run, in the order in which selectors are offered them. Made once: it may hold ten thousand names."""
+
+    clients: tuple[ClientId, ...]
+    place: Mapping[ClientId, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", {client: i for i, client in enumerate(self.clients)})
+
+    def without(self, busy: Iterable[ClientId]) -> list[ClientId]:
+        """All but these."""
+        idle = bytearray(b"\x01") * len(self.clients)
+        for client in busy:
+            idle[self.place[client]] = 0
+        return list(compress(self.clients, idle))
 
 
 def present(fleet: Fleet, idle: Sequence[ClientId], clock: Decimal) -> tuple[list[ClientId], Decimal | None]:

@@ -62,6 +62,7 @@ def check_composition(experiment: Experiment) -> None:
         )
     _check_weighting(experiment)
     _check_evaluation(experiment)
+    _check_disclosures(experiment)
     for stage in experiment.pipeline:
         stage.check(experiment)
     _check_residuals(experiment.pipeline)
@@ -120,6 +121,22 @@ def _check_evaluation(experiment: Experiment) -> None:
                 f"server that is not to learn such things, or {type(stage).__name__} would not be there; use Evaluation(), "
                 "which an observer measures who sends nothing."
             )
+
+
+def _check_disclosures(experiment: Experiment) -> None:
+    """What leaves clients for the selector's sake reaches the server in clear. Of what a selector of one's own asks, nothing is
+    known, so it counts as such. (Where the server may see it and only the model is protected, the ledger says so: books.py.)"""
+    selector, kind = experiment.selection, type(experiment.selection)
+    curious = kind.asks is not Selector.asks or kind.tells is not Selector.tells or selector.keeps_updates
+    if not (selector.reads or curious):
+        return
+    private = () if experiment.training.private is None else (experiment.training.private,)
+    for part in (*(stage for stage in experiment.pipeline if stage.masks or stage.shields), *private):
+        what = " and ".join(selector.reads) or "answers"
+        raise CompositionError(
+            f"{kind.__name__} reads the {what} of single clients, in clear, and where {type(part).__name__} is the server is not "
+            "to learn such things; use UniformSelection() or RoundRobin(), which read nothing of a client's."
+        )
 
 
 def _try_client_halves(experiment: Experiment) -> None:

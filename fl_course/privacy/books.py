@@ -28,7 +28,8 @@ from .accounting import Event, Ledger, NonPrivate
 
 NOT_COVERED = ("epsilon covers the models, not what else this record shows: training losses, drift, per-client accuracy, "
                "byte counts and who took part")
-OWN_CHOICE = "{} chooses whom to ask, and {}: epsilon covers the sums for a given choice, not the choice"
+MAY_READ = "may read what clients reported"
+OWN_CHOICE = "{} chooses whom to ask, and " + MAY_READ + ": epsilon covers the sums for a given choice, not the choice"
 KNOWN_SEED = "the noise seed is known: this run is not private, for whoever knows the seed can subtract the noise"
 NO_NOISE = "epsilon is infinite: something was released without noise, and nobody is protected"
 
@@ -77,8 +78,8 @@ def keep_books(stage: Any, ctx: Context, ledger: Ledger, rounds_left: Callable[[
     if before.get("prices") != "sums" or before["complete"] != ctx.server.version or not before["events"]:
         ctx.meter.events.append(NOT_COVERED)                     # the first of these rounds, or the first after others
         if type(selector := ctx.experiment.selection) not in (UniformSelection, PoissonSelection):
-            told = f"reads their {' and '.join(selector.reads)}" if selector.reads else "may read what clients reported"
-            ctx.meter.events.append(OWN_CHOICE.format(type(selector).__name__, told))
+            told = f"reads their {' and '.join(selector.reads)}" if selector.reads else MAY_READ
+            ctx.meter.events.append(OWN_CHOICE.format(type(selector).__name__).replace(MAY_READ, told))
     tell_known_seed(ctx, stage.noise_seed is not None)
     if math.isinf(ledger.spent()):
         ctx.meter.events.append(NO_NOISE)

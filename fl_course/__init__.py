@@ -51,6 +51,7 @@ from .engine.wrapped import Wrapped
 from .federation.aggregation import Discount, WeightedMean
 from .federation.checkpoint import CheckpointError, load, save
 from .federation.coordinator import Coordinator
+from .federation.devices import DayNight, Devices
 from .federation.evaluation import Evaluation
 from .federation.fleet import Equal, LogNormal
 from .federation.history import History
@@ -60,6 +61,7 @@ from .federation.sampling import PoissonSelection, UniformSelection
 from .federation.schedule import Buffered, Synchronous
 from .federation.stages import ByExamples, Uniform
 from .federation.state import State
+from .federation.traces import Trace
 from .privacy.central import Adaptive, CentralDP
 from .privacy.clipping import Clip
 from .privacy.dpsgd import DPSGD
@@ -78,6 +80,13 @@ from .robustness.leaks import leaked_counts, leaked_label, membership
 from .robustness.outliers import OutlierRemoval
 from .robustness.robust import Robust
 from .secure_aggregation import DistributedNoise, SecureSum
+from .selection.diversity import DivFL, LabelDiversity
+from .selection.fair import RoundRobin, SizeWeighted
+from .selection.fairness import gini, participation
+from .selection.oort import Oort
+from .selection.power import PowerOfChoice
+from .selection.profile import QualityScore
+from .selection.tifl import TiFL
 from .wire.messages import WireError
 
 __version__ = "0.1.0"

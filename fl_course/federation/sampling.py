@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +13,8 @@ from ..core import ClientId, CompositionError, is_whole
 from .devices import always_there
 from .interfaces import Experiment, Reports, Selector
 from .schedule import Synchronous
+
+MISSING = -np.inf     # stands for what a report does not say
 
 
 def checked(chosen: Sequence[ClientId], idle: Sequence[ClientId], verb: str = "chose") -> tuple[ClientId, ...]:
@@ -36,10 +39,24 @@ def check_draw(idle: Sequence[ClientId], k: int) -> None:
         raise ValueError("the same client is offered twice")
 
 
-def reported(idle: Sequence[ClientId], reports: Reports, name: str, otherwise: float = np.nan) -> np.ndarray:
-    """(n,) float64: one number of each idle client's report; `otherwise` for those whose report has none."""
-    values = [reports[client].get(name, otherwise) if client in reports else otherwise for client in idle]
-    return np.array(values, dtype=np.float64).reshape(len(idle))
+def reported(idle: Sequence[ClientId], reports: Reports, *names: str) -> np.ndarray:
+    """(names, n) float64: what each idle client's report says under these names, NaN where it says nothing.
+
+    ValueError, with the client's name, for something reported that is not a finite number.
+    """
+    rows = [[report.get(name, MISSING) for name in names] for report in (reports.get(client, {}) for client in idle)]
+    try:
+        table = np.array(rows, dtype=np.float64).reshape(len(idle), len(names))
+    except (ValueError, TypeError):
+        odd = next(((c, n, v) for c, row in zip(idle, rows, strict=True) for n, v in zip(names, row, strict=True)
+                    if np.ndim(v) or not isinstance(v, Real)), None)                                   # fmt: skip
+        raise ValueError("client {!r} reports under {!r} what is no number: {!r}".format(*odd or "???")[:300]) from None
+    missing = table == MISSING
+    if len(bad := np.argwhere(~np.isfinite(table) & ~missing)):
+        i, j = bad[0]
+        raise ValueError(f"client {idle[i]!r} reports {table[i, j]} as its {names[j]!r}; it must be a finite number")
+    table[missing] = np.nan
+    return table.T
 
 
 def check_scores(idle: Sequence[ClientId], scores: ArrayLike, what: str = "score") -> np.ndarray:

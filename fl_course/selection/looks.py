@@ -1,0 +1,69 @@
+"""What a client works out about itself when a selector asks: losses, a measure, counts of labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..core import ClientId, CompositionError
+from ..federation.interfaces import Experiment, Look, Reports
+
+MOST_CLASSES = 100_000
+
+
+def losses(look: Look, rows: np.ndarray | None = None) -> np.ndarray:
+    """(n,) float64: the loss of each of its examples, or of these rows, under the model that it was sent."""
+    x, y = (look.x, look.y) if rows is None else (look.x[rows], look.y[rows])
+    return look.model.loss.judge(look.model.predict(look.server.params, x).astype(np.float64), y)[1]
+
+
+def standing(look: Look) -> float:
+    """How good the model that it was sent is on its examples: the accuracy, or another measure with the better on top."""
+    loss = look.model.loss
+    each = loss.judge(look.model.predict(look.server.params, look.x).astype(np.float64), look.y)[0]
+    return float(loss.measured(np.mean(each))) * (1 if loss.rising else -1)
+
+
+def label_counts(look: Look) -> np.ndarray:
+    """(classes,) int64: how many of its examples each class has, as far as the largest that it holds."""
+    return np.bincount(look.y)
+
+
+def label_table(clients: Sequence[ClientId], reports: Reports) -> np.ndarray:
+    """(n, classes) float64: the counts that these clients have answered, of which one may know fewer classes than another.
+
+    ValueError, with the client's name, for an answer that is no list of counts.
+    """
+    counts = [np.asarray(reports[client]["probe_labels"]) for client in clients]
+    for client, row in zip(clients, counts, strict=True):
+        right = row.ndim == 1 and row.dtype.kind in "iuf" and 0 < len(row) <= MOST_CLASSES
+        if not right or not 0 <= row.min() <= row.max() < math.inf:
+            raise ValueError(f"client {client!r} says {row!r} of its labels; they must be counts, one a class"[:300])
+    table = np.zeros((len(counts), max(map(len, counts), default=0)))
+    for row, mine in zip(table, counts, strict=True):
+        row[: len(mine)] = mine
+    return table
+
+
+def entropies(counts: np.ndarray) -> np.ndarray:
+    """(n,) in [0, 1]: the entropy of each row of counts (n, classes), as a share of the largest possible, ln(classes)."""
+    if counts.shape[1] < 2:
+        return np.zeros(len(counts))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1e-300)
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    return np.clip(-(shares * logs).sum(1) / math.log(counts.shape[1]), 0.0, 1.0)
+
+
+def needs_classes(name: str, experiment: Experiment) -> None:
+    if not experiment.data.classes:
+        raise CompositionError(f"{name} compares how clients' labels are distributed, and these data hold numbers to hit, no "
+                               "classes; use a selector that reads losses or updates, such as PowerOfChoice() or DivFL().")
+
+
+def needs_a_model(name: str, experiment: Experiment) -> None:
+    """What is broadcast must be a whole model, or a client cannot say how well it does."""
+    if not getattr(experiment.model, "speaks", True):
+        raise CompositionError(f"{name} has clients measure the model that they are sent, but here that is only a part of one; "
+                               "use a selector that measures nothing, such as UniformSelection() or RoundRobin().")

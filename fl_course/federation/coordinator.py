@@ -142,6 +142,9 @@ class Coordinator:
                         jobs[job.ticket] = job
                         agenda.add(ends, job.ticket)
                     ticket, count = ticket + len(chosen), len(chosen)
+                elif back is not None and not jobs and not arrived:
+                    now, then = f"{float(clock):.10g}", f"{float(back):.10g}"
+                    ctx.meter.events.append(f"nobody was there to ask at second {now}; the first is back at {then}")
                 agenda.started(count, back)
                 continue
             # A client has finished training: train everybody who is still untrained, then send. Or: an answer arrives.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +17,7 @@ from .interfaces import Experiment, Reports, Selector
 from .schedule import Synchronous
 
 MISSING = -np.inf     # stands for what a report does not say
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def checked(chosen: Sequence[ClientId], idle: Sequence[ClientId], verb: str = "chose") -> tuple[ClientId, ...]:
@@ -44,19 +47,20 @@ def reported(idle: Sequence[ClientId], reports: Reports, *names: str) -> np.ndar
 
     ValueError, with the client's name, for something reported that is not a finite number.
     """
-    rows = [[report.get(name, MISSING) for name in names] for report in (reports.get(client, {}) for client in idle)]
-    try:
-        table = np.array(rows, dtype=np.float64).reshape(len(idle), len(names))
-    except (ValueError, TypeError):
-        odd = next(((c, n, v) for c, row in zip(idle, rows, strict=True) for n, v in zip(names, row, strict=True)
-                    if np.ndim(v) or not isinstance(v, Real)), None)                                   # fmt: skip
-        raise ValueError("client {!r} reports under {!r} what is no number: {!r}".format(*odd or "???")[:300]) from None
-    missing = table == MISSING
-    if len(bad := np.argwhere(~np.isfinite(table) & ~missing)):
-        i, j = bad[0]
-        raise ValueError(f"client {idle[i]!r} reports {table[i, j]} as its {names[j]!r}; it must be a finite number")
-    table[missing] = np.nan
-    return table.T
+    table = np.empty((len(names), len(idle)))
+    mine = [reports.get(client, NOTHING) for client in idle]
+    for column, name in zip(table, names, strict=True):
+        said = [report.get(name, MISSING) for report in mine]
+        try:
+            column[:] = np.fromiter(said, np.float64, len(idle))
+        except (ValueError, TypeError):
+            odd = next(i for i, value in enumerate(said) if not isinstance(value, Real))
+            raise ValueError(f"client {idle[odd]!r} reports {said[odd]!r} as its {name!r}; it must be a number"[:300]) from None
+        missing = column == MISSING
+        if len(bad := np.flatnonzero(~np.isfinite(column) & ~missing)):
+            raise ValueError(f"client {idle[bad[0]]!r} reports {column[bad[0]]} as its {name!r}; it must be a finite number")
+        column[missing] = np.nan
+    return table
 
 
 def check_scores(idle: Sequence[ClientId], scores: ArrayLike, what: str = "score") -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core import ClientId, is_whole, plain_counts
 from ..federation.interfaces import Experiment, Look, Reports, Selector
-from ..federation.sampling import check_draw
+from ..federation.sampling import NOTHING, check_draw
 from .looks import label_counts, label_table, needs_classes
 
 
@@ -78,7 +78,7 @@ class LabelDiversity(Selector):
 
     Each client is asked once how many examples it has of each class, in a message without a model: bytes that are counted, and
     a disclosure. Who did not answer is taken only when the others do not suffice. pool: the farthest is sought among a
-    uniform sample of so many idle clients (or twice as many as are wanted). Priced at q = 1.
+    uniform sample of so many idle clients (or of k, who are then taken). Priced at q = 1.
     """
 
     pool: int = 1_000
@@ -98,9 +98,11 @@ class LabelDiversity(Selector):
     def select(self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports) -> list[ClientId]:
         check_draw(idle, k)
         known, unknown = _split(idle, reports, "probe_labels", rng)
-        known = known[: max(self.pool, 2 * k)]
+        known = known[: max(self.pool, k)]
+        if k >= len(known):
+            return (known + unknown)[:k]
         shares = label_shares(label_table(known, reports))
-        return ([known[i] for i in max_min(shares, k)] + unknown)[:k]
+        return [known[i] for i in max_min(shares, k)]
 
     def check(self, experiment: Experiment) -> None:
         needs_classes("LabelDiversity", experiment)
@@ -112,11 +114,11 @@ class DivFL(Selector):
 
     The cheap variant of the paper: a client's gradient is its last reported update, however old, so that nothing is asked and
     only those that train refresh theirs. Clients that were never asked come first, by chance; those that were asked and never
-    heard come last. pool: the choice is among, and stands for, a uniform sample of so many idle clients (or k of them), since
-    all pairs are compared. Priced at q = 1.
+    heard come last. pool: the choice is among, and stands for, a uniform sample of so many idle clients (or of k), since all
+    pairs are compared. Priced at q = 1.
     """
 
-    pool: int = 200
+    pool: int = 128
     keeps_updates = True
     reads = ("update",)
 
@@ -129,8 +131,8 @@ class DivFL(Selector):
         fresh = [client for client in unknown if not reports.get(client, {}).get("asked")][:k]
         lost = [client for client in unknown if reports.get(client, {}).get("asked")]
         known = known[: max(self.pool, k)]
-        if len(fresh) == k or not known:
-            return (fresh + lost)[:k]
+        if len(fresh) == k or len(known) <= k - len(fresh):
+            return (fresh + known + lost)[:k]
         updates = np.stack([reports[client]["update"] for client in known])
         if len(bad := np.flatnonzero(~np.isfinite(updates).all(1))):
             raise ValueError(f"the last update of client {known[bad[0]]!r} is not finite, and cannot be compared with the others")
@@ -142,6 +144,7 @@ def _split(
     idle: Sequence[ClientId], reports: Reports, name: str, rng: np.random.Generator
 ) -> tuple[list[ClientId], list[ClientId]]:
     """Those whose report has something under this name, and the others, both in random order."""
-    shuffled = [idle[i] for i in rng.permutation(len(idle))]
-    known = [client for client in shuffled if name in reports.get(client, {})]
-    return known, [client for client in shuffled if name not in reports.get(client, {})]
+    known, unknown = list[ClientId](), list[ClientId]()
+    for i in rng.permutation(len(idle)).tolist():
+        (known if name in reports.get(idle[i], NOTHING) else unknown).append(idle[i])
+    return known, unknown

@@ -11,7 +11,6 @@ digits of the table, the last steps are taken with the updates themselves.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,40 +19,42 @@ from ..core import Context
 from .distances import lengths, squared_distances
 from .robust import Robust, check_liars, everybody
 
-STEPS, ENOUGH = 20_000, 1e-10       # at most so many steps; at rest, when a step moves no weight by more than that share
+STEPS, ENOUGH = 20_000, 1e-10       # at most so many steps; at rest, when a step moves nothing by more than that share
+FAR = 1e4                           # times the typical distance: from there on, only the direction of an update matters
 
 
 def geometric_median(x: np.ndarray, nu: float = 1e-6) -> np.ndarray:
     """(d,) float64: argmin over z of Σ_i ‖z - x_i‖ for the rows of x (n, d).
 
-    nu: distances count as at least that share of a typical one (the median distance between two updates). It keeps 1/0 out of
-    the weights; it must be small: with ν above all distances every weight is the same, and the answer is the mean. Where an
-    update itself is the median, it is returned. On a line between two middle updates every point is one; ours lies between.
+    nu: distances count as at least that share of a typical one. It keeps 1/0 out of the weights; it must be small: with ν above
+    all distances every weight is the same, and the answer is the mean. Where an update itself is the median, it is returned. On
+    a line between two middle updates every point is one; ours lies between.
     """
     x = np.asarray(x, dtype=np.float64)
-    if len(x) == 1:
-        return x[0].copy()
     table = squared_distances(x)
-    typical = math.sqrt(float(np.median(table[np.triu_indices(len(x), 1)])))
-    own = _at_an_update(table)
+    each = np.median(np.sqrt(table), axis=1)             # how far the nearer half of all is
+    middle = int(np.argmin(each))
+    typical = float(each[middle])                        # of an honest update, as long as more than half are honest
+    own = _at_an_update(x, table)
     if own is not None:
         return x[own].copy()
-    floor = nu * typical if typical > 0 else nu * math.sqrt(float(table.max()))
-    return _polished(x, _weights(table, floor), floor)
+    reach = np.sqrt(table[middle])
+    if (reach > FAR * typical).any():
+        near = (x - x[middle]) * np.minimum(1, FAR * typical / np.maximum(reach, FAR * typical))[:, None]
+        table = squared_distances(near)
+        return _polished(x, x[middle] + _weights(table, nu * typical) @ near, nu * typical, typical)
+    return _polished(x, _weights(table, nu * typical) @ x, nu * typical, typical)
 
 
-def _at_an_update(table: np.ndarray) -> int | None:
-    """The update that is the median, if one is: the others' pull, one unit vector each, is not stronger than what lies
-    there (Vardi & Zhang 2000, eq. 2.6). Only the one with the least sum of distances can be."""
+def _at_an_update(x: np.ndarray, table: np.ndarray) -> int | None:
+    """The update that is the median, if one is: the others' pull, one unit vector each, is weaker than what lies there (Vardi &
+    Zhang 2000, eq. 2.6). Only the one with the least sum of distances can be."""
     distance = np.sqrt(table)
     k = int(np.argmin(distance.sum(axis=1)))
-    here = distance[k] == 0                                                     # it and its equals
-    away = np.flatnonzero(~here)
-    if not len(away):
-        return k
-    inner = (table[k, away][:, None] + table[k, away][None, :] - table[np.ix_(away, away)]) / 2      # (x_i - x_k)·(x_j - x_k)
-    unit = 1 / distance[k, away]
-    return k if unit @ inner @ unit < float(here.sum()) ** 2 * (1 - 1e-12) else None
+    apart = distance[k] > 0
+    unit = np.divide(1, distance[k], out=np.zeros(len(x)), where=apart)
+    pull = np.linalg.norm(unit @ x - unit.sum() * x[k])
+    return k if pull < (~apart).sum() * (1 - 1e-12) else None
 
 
 def _weights(table: np.ndarray, floor: float) -> np.ndarray:
@@ -70,19 +71,15 @@ def _weights(table: np.ndarray, floor: float) -> np.ndarray:
     return share
 
 
-def _polished(x: np.ndarray, share: np.ndarray, floor: float) -> np.ndarray:
-    """Weiszfeld's steps with the updates themselves, until the sum of distances falls no more."""
-    z = share @ x
-    best, least = z, math.inf
+def _polished(x: np.ndarray, z: np.ndarray, floor: float, typical: float) -> np.ndarray:
+    """Weiszfeld's steps with the updates themselves, until a step is short."""
     for _ in range(STEPS):
-        distance = lengths(x - z)
-        total = float(distance.sum())
-        if not total < least * (1 - 1e-12):
+        pull = 1 / np.maximum(lengths(x - z), floor)
+        new = (pull / pull.sum()) @ x
+        step, z = float(np.linalg.norm(new - z)), new
+        if step <= 1e-7 * typical or step <= 1e-14 * float(np.linalg.norm(z)):
             break
-        best, least = z, total
-        pull = 1 / np.maximum(distance, floor)
-        z = (pull / pull.sum()) @ x
-    return best
+    return z
 
 
 @dataclass(frozen=True)

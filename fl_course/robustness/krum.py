@@ -36,12 +36,18 @@ def scores(table: np.ndarray, f: int) -> np.ndarray:
     return others[:, : max(1, n - f - 2)].sum(axis=1)
 
 
+def ranking(table: np.ndarray, f: int) -> np.ndarray:
+    """(n,) rows by their scores, the best first. Two nearest neighbours have the same score where one neighbour makes it; then
+    the one with the smaller sum of distances to all goes first, so that the order of the updates decides nothing."""
+    return np.lexsort((np.sort(table, axis=1).sum(axis=1), scores(table, f)))
+
+
 def bulyan_selection(x: np.ndarray, f: int) -> np.ndarray:
     """(n - 2f,) rows of x (n, d), in the order in which Krum chooses them, each out of those that are left."""
     table = squared_distances(x)
     left, chosen = list(range(len(x))), []
     for _ in range(len(x) - 2 * f):
-        best = left[int(np.argmin(scores(table[np.ix_(left, left)], f)))]
+        best = left[int(ranking(table[np.ix_(left, left)], f)[0])]
         left.remove(best)
         chosen.append(best)
     return np.array(chosen)
@@ -81,7 +87,7 @@ class Krum(Robust):
         return 2 * self.f + 3
 
     def weigh(self, x: np.ndarray, ctx: Context | None) -> tuple[np.ndarray, np.ndarray]:
-        best = int(np.argmin(krum_scores(x, self.f)))
+        best = int(ranking(squared_distances(x), self.f)[0])
         return x[best].copy(), np.arange(len(x)) == best
 
 
@@ -103,7 +109,7 @@ class MultiKrum(Robust):
         return max(2 * self.f + 3, self.f + (self.m or 0))
 
     def weigh(self, x: np.ndarray, ctx: Context | None) -> tuple[np.ndarray, np.ndarray]:
-        best = np.argsort(krum_scores(x, self.f), kind="stable")[: self.m or len(x) - self.f]
+        best = ranking(squared_distances(x), self.f)[: self.m or len(x) - self.f]
         inside = np.isin(np.arange(len(x)), best)
         return x[inside].mean(axis=0), inside
 
@@ -113,8 +119,8 @@ class Bulyan(Robust):
     """θ = n - 2f updates by repeated Krum, then per coordinate the mean of the θ - 2f closest to their median
     (El Mhamdi et al. 2018, section 4). n ≥ 4f + 3.
 
-    Krum looks at whole updates, so one coordinate can hide in many; the second step closes that. Towards the end fewer
-    than f + 3 updates are left to choose from; the nearest one alone then makes the score.
+    Krum looks at whole updates, so one coordinate can hide in many; the second step closes that. With f of 1 or 2 the nearest
+    neighbour alone makes the last scores, so that two updates always tie, see `ranking`; flwr takes whichever came first.
     """
 
     f: int

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from fractions import Fraction
+from functools import lru_cache
 
 # Numbers of seconds lie between 5e-324 and 1e300, so that a sum has at most 640 digits. A trap says if that were wrong.
 EXACT = Context(prec=700, traps=[Inexact, InvalidOperation])
 
 
+@lru_cache(maxsize=100_000, typed=True)         # a step asks again for the instants of all jobs that are under way
 def exact(seconds: float) -> Decimal:
     """The decimal that is printed for it; infinity is itself."""
     return Decimal(str(seconds))

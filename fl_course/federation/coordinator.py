@@ -28,7 +28,7 @@ from .aggregation import WeightedMean
 from .arrival import receive
 from .clock import between, exact, later, under_way
 from .composition import check_composition
-from .dispatch import Roll, ask, broadcast, present
+from .dispatch import Idle, ask, broadcast, present
 from .evaluation import Evaluation, detection, metrics_of_step
 from .fleet import Equal, checked_seconds
 from .history import History, describe, progress_bar, state_of, warn_if_unheard
@@ -101,10 +101,10 @@ class Coordinator:
             raise ValueError(f"the state's model has {state.server.params.size} numbers, this experiment's {self.model.dim}")
         data = self.data if self.attack is None else poisoned(self.data, self.attack)
         work = Work(Trainer(self.training, self.model, data), self.pipeline, self.strict, self.attack)
-        roll = Roll(self.clients)
+        free = Idle(self.clients)
         for _ in range(rounds):
             try:
-                state, record, reason = self._round(state, work, roll)
+                state, record, reason = self._round(state, work, free)
             except BudgetSpent as spent:
                 return str(spent)
             yield state, record
@@ -112,12 +112,13 @@ class Coordinator:
                 return reason
         return ""
 
-    def _round(self, state: State, work: Work, roll: Roll) -> tuple[State, Record, str]:
+    def _round(self, state: State, work: Work, free: Idle) -> tuple[State, Record, str]:
         server, ticket = state.server, state.ticket
         opened = exact(state.clock)
         jobs = {job.ticket: job for job in state.jobs}
+        free.begins(job.client for job in state.jobs)
         agenda = Agenda.opened(
-            self.schedule, len(roll.clients), opened, later(opened, exact(self.schedule.deadline)),
+            self.schedule, len(free.clients), opened, later(opened, exact(self.schedule.deadline)),
             [(exact(job.due), job.ticket) for job in state.jobs],
         )  # fmt: skip
         uploads: dict[int, tuple[Decimal, Decimal]] = {}                            # ticket -> when it begins and arrives
@@ -129,13 +130,13 @@ class Coordinator:
             clock = agenda.clock
             # Select and broadcast.
             if event[0] == START:
-                busy = {job.client for job in jobs.values()} | set(ctx.cohort)      # asked at most once a version
-                idle, back = present(self.fleet, roll.without(busy), clock)
+                idle, back = present(self.fleet, list(free), clock)
                 count = None
                 if idle:
                     rng = stream(self.seed, "select", server.version, len(ctx.cohort))
                     begins = later(clock, ask(self, work.trainer.data, ctx, idle, event[1], rng, reports))
                     chosen = checked(self.selection.choose(idle, event[1], rng, reports, ctx), idle)
+                    free.takes(chosen)
                     ctx = replace(ctx, cohort=ctx.cohort + chosen)
                     reports.update({client: asked(reports.get(client, {}), server.version) for client in chosen})
                     for ends, job in broadcast(self, ctx, chosen, begins, ticket, memory):
@@ -163,6 +164,8 @@ class Coordinator:
                     continue
             del jobs[job.ticket]
             agenda.under_way -= 1
+            if job.ticket < state.ticket:                                           # asked at most once a version
+                free.ends(job.client)
             if job.lost:
                 ctx.meter.events.append(job.lost)
                 if not job.vanished:

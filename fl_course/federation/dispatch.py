@@ -22,22 +22,32 @@ from .sampling import checked
 from .state import Job
 
 
-@dataclass(frozen=True)
-class Roll:
-    """The clients of a run, in the order in which selectors are offered them. Made once: it may hold ten thousand names."""
+@dataclass
+class Idle:
+    """Who of the clients of a run is idle: a mark each, so that ten thousand cost no more than a list of those who are."""
 
-    clients: tuple[ClientId, ...]
-    place: Mapping[ClientId, int] = field(init=False, repr=False)
+    clients: tuple[ClientId, ...]           # in the order in which selectors are offered them
+    marks: bytearray = field(init=False, repr=False)
+    place: dict[ClientId, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "place", {client: i for i, client in enumerate(self.clients)})
+        self.place = {client: i for i, client in enumerate(self.clients)}
+        self.marks = bytearray(b"\x01") * len(self.clients)
 
-    def without(self, busy: Iterable[ClientId]) -> list[ClientId]:
-        """All but these."""
-        idle = bytearray(b"\x01") * len(self.clients)
+    def takes(self, busy: Iterable[ClientId]) -> None:
         for client in busy:
-            idle[self.place[client]] = 0
-        return list(compress(self.clients, idle))
+            self.marks[self.place[client]] = 0
+
+    def begins(self, busy: Iterable[ClientId]) -> None:
+        """A new step: all are idle but these."""
+        self.marks = bytearray(b"\x01") * len(self.clients)
+        self.takes(busy)
+
+    def ends(self, client: ClientId) -> None:
+        self.marks[self.place[client]] = 1
+
+    def __iter__(self) -> Iterator[ClientId]:
+        return compress(self.clients, self.marks)
 
 
 def present(fleet: Fleet, idle: Sequence[ClientId], clock: Decimal) -> tuple[list[ClientId], Decimal | None]:
@@ -58,6 +68,8 @@ def ask(
     seconds until the slowest has answered, or would have."""
     selector, fleet, server, meter = experiment.selection, experiment.fleet, ctx.server, ctx.meter
     asked = checked(selector.asks(idle, wanted, rng, reports), idle, "asks")
+    if not asked:
+        return Decimal(0)
     version, slowest, crashes = server.version, Decimal(0), []
     question = encode_model(server) if selector.sends_model else frame("question", [version])
     base = decode_model(question, experiment.model.dim) if selector.sends_model else replace(server, state={})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from numbers import Real
 
 import numpy as np
@@ -98,7 +99,7 @@ class LogNormal(Fleet):
         object.__setattr__(self, "seed", whole(self.seed, "seed"))
 
     def _factor(self, client: ClientId, what: str, spread: float) -> float:
-        return float(np.exp(spread * stream(self.seed, "device", what, client).standard_normal()))
+        return _device_factor(self.seed, what, client, spread)
 
     def compute(self, client: ClientId, examples: float, luck: Luck) -> float:
         speed = self.examples_per_second * self._factor(client, "speed", self.speed_spread)
@@ -112,6 +113,11 @@ class LogNormal(Fleet):
 
     def drops(self, client: ClientId, luck: Luck) -> bool:
         return self.drop > 0 and bool(luck().random() < self.drop)
+
+
+@lru_cache(maxsize=100_000)                     # asked for at every job, and a named stream takes longer than all the rest
+def _device_factor(seed: int, what: str, client: ClientId, spread: float) -> float:
+    return float(np.exp(spread * stream(seed, "device", what, client).standard_normal()))
 
 
 def _quotient(amount: float, rate: float) -> float:

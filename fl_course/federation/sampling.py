@@ -24,7 +24,9 @@ def checked(chosen: Sequence[ClientId], idle: Sequence[ClientId], verb: str = "c
     """What a selector returned, under the names that the data use; ValueError unless all are idle clients, each once."""
     if chosen is None:
         raise TypeError("the selector returned None; is a `return` missing?")
-    names = {client: client for client in idle}
+    chosen = list(chosen)
+    few = len(chosen) < 9                                   # looked up one by one: a dictionary of 10,000 takes longer
+    names = {client: client for client in ([idle[idle.index(c)] for c in chosen if c in idle] if few else idle)}
     out = []
     for client in chosen:
         if client not in names:

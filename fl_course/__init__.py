@@ -40,6 +40,7 @@ from .core import (
     stream,
 )
 from .data.federated import Dataset, FederatedData, from_clients
+from .data.groups import few_examples, rotated, set_apart
 from .data.partition import IID, Dirichlet, QuantitySkew, Shards, Writers
 from .data.sources import digits, mnist, synthetic
 from .drift.methods import FedDyn, FedNova, FedProx, Scaffold, Stragglers
@@ -62,6 +63,24 @@ from .federation.schedule import Buffered, Synchronous
 from .federation.stages import ByExamples, Uniform
 from .federation.state import State
 from .federation.traces import Trace
+from .personalisation.clusters import IFCA, Clusters, assignments
+from .personalisation.evaluation import (
+    Comparison,
+    baselines,
+    compare,
+    global_model,
+    local_only,
+    luck,
+    newcomers,
+    own_measure,
+    own_models,
+    pooled,
+)
+from .personalisation.layers import FedPer, FedRep, LGFedAvg
+from .personalisation.lowrank import LoRA, product_gap
+from .personalisation.meta import PerFedAvg
+from .personalisation.split import Split, handed_out
+from .personalisation.twins import APFL, Ditto, FineTune, PFedMe
 from .privacy.central import Adaptive, CentralDP
 from .privacy.clipping import Clip
 from .privacy.dpsgd import DPSGD

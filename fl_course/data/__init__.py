@@ -4,6 +4,7 @@
     ids.py          names of clients
     federated.py    Dataset: examples that nobody owns yet; FederatedData: the same with owners, from_clients(…): your own
     partition.py    rules that divide a pool: IID, Shards, Dirichlet, QuantitySkew, Writers
+    groups.py       divided data in which clients differ: few examples, turned images, clients set apart
     sources.py      digits(), mnist(), synthetic(α, β); no network
     datasets/       5,000 real MNIST images, with their licence
 """

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,10 +55,11 @@ class Trainer:
     pool: ThreadPoolExecutor | None = field(init=False, repr=False)
     mine: threading.local = field(init=False, repr=False)   # each thread's own SingleEngine
     spare: np.ndarray | None = field(default=None, init=False, repr=False)
+    travels: Model = field(init=False, repr=False)          # what the server has: the network, or the part that is shared
     kin: list[Trainer] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.model = self.model.whole
+        self.travels, self.model = self.model, self.model.whole
         x, y = (np.require(part, requirements=["C", "W"]) for part in (self.data.x, self.data.y))   # as torch needs it
         self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
         self.fused = DenseEngine(self.model.sizes, self.x, self.y) if self._dense() else None        # type: ignore[attr-defined]
@@ -130,7 +132,7 @@ class Trainer:
             pull, constant = self._affine(part.tasks, anchor)
             decay = self.how.weight_decay + pull
             names = list(self.model.shapes())                                      # two tensors a layer
-            still = {"frozen": frozenset(names.index(name) // 2 for name in self.frozen)} if self.frozen else {}
+            still: dict[str, Any] = {"frozen": frozenset(names.index(name) // 2 for name in self.frozen)} if self.frozen else {}
             return self.fused.train(anchor, part.plan, part.lr, out, self.how.momentum, decay, constant, part.room, **still)
         theta = anchor.clone()
         if (single := self._single(len(part.tasks))) is not None:

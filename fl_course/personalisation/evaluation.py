@@ -1,0 +1,234 @@
+"""Is the own model worth it? Every client's own model on its own held-out examples, beside the three that it must beat.
+
+    local only    the client trains alone, as often as the federation has rounds: what it has without anybody
+    global        one model for all, by FedAvg
+    pooled        one model, trained on everybody's examples in one place: what no federation is allowed to do
+
+Ordinary functions of an experiment and a state, for the body of the caller's own `for`. The examples are held out from all
+training; what is tuned at home is tuned on the client's training examples only. With n test examples, an accuracy p is known to
+√(p(1 - p)/n), however good the method: see `luck`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core import ClientId, Server, Task, Vector, is_whole, stream
+from ..data.federated import FederatedData
+from ..engine.models import Model
+from ..engine.training import Trainer
+from ..federation.coordinator import Coordinator
+from ..federation.evaluation import Evaluation, client_measure, fairness
+from ..federation.history import state_of
+from ..federation.state import State
+from .split import ends, moved
+
+ROOM = 4_000_000                    # numbers of test examples that are looked at together
+
+
+def tasks_for(
+    experiment: Coordinator, state: Any, clients: Sequence[ClientId] | None = None
+) -> tuple[list[Task], list[int], Trainer]:
+    """What each of these clients (all, if not said) would be handed now; only those that have training examples.
+
+    Returns the tasks, their places among the clients, and a trainer.
+    """
+    state, data = state_of(state) or experiment.initial(), experiment.data
+    server = replace(state.server, state={})
+    places = range(len(data)) if clients is None else [data.position(client) for client in clients]
+    some = [i for i, k in enumerate(places) if len(data.train[k])]
+    ids = [data.ids[places[i]] for i in some]
+    tasks = [Task(client, server, experiment.seed, dict(state.memory.get(client, {}))) for client in ids]
+    return tasks, some, Trainer(experiment.training, experiment.model, data)
+
+
+def own_models(experiment: Coordinator, state: Any, clients: Sequence[ClientId] | None = None) -> Vector:
+    """(K, d): each client's own model, made of what it downloads now and what lies in its drawer.
+
+    state: a State, a History or None for the beginning. A client without training examples has none: its row is NaN.
+    """
+    tasks, rows, trainer = tasks_for(experiment, state, clients)
+    models = np.full((len(experiment.data if clients is None else clients), trainer.model.dim), np.nan, dtype=np.float32)
+    if rows:
+        models[rows] = trainer.own(tasks)
+    return models
+
+
+def own_measure(experiment: Coordinator, state: Any) -> np.ndarray:
+    """(K,): the accuracy (or rmse) of each client's own model on its own held-out examples; NaN without any."""
+    return measure_each(experiment.model.whole, own_models(experiment, state), experiment.data)
+
+
+@torch.no_grad()
+@torch.inference_mode(False)
+def measure_each(model: Model, models: Vector, data: FederatedData) -> np.ndarray:
+    """(K,): of the models (K, d), one a client, each on that client's own test examples; NaN where there is neither."""
+    sizes = np.array([len(rows) for rows in data.test])
+    scores = np.full(len(data), np.nan)
+    able = [k for k in np.argsort(-sizes, kind="stable") if sizes[k] and not np.isnan(models[k]).all()]
+    together = 1 if model.alone else max(1, ROOM // (max(1, sizes.max()) * math.prod(data.shape)))
+    for start in range(0, len(able), together):
+        some = able[start : start + together]
+        rows = np.zeros((len(some), sizes[some[0]]), dtype=np.int64)               # padded with the first example of all
+        for row, k in zip(rows, some, strict=True):
+            row[: sizes[k]] = data.test[k]
+        layers = model.layers(torch.from_numpy(models[some]))
+        with torch.autocast("cpu", enabled=False):
+            outputs = model.logits(layers, torch.from_numpy(data.x[rows])).numpy().astype(np.float64)
+        for k, mine, out in zip(some, rows, outputs, strict=True):
+            judged, _ = model.loss.judge(out[: sizes[k]], data.y[mine[: sizes[k]]])
+            scores[k] = model.loss.measured(judged.mean())
+    return scores
+
+
+# --- what it must beat ----------------------------------------------------------------------------------------------------
+
+
+def local_only(experiment: Coordinator, rounds: int) -> Vector:
+    """(K, d): every client alone from the network's first values, in every round, with FedAvg's batches. NaN: no examples."""
+    trainer, data = _plain(experiment, experiment.data), experiment.data
+    start = trainer.model.init(stream(experiment.seed, "init"))
+    clients = [k for k, rows in enumerate(data.train) if len(rows)]
+    tasks = [Task(data.ids[k], Server(start), experiment.seed) for k in clients]
+    models = np.full((len(data), trainer.model.dim), np.nan, dtype=np.float32)
+    models[clients] = np.stack(_go_on(trainer, tasks, rounds))
+    return models
+
+
+def pooled(experiment: Coordinator, rounds: int) -> Vector:
+    """(d,): one model, trained on the training examples of all clients together, with as many epochs as each client has alone."""
+    data, everybody = experiment.data, "everybody"
+    whole = replace(data, ids=(everybody,), train=(np.concatenate(data.train),), test=(np.concatenate(data.test),))
+    trainer = _plain(experiment, whole)
+    task = Task(everybody, Server(trainer.model.init(stream(experiment.seed, "init"))), experiment.seed)
+    return _go_on(trainer, [task], rounds)[0]
+
+
+def global_model(experiment: Coordinator, rounds: int) -> Vector:
+    """(d,): FedAvg's, with the same clients, local training, schedule and selection, and none of the stages."""
+    plain = Coordinator(
+        experiment.data, experiment.model.whole, _plain_how(experiment), experiment.schedule, experiment.selection,
+        experiment.weights, fleet=experiment.fleet, evaluation=Evaluation(every=max(1, rounds)), seed=experiment.seed,
+    )  # fmt: skip
+    return plain.train(rounds).state.server.params
+
+
+def baselines(experiment: Coordinator, rounds: int) -> dict[str, np.ndarray]:
+    """{"local only": (K,), "global": (K,), "pooled": (K,)}: the measure of each on the clients' own held-out examples."""
+    if not is_whole(rounds, 0):
+        raise ValueError(f"rounds must be a whole number from 0, not {rounds!r}")
+    model, data = experiment.model.whole, experiment.data
+    return {
+        "local only": measure_each(model, local_only(experiment, rounds), data),
+        "global": client_measure(model, global_model(experiment, rounds), data),
+        "pooled": client_measure(model, pooled(experiment, rounds), data),
+    }
+
+
+def _plain_how(experiment: Coordinator) -> Any:
+    return replace(experiment.training, personal=None, private=None, correction=None)
+
+
+def _plain(experiment: Coordinator, data: FederatedData) -> Trainer:
+    how = _plain_how(experiment)
+    if not is_whole(how.epochs) and data is not experiment.data:                   # the pool is no client: it does the most
+        tasks = [Task(client, Server(np.zeros(1, np.float32)), experiment.seed) for client in experiment.clients]
+        how = replace(how, epochs=max(how.epochs_of(task) for task in tasks))
+    return Trainer(how, experiment.model.whole, data)
+
+
+def _go_on(trainer: Trainer, tasks: Sequence[Task], rounds: int) -> list[Vector]:
+    """(d,) for each task: after so many rounds without anybody else."""
+    for version in range(rounds):
+        tasks = [replace(task, server=replace(task.server, version=version)) for task in tasks]
+        tasks = [moved(task, theta) for task, theta in zip(tasks, ends(tasks, trainer.steps(tasks)), strict=True)]
+    return [task.server.params for task in tasks]
+
+
+# --- a fair comparison ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Distributions over clients, one a model: scores["own"], ["local only"], ["global"], ["pooled"], (K,) each."""
+
+    scores: Mapping[str, np.ndarray]
+    tests: np.ndarray                           # (K,) test examples of each client
+    measure: str = "accuracy"
+    rising: bool = True
+
+    def rows(self) -> list[dict[str, float | str]]:
+        """A row a model: mean, std and worst tenth over clients; luck, what chance alone does to one client's accuracy; wins,
+        the share of clients that are better off than alone."""
+        out: list[dict[str, float | str]] = []
+        alone = self.scores.get("local only")
+        for name, each in self.scores.items():
+            spread = fairness(each, self.measure, self.rising)
+            mean, std, worst = (spread.get(f"client_{self.measure}{end}", math.nan) for end in ("", "_std", "_worst10"))
+            row: dict[str, float | str] = {"model": name, "mean": mean, "std": std, "worst tenth": worst}
+            if self.measure == "accuracy":
+                row["luck"] = _mean(luck(each, self.tests))
+            if alone is not None:
+                better = each > alone if self.rising else each < alone
+                row["wins"] = _mean(np.where(np.isnan(each) | np.isnan(alone), np.nan, better))
+            out.append(row)
+        return out
+
+    def __repr__(self) -> str:
+        rows = self.rows()
+        lines = ["".join(f"{name:>12}" for name in rows[0])] if rows else []
+        for row in rows:
+            lines.append("".join(f"{value:>12}" if isinstance(value, str) else f"{value:>12.3f}" for value in row.values()))
+        return "\n".join(lines)
+
+
+def compare(experiment: Coordinator, state: Any, beside: Mapping[str, np.ndarray] | int | None = None) -> Comparison:
+    """The clients' own models beside the baselines: those handed over, or those of so many rounds (None: the state's own)."""
+    state = state_of(state) or experiment.initial()
+    if beside is None or isinstance(beside, int):
+        beside = baselines(experiment, state.server.version if beside is None else beside)
+    loss, tests = experiment.model.whole.loss, np.array([len(rows) for rows in experiment.data.test])
+    return Comparison({"own": own_measure(experiment, state), **beside}, tests, loss.measure, loss.rising)
+
+
+def luck(accuracy: np.ndarray | float, tests: np.ndarray | int) -> Any:
+    """The standard deviation of an accuracy that is measured on so many examples, by chance alone: √(p(1 - p)/n)."""
+    p, n = np.asarray(accuracy, float), np.asarray(tests, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.sqrt(p * (1 - p) / n)
+
+
+def newcomers(experiment: Coordinator, state: Any, data: FederatedData, rounds: int = 1) -> dict[str, np.ndarray]:
+    """Clients that never took part: data's, all of them. (N,) measures on their own held-out examples:
+
+        as downloaded   the server's model, nothing done to it (not for methods whose server has only a part of one)
+        own             after doing at home what the method does, for so many rounds against the same server; nothing is sent
+        local only      alone, for as many rounds as the federation had
+    """
+    if not is_whole(rounds, 0):
+        raise ValueError(f"rounds must be a whole number from 0, not {rounds!r}")
+    state = state_of(state) or experiment.initial()
+    if known := [client for client in data.ids if client in state.memory or client in state.reports]:
+        raise ValueError(f"client {known[0]!r} took part; newcomers are clients that never did, see set_apart")
+    there = replace(experiment, data=data, evaluation=Evaluation(), attack=None)
+    tasks, _, trainer = tasks_for(there, State(state.server))
+    for r in range(rounds):
+        again = [replace(task, server=replace(task.server, version=state.server.version + r)) for task in tasks]
+        trainer.train(again)                                                           # fills the drawers; nobody is told
+    home = State(state.server, memory={task.client: task.memory for task in tasks})
+    out = {"own": own_measure(there, home)}
+    if experiment.model.speaks:
+        out = {"as downloaded": client_measure(experiment.model, state.server.params, data), **out}
+    alone = measure_each(experiment.model.whole, local_only(there, state.server.version), data)
+    return {**out, "local only": alone}
+
+
+def _mean(each: np.ndarray) -> float:
+    known = each[~np.isnan(each)]
+    return float(known.mean()) if len(known) else math.nan

@@ -9,7 +9,7 @@ from small import InOrder, Spy, Timed, experiment, federation
 
 from fl_course import Buffered, CompositionError, PoissonSelection, Selector, Stage, Synchronous, UniformSelection
 from fl_course.core import stream
-from fl_course.federation.sampling import checked
+from fl_course.federation.sampling import checked, largest, reported, weighted_draw
 
 IDLE = ["a", "b", "c", "d", "e"]
 
@@ -140,3 +140,88 @@ def test_mechanisms_and_devices_do_not_change_who_is_sampled():
     assert cohorts(training=LocalSGD(lr=0.3, epochs=3, batch_size=2)) == plain
     assert cohorts(evaluation=Evaluation(every=3, federated=True)) == plain
     assert cohorts(seed=1) != plain
+
+
+# --- draws by weight and by score ------------------------------------------------------------------------------------------
+
+
+def succession(weights, k):
+    """P(client i is among k), by going through all orders: the slow way."""
+    total = np.zeros(len(weights))
+    for order in itertools.permutations(range(len(weights)), k):
+        left, chance = sum(weights), 1.0
+        for i in order:
+            chance *= weights[i] / left
+            left -= weights[i]
+        total[list(order)] += chance
+    return total
+
+
+@pytest.mark.parametrize(
+    ("weights", "k"), [((1, 2, 3, 4, 10), 1), ((1, 2, 3, 4, 10), 2), ((5, 1, 1, 1, 1), 3), ((1, 1, 1, 1, 1), 2)]
+)
+def test_a_weighted_draw_takes_one_after_the_other(weights, k):
+    draws = 12_000
+    counts = dict.fromkeys(IDLE, 0)
+    for i in range(draws):
+        for client in weighted_draw(IDLE, weights, k, stream(0, "test", "weighted", i)):
+            counts[client] += 1
+    expected = succession(weights, k) * draws
+    spread = np.sqrt(expected * (1 - expected / draws))
+    assert np.all(np.abs(np.array(list(counts.values())) - expected) < 4.5 * spread)
+
+
+def test_weights_of_zero_come_last_and_all_zero_is_uniform():
+    for i in range(200):
+        chosen = weighted_draw(IDLE, [0, 1, 0, 1e-300, 0], 4, stream(0, "test", "zeros", i))
+        assert set(chosen[:2]) == {"b", "d"}
+    counts = dict.fromkeys(IDLE, 0)
+    for i in range(6000):
+        for client in weighted_draw(IDLE, np.zeros(5), 2, stream(0, "test", "all zero", i)):
+            counts[client] += 1
+    assert all(abs(count - 2400) < 4.5 * math.sqrt(6000 * 0.4 * 0.6) for count in counts.values())
+    assert {weighted_draw(IDLE, [0, 0, 0, 0, 1], 2, stream(0, "x", i))[1] for i in range(60)} == set("abcd")
+
+
+def test_a_larger_weighted_draw_contains_the_smaller_one():
+    some, more = (weighted_draw(IDLE, [1, 2, 3, 4, 5], k, stream(0, "x")) for k in (2, 4))
+    assert more[:2] == some
+    assert weighted_draw([], [], 3, stream(0, "x")) == []
+    assert weighted_draw(IDLE, [1e308] * 5, 0, stream(0, "x")) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_a_weight_that_is_none_is_refused_by_name(value):
+    with pytest.raises(ValueError, match=r"weight of client 'c' is"):
+        weighted_draw(IDLE, [1, 1, value, 1, 1], 2, stream(0, "x"))
+    with pytest.raises(ValueError, match="there must be one each"):
+        weighted_draw(IDLE, [1, 1], 2, stream(0, "x"))
+
+
+def test_the_largest_scores_win_and_the_dice_decide_among_equals():
+    assert largest(IDLE, [1, 5, 3, 4, 2], 3, stream(0, "x")) == ["b", "d", "c"]
+    firsts = [largest(IDLE, [1, 1, 0, 1, 1], 1, stream(0, "ties", i))[0] for i in range(2000)]
+    counts = {client: firsts.count(client) for client in "abde"}
+    assert all(abs(count - 500) < 4.5 * math.sqrt(2000 * 0.25 * 0.75) for count in counts.values())
+    assert sum(counts.values()) == 2000
+    with pytest.raises(ValueError, match="score of client 'e' is nan"):
+        largest(IDLE, [1, 1, 1, 1, math.nan], 2, stream(0, "x"))
+
+
+@pytest.mark.parametrize("k", [-1, 1.5, True, "2"])
+def test_k_is_a_whole_number(k):
+    with pytest.raises(ValueError, match="k must be a whole number from 0"):
+        UniformSelection().select(IDLE, k, stream(0, "x"), {})
+    with pytest.raises(ValueError, match="k must be a whole number from 0"):
+        largest(IDLE, [1] * 5, k, stream(0, "x"))
+
+
+def test_what_clients_report_is_read_by_name():
+    reports = {"a": {"loss": 1.0, "n": 3}, "c": {"loss": np.float32(2)}, "z": {"loss": math.nan}}
+    table = reported(IDLE, reports, "loss", "n")
+    assert np.array_equal(table, [[1, np.nan, 2, np.nan, np.nan], [3] + [np.nan] * 4], equal_nan=True)
+    assert reported([], reports, "loss").shape == (1, 0)
+    for bad, match in ((math.nan, "'d' reports nan"), (math.inf, "reports inf"), ("much", "'d' reports 'much' as its 'loss'"),
+                       (np.ones(3), "must be a number"), (None, "reports nan")):                         # fmt: skip
+        with pytest.raises(ValueError, match=match):
+            reported(IDLE, {**reports, "d": {"loss": bad}}, "loss")

@@ -52,7 +52,7 @@ def batches_of(n, epochs, size, rng):
 
 def fedavg(deltas, examples):
     """Σ n_k·delta_k / Σ n_k: who has more examples counts more."""
-    return sum(n * delta for n, delta in zip(examples, deltas)) / sum(examples)
+    return sum(n * delta for n, delta in zip(examples, deltas, strict=True)) / sum(examples)
 
 
 # --- 3. Privacy: clip, noise, and what it costs --------------------------------------------------------------------------

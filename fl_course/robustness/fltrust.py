@@ -22,6 +22,7 @@ from ..data.federated import Dataset, FederatedData
 from ..engine.local import LocalSGD
 from ..engine.training import Trainer
 from ..federation.interfaces import Experiment, Stage
+from ..privacy.local import LocalDP
 from .distances import lengths
 from .robust import Robust
 from .rules import refuse_unsound
@@ -97,9 +98,12 @@ class FLTrust(Robust):
 
     def check(self, experiment: Experiment) -> None:
         refuse_unsound(self, experiment)
-        experiment.model.check(self._data)
+        try:
+            experiment.model.check(self._data)
+        except ValueError as why:
+            raise ValueError(f"FLTrust's root set does not fit the experiment's model: {why}") from why
         for stage in experiment.pipeline:
-            if type(stage).server not in (Stage.server, Compression.server):
+            if type(stage).server not in (Stage.server, Compression.server, LocalDP.server):        # LocalDP's keeps books
                 raise CompositionError(
                     f"the server half of {type(stage).__name__} undoes something that clients do to their updates, and FLTrust "
                     "compares them before that with an update of its own; leave the stage out, or use a rule without a root set."

@@ -7,6 +7,7 @@
     sandwich.py      chapter 3: ε between an accountant above and an attack below
     theatre.py       chapter 4: secure aggregation, message by message
     compression.py   chapter 5: ratio, bits, error feedback
+    asynchrony.py    chapter 7: buffer, devices at work, discount, speeds; a timeline
 """
 
 from .charts import BarChart, Chart, ImageChart, PlaneChart, TimelineChart

@@ -147,14 +147,17 @@ def draw_timeline(ax: Axes, chart: TimelineChart, jobs: Sequence[tuple[str, Sequ
         for full in (True, False):
             found = [(row, at[n], at[n + 1]) for row, at, fine in own if fine == full]
             rows, begin, stop = np.array(found).reshape(-1, 3).T
-            look = {"color": colour(n), "label": phase} if full else {"facecolor": "none", "edgecolor": colour(n)}
+            tint = colour((n - 1) % len(chart.phases))                 # the long phase in the middle is blue
+            look = {"color": tint, "label": phase} if full else {"facecolor": "none", "edgecolor": tint}
             ax.barh(rows, stop - begin, left=begin, height=thick, linewidth=0.8 * (not full), **look)
     if lost := [(at[-1], row) for row, at, fine in own if not fine]:
         ax.plot(*zip(*lost, strict=True), marker="x", markersize=5, color="#444444", linestyle="", zorder=5, label="not used")
     if whole := [instants[0] for row, instants, _, _ in jobs if row not in place]:
         ax.vlines(whole, -0.6, len(place) - 0.4, color="#999999", linewidth=0.7, linestyle=":", zorder=0, label=chart.instant)
     ax.set_yticks(range(len(place)), list(place), fontsize=7 if len(place) > 12 else 9)
-    _dress(ax, axis(chart.x, chart.x_unit), chart.y, chart.title, True, chart.x_range, (len(place) - 0.4, -0.6))
+    _dress(ax, axis(chart.x, chart.x_unit), chart.y, chart.title, False, chart.x_range, (len(place) - 0.4, -0.6))
+    ax.grid(False, axis="y")
+    ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
 
 
 def letter(ax: Axes, name: str, place: Sequence[float]) -> None:
@@ -196,7 +199,7 @@ def draw_chart(ax: Axes, chart: AnyChart, runs: Sequence[Mapping[str, Any]]) -> 
 
 def explorer_png(caption: str, charts: Sequence[AnyChart], runs: Sequence[Mapping[str, Any]]) -> bytes:
     """The still picture of an explorer: its charts side by side under a caption. Equal runs give equal bytes."""
-    columns = min(len(charts), 3)
+    columns = 2 if len(charts) == 4 else min(len(charts), 3)
     rows = -(-len(charts) // columns)
     times = {"lines": len(runs), "marks": 1, "outlines": 1}
     most = max(sum(count * len(chart.draws.get(kind, ())) for kind, count in times.items()) for chart in charts)

@@ -13,7 +13,8 @@ ChartView.prototype.timeline = function (g, legend, { runs }) {
   if (xs.length * 44 > W - this.left) xs = xs.filter((_, i) => i % 2 === 0);
   const inside = this.axes(g, xr, null, xs.map((t) => [x(t), show(t)]), [], null), cross = "M-3.5-3.5 3.5 3.5M-3.5 3.5 3.5-3.5";
   for (const name of rows) g.append(svg("text", { x: this.left - 6, y: middle(name) + 4, "text-anchor": "end" }, name));
-  const look = (n, full) => ({ fill: full ? this.palette[n] : "none", stroke: this.palette[n], "stroke-width": full ? 0 : 1 });
+  const tint = (n) => this.palette[(n + phases.length - 1) % phases.length];               // the long phase in the middle is blue
+  const look = (n, full) => ({ fill: full ? tint(n) : "none", stroke: tint(n), "stroke-width": full ? 0 : 1 });
   for (const [row, at, end] of jobs) {
     const full = fine.includes(end);
     if (!rows.includes(row)) { inside.prepend(svg("line", { x1: x(at[0]), x2: x(at[0]), y1: TOP, y2: this.H - BOTTOM, class: "flx-instant" })); continue; }

@@ -19,6 +19,7 @@ except (ImportError, OSError) as error:
 from .asynchrony.devices import Known, answer_rate, answer_rates, job_seconds, speed_groups
 from .asynchrony.heard import heard, reached, staleness_counts, within
 from .asynchrony.mixing import Mixing, mixed
+from .asynchrony.rehearsal import rehearse
 from .asynchrony.schedules import SemiSynchronous, fedasync, fedbuff
 from .compression.feedback import wire_report
 from .compression.lowrank import PowerSGD

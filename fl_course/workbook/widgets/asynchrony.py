@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
@@ -45,8 +46,7 @@ def twenty(linked: bool) -> FederatedData:
     if not linked:
         return data
     order = np.argsort([data.y[rows].mean() for rows in data.train], kind="stable")
-    parts = {"train": tuple(data.train[k] for k in order), "test": tuple(data.test[k] for k in order)}
-    return FederatedData(data.name, data.x, data.y, data.classes, data.ids, x_test=data.x_test, y_test=data.y_test, **parts)
+    return replace(data, train=tuple(data.train[k] for k in order), test=tuple(data.test[k] for k in order))
 
 
 def devices(spread: float) -> Known:

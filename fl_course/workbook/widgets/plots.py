@@ -148,11 +148,11 @@ def draw_timeline(ax: Axes, chart: TimelineChart, jobs: Sequence[tuple[str, Sequ
             found = [(row, at[n], at[n + 1]) for row, at, fine in own if fine == full]
             rows, begin, stop = np.array(found).reshape(-1, 3).T
             tint = colour((n - 1) % len(chart.phases))                 # the long phase in the middle is blue
-            look = {"color": tint, "label": phase} if full else {"facecolor": "none", "edgecolor": tint}
+            look: dict[str, Any] = {"color": tint, "label": phase} if full else {"facecolor": "none", "edgecolor": tint}
             ax.barh(rows, stop - begin, left=begin, height=thick, linewidth=0.8 * (not full), **look)
     if lost := [(at[-1], row) for row, at, fine in own if not fine]:
         ax.plot(*zip(*lost, strict=True), marker="x", markersize=5, color="#444444", linestyle="", zorder=5, label="not used")
-    if whole := [instants[0] for row, instants, _, _ in jobs if row not in place]:
+    if whole := [x for row, (x, *_), _, _ in jobs if row not in place and x is not None]:
         ax.vlines(whole, -0.6, len(place) - 0.4, color="#999999", linewidth=0.7, linestyle=":", zorder=0, label=chart.instant)
     ax.set_yticks(range(len(place)), list(place), fontsize=7 if len(place) > 12 else 9)
     _dress(ax, axis(chart.x, chart.x_unit), chart.y, chart.title, False, chart.x_range, (len(place) - 0.4, -0.6))

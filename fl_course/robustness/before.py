@@ -80,8 +80,8 @@ class Bucketing(Robust):
         return self.rule.f
 
     @property
-    def coordinatewise(self) -> bool:                                                       # type: ignore[override]
-        return self.rule.coordinatewise
+    def whole(self) -> bool:                                                                # type: ignore[override]
+        return self.rule.whole
 
     @property
     def least(self) -> int:
@@ -124,8 +124,8 @@ class NearestNeighbourMixing(Robust):
         return self.rule.f
 
     @property
-    def coordinatewise(self) -> bool:                                                       # type: ignore[override]
-        return self.rule.coordinatewise
+    def whole(self) -> bool:                                                                # type: ignore[override]
+        return self.rule.whole
 
     @property
     def least(self) -> int:

@@ -48,7 +48,6 @@ class CoordinateMedian(Robust):
     """
 
     f: int = 0
-    coordinatewise = True
 
     def __post_init__(self) -> None:
         check_liars(self)
@@ -65,7 +64,6 @@ class TrimmedMean(Robust):
     """
 
     f: int
-    coordinatewise = True
 
     def __post_init__(self) -> None:
         check_liars(self)

@@ -58,6 +58,7 @@ class FLTrust(Robust):
     root: Dataset
     training: LocalSGD | None = None
     _data: FederatedData = field(init=False, repr=False, compare=False)
+    whole = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.root, Dataset):

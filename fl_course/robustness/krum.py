@@ -78,6 +78,7 @@ class Krum(Robust):
     """
 
     f: int
+    whole = True
 
     def __post_init__(self) -> None:
         check_liars(self)
@@ -97,6 +98,7 @@ class MultiKrum(Robust):
 
     f: int
     m: int | None = None
+    whole = True
 
     def __post_init__(self) -> None:
         check_liars(self)
@@ -124,7 +126,6 @@ class Bulyan(Robust):
     """
 
     f: int
-    coordinatewise = True
 
     def __post_init__(self) -> None:
         check_liars(self)

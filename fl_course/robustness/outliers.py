@@ -57,6 +57,7 @@ class OutlierRemoval(Robust):
     by: str = "distance"
     cutoff: float = 3.5
     f: int = 0
+    whole = True
 
     def __post_init__(self) -> None:
         check_liars(self)

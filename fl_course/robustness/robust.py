@@ -32,7 +32,7 @@ class Robust(Aggregation):
     """Abstract. A rule has a field or attribute f, how many of a step's updates may lie, and overrides `weigh`."""
 
     f: int = 0
-    coordinatewise = False      # it looks at each number by itself: where most send nothing, it answers nothing
+    whole = False       # it compares whole updates, so that most may send nothing for most numbers. Unknown means no
 
     @property
     def least(self) -> int:

@@ -45,7 +45,7 @@ def refuse_unsound(rule: Any, experiment: Experiment) -> None:
                 f"under FederatedDropout every client holds another part of the model, so what {name} would compare is who holds "
                 "what, and the division by how many hold it is made for a sum; leave one of the two out."
             )
-        if rule.coordinatewise and getattr(stage, "picks", False):
+        if not rule.whole and getattr(stage, "picks", False):
             raise CompositionError(
                 f"{name} looks at each number by itself, and {theirs} has most clients send none: the median of mostly zeros is "
                 "zero; use a rule that compares whole updates, such as GeometricMedian() or MultiKrum(f), or QSGD."

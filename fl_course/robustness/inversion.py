@@ -132,7 +132,7 @@ def invert(model: Model, params: Vector, gradient: Any, labels: Any, shape: tupl
 
 def _lbfgs(x: Tensor, away: Callable[[], Tensor], steps: int, lr: float) -> list[float]:
     optimizer, losses = torch.optim.LBFGS([x], lr=lr, max_iter=20, line_search_fn="strong_wolfe", tolerance_grad=1e-14,
-                                          tolerance_change=1e-16), [float(away())]
+                                          tolerance_change=1e-16), [float(away().detach())]
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -142,7 +142,7 @@ def _lbfgs(x: Tensor, away: Callable[[], Tensor], steps: int, lr: float) -> list
 
     for _ in range(steps):
         optimizer.step(closure)
-        losses.append(float(away()))
+        losses.append(float(away().detach()))
         if not losses[-1] > 1e-20:
             break
     return losses
@@ -162,8 +162,8 @@ def _signed_adam(x: Tensor, away: Callable[[], Tensor], steps: int, lr: float) -
         optimizer.step()
         with torch.no_grad():
             x.clamp_(0, 1)
-        losses.append(float(loss))
-    return [*losses, float(away())]
+        losses.append(float(loss.detach()))
+    return [*losses, float(away().detach())]
 
 
 def _gradient(model: Model, theta: Tensor, x: Tensor, y: Tensor, graph: bool) -> Tensor:

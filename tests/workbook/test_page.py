@@ -277,6 +277,44 @@ def test_bars_of_two_series_stand_side_by_side_and_are_read_by_name(chromium):
     view.close()
 
 
+def test_a_mark_is_dragged_by_pointer_and_by_arrow_keys(chromium):
+    """Its two sliders go to the positions nearest to the hand, and the experiment says where the mark stands."""
+    def here(x, y):
+        yield Point(marks={"thief": (x, y), "home": (0, 0)}, text=f"the thief is at {x:g}, {y:g}")
+
+    plane = PlaneChart("plane", "u", "v", marks=("thief", "home"), drag=("thief", "x", "y"))
+    sliders = [Slider("x", -1.0, 1.0, 0.1, value=0.0, label="across"), Slider("y", -1.0, 1.0, 0.1, value=0.0, label="upwards")]
+    view = Page(chromium, Explorer(here, sliders, [plane]))
+    page, chart = view.page, view.page.locator(".flx-plot > svg")
+    assert "The arrow keys move thief, Page Up and Page Down read the points" in chart.get_attribute("aria-label")
+    box = page.locator(".flx-symbol").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y - 40, steps=4)
+    view.answer()
+    page.mouse.up()
+    after = page.locator(".flx-symbol").first.bounding_box()
+    assert abs(after["x"] - box["x"] - 60) < 9                             # half a position at most
+    assert abs(after["y"] - box["y"] + 40) < 9
+    at = view.widgets[0].live.values()
+    assert at["x"] > 0.1
+    assert at["y"] > 0.1
+    assert float(page.get_by_label("across").get_attribute("aria-valuetext")) == pytest.approx(at["x"])
+    page.mouse.move(x, y)                                                  # the hand is open: nothing moves
+    assert view.answer() == []
+    chart.focus()
+    for key in ("ArrowLeft", "ArrowDown", "ArrowDown"):
+        page.keyboard.press(key)
+    view.answer()
+    now = view.widgets[0].live.values()
+    assert (now["x"], now["y"]) == (pytest.approx(at["x"] - 0.1), pytest.approx(at["y"] - 0.2))
+    page.keyboard.press("End")
+    assert page.get_by_role("status").inner_text() == "home, u 0, v 0"
+    assert axe(page) == []
+    view.close()
+
+
 def test_there_is_one_live_region_and_it_speaks_seldom(chromium):
     """201 announcements in a run of ten seconds, before: here a run of 30 frames, and the end is said."""
     one = explorer()

@@ -24,6 +24,7 @@ from fl_course.workbook.widgets import (
     BarChart,
     Button,
     Chart,
+    Choice,
     Explorer,
     ImageChart,
     LogSlider,
@@ -487,3 +488,20 @@ def test_drawing_leaves_no_figure_and_no_setting_behind():
     assert explorer_png("caption", CHARTS, runs) == explorer_png("caption", CHARTS, runs)
     assert plt.get_fignums() == figures
     assert dict(plt.rcParams) == settings
+
+
+def test_only_a_mark_of_the_chart_is_dragged_and_only_by_two_sliders():
+    def here(x, y, rule):
+        yield Point(marks={"thief": (x, y)})
+
+    sliders = [Slider("x", -1, 1), Slider("y", -1, 1), Choice("rule", ["mean", "median"])]
+
+    def plane(*drag):
+        return Explorer(here, sliders, [PlaneChart("plane", "u", "v", marks=("thief",), drag=drag)])
+
+    assert plane("thief", "x", "y").spec["charts"][0]["drag"] == {
+        "mark": "thief", "x": {"control": "x", "values": [-1, 0, 1]}, "y": {"control": "y", "values": [-1, 0, 1]}}
+    with pytest.raises(ValueError, match="has no mark 'sheriff' to drag; it has thief"):
+        plane("sheriff", "x", "y")
+    with pytest.raises(ValueError, match="'rule' is none; there are x, y"):
+        plane("thief", "x", "rule")

@@ -59,19 +59,21 @@ const SYMBOLS = [                                                          // of
 const symbol = (n, x, y, fill) => svg("path", { d: SYMBOLS[n % SYMBOLS.length], transform: `translate(${x} ${y})`, fill, class: "flx-symbol" });
 
 class ChartView {
-  constructor(spec, look, say) {
-    Object.assign(this, { spec, palette: look.palette, dashes: look.dashes, say, wide: {}, at: -1, W: 420 });
+  constructor(spec, look, say, handles = {}) {                             // handles: of the controls, by name: {get, put}
+    Object.assign(this, { spec, palette: look.palette, dashes: look.dashes, say, handles, wide: {}, at: -1, W: 420 });
     this.svg = svg("svg", { role: "application", "aria-roledescription": "chart", tabindex: "0",
-      "aria-label": `${spec.title}. The arrow keys read its points, Escape closes.` });
+      "aria-label": `${spec.title}. ${spec.drag ? `The arrow keys move ${spec.drag.mark}, Page Up and Page Down read the` : "The arrow keys read its"} points, Escape closes.` });
     this.tip = el("div", { class: "flx-tip", hidden: "", "aria-hidden": "true" });
     this.legend = el("ul", { class: "flx-legend" });
     this.note = el("div", { class: "flx-note" });
     this.node = el("figure", { class: "flx-chart" }, el("figcaption", {}, spec.title),
       el("div", { class: "flx-plot" }, this.svg, this.tip), this.legend, this.note);
-    this.svg.addEventListener("pointermove", (event) => {
+    const follow = (event) => {
       const box = this.svg.getBoundingClientRect(), part = this.W / box.width;
-      this.near((event.clientX - box.left) * part, (event.clientY - box.top) * part);
-    });
+      (this.held ? this.drop : this.near).call(this, (event.clientX - box.left) * part, (event.clientY - box.top) * part);
+    };
+    this.svg.addEventListener("pointermove", follow);
+    if (spec.drag) this.dragged(follow);
     this.svg.addEventListener("pointerleave", () => this.point(-1));
     this.svg.addEventListener("blur", () => this.point(-1));
     this.svg.takes = (key) => this.key(key);
@@ -86,11 +88,44 @@ class ChartView {
     const last = this.marks().length - 1, steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, PageDown: 10, PageUp: -10 };
     const open = this.at >= 0;
     if (key === "Escape") { this.point(-1); if (open) this.say("closed", true); return open; }
+    if (this.spec.drag && /^Arrow/.test(key)) return this.nudge({ ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[key]);
     const to = key === "Home" ? 0 : key === "End" ? last : key in steps ? (open ? this.at + steps[key] : 0) : null;
     if (to === null) return false;
     this.point(Math.max(0, Math.min(last, to)));
     if (this.at >= 0) this.say(this.marks()[this.at].text.join(", "), true);
     return true;
+  }
+
+  // A mark that the reader moves (spec.drag): the controls of its x and y are put on the positions nearest to the pointer.
+  dragged(follow) {
+    this.svg.classList.add("flx-drag");
+    this.svg.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      this.svg.setPointerCapture(event.pointerId);
+      this.point(-1);
+      this.held = true;
+      follow(event);
+    });
+    for (const end of ["pointerup", "pointercancel"]) this.svg.addEventListener(end, () => { this.held = false; });
+  }
+
+  drop(px, py) {
+    const closest = (values, v) => values.reduce((best, w, i) => (Math.abs(w - v) < Math.abs(values[best] - v) ? i : best), 0);
+    this.place(["x", "y"].map((axis, k) => closest(this.spec.drag[axis].values, this.back[axis]([px, py][k]))));
+  }
+
+  nudge(step) {                                                            // always true: the key was for the mark
+    this.point(-1);
+    this.place(["x", "y"].map((axis, k) => {
+      const { control, values } = this.spec.drag[axis];
+      return Math.max(0, Math.min(values.length - 1, this.handles[control].get() + step[k]));
+    }));
+    return true;
+  }
+
+  place(indices) {
+    const [x, y] = [this.spec.drag.x, this.spec.drag.y], old = [x, y].map(({ control }) => this.handles[control].get());
+    if (indices.some((index, k) => index !== old[k])) this.handles[x.control].put({ [x.control]: indices[0], [y.control]: indices[1] });
   }
 
   stroke(n) { return { stroke: this.palette[n % this.palette.length], "stroke-dasharray": this.dashes[n % this.dashes.length] }; }
@@ -236,6 +271,7 @@ class ChartView {
     const [xr, yr] = [fit(spec.xRange, wide), fit(spec.yRange, high)];
     const x = scale(xr, this.left, W - RIGHT, false), y = scale(yr, H - BOTTOM, TOP, false), now = runs[0], singles = [];
     const inside = this.axes(g, xr, yr, ticks(...xr, false).map((t) => [x(t), show(t)]), ticks(...yr, false), y);
+    this.back = { x: scale([this.left, W - RIGHT], ...xr, false), y: scale([H - BOTTOM, TOP], ...yr, false) };    // pixels to numbers
     for (const name of spec.outlines) {
       const d = (now.outlines[name] ?? []).map((curve) => this.path(curve, x, y)).join("");
       const look = { d, class: "flx-outline", "stroke-dasharray": spec.outlines.indexOf(name) ? "2 3" : null };

@@ -78,7 +78,11 @@ class ImageChart:
 @dataclass(frozen=True)
 class PlaneChart:
     """A plane of two parameters, both to the same scale: `lines` walk in it, a dot a step; `marks` are single points,
-    a symbol each; `letters` too, drawn as their name; `outlines` are contours, thin and grey."""
+    a symbol each; `letters` too, drawn as their name; `outlines` are contours, thin and grey.
+
+    drag    (mark, control of its x, control of its y): the reader moves this mark, by pointer or arrow keys. The controls are
+            sliders and go to the nearest of their positions; where the mark then stands, the experiment says
+    """
 
     title: str
     x: str
@@ -91,6 +95,7 @@ class PlaneChart:
     y_range: tuple[float, float] = (-1, 1)
     x_unit: str = ""
     y_unit: str = ""
+    drag: tuple[str, str, str] | None = None
     kind = "plane"
 
     @property
@@ -145,6 +150,7 @@ def check_experiment(run: Callable[..., Any], controls: Sequence[Control], chart
         if twice := sorted({name for name in drawn if drawn.count(name) > 1}):
             raise ValueError(f"two charts draw the {kind.removesuffix('s')} {', '.join(twice)}; each belongs to one chart")
     for chart in charts:
+        check_drag(chart, controls)
         series = sum(len(chart.draws.get(kind, ())) for kind in ("lines", "marks"))
         if series > MOST_LINES:
             raise ValueError(f"{chart.title!r} draws {series} lines and marks; more than {MOST_LINES} on one chart cannot be "
@@ -154,6 +160,27 @@ def check_experiment(run: Callable[..., Any], controls: Sequence[Control], chart
     except TypeError as error:
         wanted = f"one argument for each control ({', '.join(names)})"
         raise TypeError(f"the experiment must take {wanted}: {error}") from None
+
+
+def check_drag(chart: AnyChart, controls: Sequence[Control]) -> None:
+    """Refuse a mark that cannot be dragged: it must be one of the chart's, and both controls sliders of the explorer."""
+    if isinstance(chart, PlaneChart) and chart.drag is not None:
+        mark, *names = chart.drag
+        if mark not in chart.marks + chart.letters:
+            raise ValueError(f"{chart.title!r} has no mark {mark!r} to drag; it has {', '.join(chart.marks + chart.letters)}")
+        sliders = [control.name for control in controls if control.kind == "range"]
+        if strange := [name for name in names if name not in sliders]:
+            raise ValueError(f"{mark!r} is dragged by two sliders, and {strange[0]!r} is none; there are {', '.join(sliders)}")
+
+
+def drag_of(chart: AnyChart, controls: Sequence[Control]) -> dict[str, Any] | None:
+    """For the page: the mark, and for x and y the control and the numbers of its positions."""
+    if not isinstance(chart, PlaneChart) or chart.drag is None:
+        return None
+    known = {control.name: control for control in controls}
+    mark, *names = chart.drag
+    return {"mark": mark, **{axis: {"control": name, "values": [float(v) for v in known[name].values]}
+                             for axis, name in zip("xy", names, strict=True)}}
 
 
 # -- the numbers beside the charts -------------------------------------------------------------------------------------
@@ -203,7 +230,7 @@ def specification(title: str, controls: Sequence[Control], charts: Sequence[AnyC
                     "outlines": list(c.draws.get("outlines", ())), "rows": list(getattr(c, "rows", ())),
                     "phases": list(getattr(c, "phases", ())), "fine": list(getattr(c, "fine", ())),
                     "instant": getattr(c, "instant", ""),
-                    "xRange": getattr(c, "x_range", None), "yRange": getattr(c, "y_range", None),
+                    "drag": drag_of(c, controls), "xRange": getattr(c, "x_range", None), "yRange": getattr(c, "y_range", None),
                     "xLog": getattr(c, "x_log", False), "yLog": getattr(c, "y_log", False)} for c in charts],
         "table": table_head(charts),
     }

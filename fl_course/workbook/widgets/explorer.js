@@ -86,7 +86,9 @@ function render({ model, el: host }) {
 
   const speech = voice();
   const controls = spec.controls.map((c) => control(c, act));
-  const charts = spec.charts.map((c) => new ChartView(c, spec, speech.say));
+  const place = (at) => { spec.controls.forEach((c, i) => at[c.name] !== undefined && controls[i].set(at[c.name])); act(""); };
+  const handles = Object.fromEntries(spec.controls.map((c, i) => [c.name, { get: controls[i].get, put: place }]));
+  const charts = spec.charts.map((c) => new ChartView(c, spec, speech.say, handles));
   const pin = action("Pin", "pin", "keep this run on the charts to compare");
   const reset = action("Reset", "reset", "drop the pins, go back to the start");
   const stop = action("Stop", "stop", "end this run, keep what is drawn");

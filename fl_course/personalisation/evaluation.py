@@ -119,15 +119,20 @@ def global_model(experiment: Coordinator, rounds: int) -> Vector:
     return plain.train(rounds).state.server.params
 
 
-def baselines(experiment: Coordinator, rounds: int) -> dict[str, np.ndarray]:
-    """{"local only": (K,), "global": (K,), "pooled": (K,)}: the measure of each on the clients' own held-out examples."""
-    if not is_whole(rounds, 0):
-        raise ValueError(f"rounds must be a whole number from 0, not {rounds!r}")
+def baselines(experiment: Coordinator, rounds: int, alone: int | None = None) -> dict[str, np.ndarray]:
+    """{"local only": (K,), "global": (K,), "pooled": (K,)}: the measure of each on the clients' own held-out examples.
+
+    alone: the rounds of the first and the last, where everybody works in each; None: as many as the federation has. With
+    fraction·rounds, a client takes as many steps alone as it takes on average when a fraction is asked.
+    """
+    alone = rounds if alone is None else alone
+    if not is_whole(rounds, 0) or not is_whole(alone, 0):
+        raise ValueError(f"rounds and alone must be whole numbers from 0, not {rounds!r} and {alone!r}")
     model, data = experiment.model.whole, experiment.data
     return {
-        "local only": measure_each(model, local_only(experiment, rounds), data),
+        "local only": measure_each(model, local_only(experiment, alone), data),
         "global": client_measure(model, global_model(experiment, rounds), data),
-        "pooled": client_measure(model, pooled(experiment, rounds), data),
+        "pooled": client_measure(model, pooled(experiment, alone), data),
     }
 
 

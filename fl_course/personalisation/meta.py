@@ -111,6 +111,7 @@ def meta_gradient(model: Model, theta: Tensor, support: Examples, query: Example
         return loss(w - inner_lr * torch.func.grad(loss)(w, support), query)
 
     if order == "exact" and inner_lr:
+        loss(theta, support)                        # the first look that a wrapped module takes must be outside of torch.func
         grad, value = torch.func.grad_and_value(after)(theta)
         return grad, value
     there = theta

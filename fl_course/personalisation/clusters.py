@@ -116,6 +116,8 @@ class _AmongThemselves(Stage):
         counts = aggregate.extras["clusters"].astype(np.float64) * len(ctx.arrived)               # Σ n_i of each model
         blocks = np.array(numbers(aggregate.total), dtype=np.float64).reshape(len(counts), -1)
         share = np.divide(aggregate.weight, counts, out=np.zeros_like(counts), where=counts > 0)
+        if len(counts) == 1:
+            share[:] = 1                                                           # to the bit
         for j, n in enumerate(counts):
             ctx.meter.notes[f"cluster_{j}"] = n / aggregate.weight if aggregate.weight > 0 else float("nan")
         return replace(aggregate, total=(blocks * share[:, None]).ravel())

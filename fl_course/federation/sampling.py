@@ -88,8 +88,8 @@ def weighted_draw(idle: Sequence[ClientId], weights: ArrayLike, k: int, rng: np.
         raise ValueError(f"the weight of client {idle[bad[0]]!r} is {weights[bad[0]]}; it must be at least 0")
     times, some = rng.standard_exponential(len(idle)), weights > 0
     finish = np.full(len(idle), np.inf)
-    with np.errstate(over="ignore"):
-        finish[some] = times[some] / (weights[some] / weights.max(initial=0.0))
+    with np.errstate(over="ignore", divide="ignore"):                                     # however small a weight, it is before 0
+        finish[some] = np.minimum(times[some] / (weights[some] / weights.max(initial=0.0)), np.finfo(np.float64).max)
     return [idle[i] for i in np.lexsort((times, finish))[:k]]
 
 

@@ -36,18 +36,22 @@ def label_table(clients: Sequence[ClientId], reports: Reports) -> np.ndarray:
 
     ValueError, with the client's name, for an answer that is no list of counts.
     """
-    answers = [np.asarray(reports[client]["probe_labels"]) for client in clients]
-    lengths = np.array([len(row) if row.ndim == 1 and row.dtype.kind in "iuf" else 0 for row in answers], dtype=np.int64)
-    wrong, table = (lengths == 0) | (lengths > MOST_CLASSES), np.zeros((len(answers), 0))
-    if not wrong.any():
-        table = np.zeros((len(answers), lengths.max(initial=0)))
-        for length in np.unique(lengths):                                   # as many at once as are equally long
-            mine = np.flatnonzero(lengths == length)
-            table[mine, :length] = np.concatenate([answers[i] for i in mine]).reshape(len(mine), length)
-        wrong = ~(np.isfinite(table) & (table >= 0)).all(1)
-    for i in np.flatnonzero(wrong)[:1]:
-        raise ValueError(f"client {clients[i]!r} says {answers[i]!r} of its labels; they must be counts, one a class"[:300])
-    return table
+    answers = [reports[client]["probe_labels"] for client in clients]
+    wrong = [not isinstance(row, np.ndarray) or row.ndim != 1 or not 0 < len(row) <= MOST_CLASSES for row in answers]
+    if not any(wrong) and answers:
+        lengths, flat = np.array([len(row) for row in answers]), np.concatenate(answers)
+        table = np.zeros((len(answers), lengths.max()))
+        if flat.dtype.kind in "iuf":
+            table[np.arange(lengths.max()) < lengths[:, None]] = flat                     # row after row
+            wrong = (~(np.isfinite(table) & (table >= 0)).all(1)).tolist()
+        else:
+            wrong = [row.dtype.kind not in "iuf" for row in answers]
+        if not any(wrong):
+            return table
+    if any(wrong):
+        client, row = clients[wrong.index(True)], " ".join(repr(answers[wrong.index(True)]).split())[:200]
+        raise ValueError(f"client {client!r} says {row} of its labels; they must be counts, one a class")
+    return np.zeros((0, 0))
 
 
 def entropies(counts: np.ndarray) -> np.ndarray:

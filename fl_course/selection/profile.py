@@ -35,7 +35,7 @@ def profiles(idle: Sequence[ClientId], reports: Reports, quality: str = "loss", 
     table = reported(idle, reports, *SEEN)
     examples, loss, compute, down, up, bytes_down, bytes_up, asked, answered, last = table
     rounds = max((report.get("asked_version", 0) for report in reports.values()), default=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         columns = [
             _labels(idle, reports) if quality == "labels" else _share(loss),
             _share(examples / compute),

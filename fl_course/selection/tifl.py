@@ -84,7 +84,7 @@ class TiFL(Selector):
         tier = dict(zip(everybody, tiers_of(self._seconds(everybody, reports), self.tiers).tolist(), strict=True))
         left = list(ctx.state.get(KEPT) or ctx.server.state.get(KEPT) or ())
         left = left if len(left) == self.tiers else [self.credits] * self.tiers
-        if not any(left[t] for t in set(tier.values())):
+        if everybody and not any(left[t] for t in set(tier.values())):
             raise BudgetSpent(f"TiFL has spent the {self.credits} credits of each of its {self.tiers} tiers; for a longer run "
                               "say credits=…")
         there = {tier[client] for client in idle}

@@ -76,6 +76,9 @@ def oracle(choose, d=4, m=2, rounds=2000):
 
 oracle(choose)
 
+# %% tags=["solution"]
+oracle(mended_choice)
+
 # %% [markdown]
 # ## How far have you come?
 

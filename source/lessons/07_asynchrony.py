@@ -9,9 +9,10 @@
 # - write FedAsync and FedBuff by hand, count staleness rightly, and choose how many work at a time, the buffer and the discount;
 # - read a timeline, and say who is hardly heard any more.
 #
-# About 110 minutes for a newcomer, the exercises not counted. You need chapter 1. In the library: `fl_course/asynchrony/mixing.py`
-# (FedAsync), `fl_course/asynchrony/schedules.py` (rounds and no rounds), `fl_course/asynchrony/devices.py` (who is how fast),
-# `fl_course/federation/aggregation.py` (the discounts), `fl_course/federation/timeline.py` (the picture).
+# About 110 minutes for a newcomer, the exercises not counted. You need chapter 1. In the library:
+# `fl_course/asynchrony/mixing.py` (FedAsync), `fl_course/asynchrony/schedules.py` (rounds and no rounds),
+# `fl_course/asynchrony/devices.py` (who is how fast), `fl_course/federation/aggregation.py` (the discounts),
+# `fl_course/federation/timeline.py` (the picture).
 
 # %% tags=["parameters"]
 rounds: int = 60  # server steps of ten answers each, in the comparisons
@@ -50,7 +51,7 @@ data = digits().partition(Shards(2), clients=100, seed=seed)
 model, training = mlp(64, 32, 10), LocalSGD(lr=0.1, epochs=5, batch_size=10)
 start = Coordinator(data, model, seed=seed).initial().server
 
-long = Trainer(LocalSGD(lr=0.1, epochs=50, batch_size=10), model, data)
+long = Trainer(LocalSGD(lr=0.1, epochs=50, batch_size=10), model, data)    # each by itself
 changes = long.train([Task(client, start, seed) for client in data.ids])
 alone = [score(model, start.params + u.delta, data.x_test, data.y_test)[0] for u in changes]
 one_place = digits().partition(IID(), clients=1, seed=seed)
@@ -59,9 +60,10 @@ print(f"a client alone: {np.mean(alone):.0%} on average; all data in one place: 
       f"{pooled.last('accuracy'):.0%}")
 
 # %% [markdown]
-# Now the devices. Times of work are often *log-normal*: the logarithm is bell-shaped, so most devices are alike and a few are many
-# times slower. We draw them once, and write them down: one *trace* for the whole chapter, so that whatever we compare runs on the
-# same devices with the same durations.
+# Now the devices. Times of work are often *log-normal*: the logarithm is bell-shaped, so most devices are alike and a few are
+# many times slower. We draw them once, and write them down for the whole chapter, so that whatever we compare runs on the same
+# devices with the same durations. `Known` is a fleet (chapter 5 had another): it tells the simulated clock how long a client
+# takes.
 
 # %%
 speeds = np.random.default_rng(seed)
@@ -83,7 +85,8 @@ print(f"{rounds} rounds of 10: {np.mean(history.series('accuracy')[-5:]):.1%} af
 #
 # ## How long is a round?
 #
-# Take eight devices only, so that we can see each. The fastest needs 6 s for a job, the slowest 42 s. Two rounds with all of them:
+# Take eight devices only, so that we can see each. The fastest needs 6 s for a job, the slowest 42 s. Two rounds with all of
+# them:
 
 # %%
 eight = dict(enumerate([4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 20.0, 40.0]))  # seconds of training
@@ -95,8 +98,8 @@ two_rounds.timeline(ax)
 show(figure, "07.in_rounds")
 
 # %% [markdown]
-# This is a [[timeline]]: a row a device, a bar a job. A grey line from the top is the model on its way down, a green arrow an answer
-# that the server uses. White is waiting. How much of the picture is white?
+# This is a [[timeline]]: a row a device, a bar a job. A grey line from the top is the model on its way down, a green arrow an
+# answer that the server uses. White is waiting. How much of the picture is white?
 
 # %% tags=["nbval-check-output"]
 job = np.array(list(eight.values())) + 2.0
@@ -104,8 +107,8 @@ print(f"a round takes {job.max():.0f} s, a job {job.mean():.2f} s on average: "
       f"the devices work {job.mean() / job.max():.0%} of the time")
 
 # %% [markdown]
-# A round lasts as long as the *longest* of its jobs. With ten drawn from our hundred it is not always the very slowest, but the longest
-# of ten is long:
+# A round lasts as long as the *longest* of its jobs. With ten drawn from our hundred it is not always the very slowest, but the
+# longest of ten is long:
 
 # %%
 draw = np.random.default_rng(seed)
@@ -115,20 +118,21 @@ for m, s in longest.items():
     print(f"{m:3} devices a round: {s:4.0f} s, {s / np.median(t):.0f} times the median job")
 
 # %% [markdown]
-# **Try it.** In `two_rounds`, let the slowest device be twice as slow. How long is a round, and what do the seven others notice?
+# **Try it.** In `two_rounds`, let the slowest device be twice as slow. How long is a round, and what do the seven others
+# notice?
 #
 # Answer: 82 s instead of 42. The others work as before and wait 40 s more; they are at work 14 % of the time.
 #
 # ## What can rounds do about it?
 #
-# Three cures keep the rounds. *Over-selection* (Bonawitz et al. 2019): ask 13, go on as soon as 10 have answered, tell the others to
-# stop. A *deadline*: close the round after so many seconds with whoever is there. And *semi-synchronous* rounds: the deadline passes,
-# but who is late goes on working, and is heard in a later round. Their answer is then old; what to do about that comes
-# below.
+# Three cures keep the rounds. *Over-selection* (Bonawitz et al. 2019): ask 13, go on as soon as 10 have answered, tell the
+# others to stop. A *deadline*: close the round after so many seconds with whoever is there. And *semi-synchronous* rounds: the
+# deadline passes, but who is late goes on working, and is heard in a later round. Their answer is then old; what to do about
+# that comes below.
 #
-# Beside every speed-up we print who pays for it: the share of all used answers that comes from the slowest third of the devices,
-# the accuracy of the model on *their* own tests, and how unequal the turns are (the Gini coefficient: 0 if all clients are used
-# equally often, 1 if one has all turns).
+# Beside every speed-up we print who pays for it: the share of all used answers that comes from the slowest third of the
+# devices, the accuracy of the model on *their* own tests and on those of the worst tenth of the clients, and how unequal the
+# turns are (the Gini coefficient: 0 if all clients are used equally often, 1 if one has all turns).
 
 # %%
 def gini(history):
@@ -144,7 +148,8 @@ def account(fed, history):
             "worst tenth": history.last("client_accuracy_worst10"), "Gini": gini(history)}
 
 # %%
-late = {"schedule": SemiSynchronous(0.1, deadline=25), "aggregation": WeightedMean(Discount())}
+late = {"schedule": SemiSynchronous(0.1, deadline=25),
+        "aggregation": WeightedMean(Discount())}           # what is old counts less, see below
 cures = {"rounds": {"schedule": Synchronous(0.1)},
          "over-selected": {"schedule": Synchronous(0.1, over_selection=0.3)},
          "deadline 25 s": {"schedule": Synchronous(0.1, deadline=25)},
@@ -165,19 +170,19 @@ if rounds >= 30:
         assert lines[name]["Gini"] > lines["rounds"]["Gini"] + 0.05
 
 # %% [markdown]
-# Over-selection and the deadline are faster *because they do not listen to the slow*: a third of the devices gives about a seventh
-# of the answers. Here that costs little accuracy, since speed and data were drawn apart. It will cost more below.
+# Over-selection and the deadline are faster *because they do not listen to the slow*: a third of the devices gives about a
+# seventh of the answers. Here that costs little accuracy, since speed and data were drawn apart. It will cost more below.
 # Semi-synchronous rounds hear everybody, but in them the fast still wait for the deadline.
 #
 # ## What if nobody waits?
 #
-# Then there are no rounds. Each device gets the newest model when it is free, works, and answers. The server takes a step whenever
-# K answers are in its [[buffer]]. To simulate that we need a clock that jumps from event to event: an [[event heap]], a list that always has
-# its smallest element in front. Here that is the job that ends next.
+# Then there are no rounds. Each device gets the newest model when it is free, works, and answers. The server takes a step
+# whenever K answers are in its [[buffer]]. To simulate that we need a clock that jumps from event to event: an [[event heap]],
+# a list that always has its smallest element in front. Here that is the job that ends next.
 #
-# Three rules make the simulation exact. Of answers at the same instant all are heard, who was asked first comes first, before anybody new is started. A client
-# has one job at a time, and never gets the same model twice. And the [[staleness]] τ of an answer is counted *when it is used*, before
-# the version goes up: an answer that was made from the newest model has τ = 0.
+# Three rules make the simulation exact. Of answers at the same instant all are heard, who was asked first comes first, before
+# anybody new is started. A client has one job at a time, and never gets the same model twice. And the [[staleness]] τ of an
+# answer is counted *when it is used*, before the version goes up: an answer that was made from the newest model has τ = 0.
 
 # %%
 def clock(seconds, K, steps):
@@ -224,14 +229,14 @@ events = [(r.clock, dict(zip(r.clients, r.staleness))) for r in free.records]
 assert events == by_hand
 
 # %% [markdown]
-# Follow the slowest device, the last row. Its answer comes after 42 s as before, but meanwhile the others have answered again and
-# again, and the server has taken step after step: by now the answer is 13 steps old (the last line above). The short gaps are the
-# rule that nobody gets the same model twice.
+# Follow the slowest device, the last row. Its answer comes after 42 s as before, but meanwhile the others have answered again
+# and again, and the server has taken step after step: by now the answer is 13 steps old (the last line above). The short gaps
+# are the rule that nobody gets the same model twice.
 #
 # **Try it.** `clock(job, K=8, steps=3)`: when are the steps, and how old are the answers? Whom have we met?
 #
-# Answer: at 42, 84 and 126 s, all with τ = 0. If the buffer is as large as the team, everybody must wait for everybody: these are rounds.
-# The library's `Buffered(8, 8)` gives `Synchronous(1.0)` to the bit if all are equally fast.
+# Answer: at 42, 84 and 126 s, all with τ = 0. If the buffer is as large as the team, everybody must wait for everybody: these
+# are rounds. The library's `Buffered(8, 8)` gives `Synchronous(1.0)` to the bit if all are equally fast.
 
 # %% tags=["proof"]
 # Proof, open me: a buffer as large as the team is rounds; with equal speeds to the bit
@@ -245,20 +250,20 @@ assert np.array_equal(rounds_of_8.state.server.params, buffers_of_8.state.server
 # %% [markdown]
 # ## How many answers an hour?
 #
-# Three devices need 105, 205 and 405 s for a job. If none of them ever waits, how often does an answer come? A published notebook takes
-# the mean, 238.3 s a job, and divides by three devices. Let us count over a long day instead:
+# Three devices need 105, 205 and 405 s for a job. If none of them ever waits, how often does an answer come? A published
+# tutorial reckons with the mean, 238.3 s a job. Let us count over a long time instead:
 
 # %% tags=["nbval-check-output"]
 three = np.array([105.0, 205.0, 405.0])
-day = 1_000_000.0
-counted = np.floor(day / three)
-print(f"counted: an answer every {day / counted.sum():.1f} s; "
+span = 1_000_000.0                                         # seconds
+counted = np.floor(span / three)
+print(f"counted: an answer every {span / counted.sum():.1f} s; "
       f"by the mean it would be every {three.mean() / 3:.1f} s")
 print(f"the fastest answered {counted[0] / counted[2]:.1f} times as often as the slowest")
 
 # %% [markdown]
-# *Rates* add up, seconds do not. A device gives $1/t_k$ answers a second, all together $\sum_k 1/t_k$. Solved for seconds, the right mean
-# is the harmonic mean, $n / \sum_k (1/t_k)$:
+# *Rates* add up, seconds do not. A device gives $1/t_k$ answers a second, all together $\sum_k 1/t_k$. Solved for seconds, the
+# right mean is the harmonic mean, $n / \sum_k (1/t_k)$:
 
 # %% tags=["nbval-check-output"]
 harmonic = len(three) / np.sum(1 / three)
@@ -268,46 +273,48 @@ print(f"by the library: every {1 / answer_rate(three):.1f} s")
 # %% tags=["proof"]
 # Proof, open me: by hand, by counting and by the library
 assert np.isclose(answer_rate(three), np.sum(1 / three))
-assert np.isclose(counted.sum() / day, answer_rate(three), rtol=1e-3)
+assert np.isclose(counted.sum() / span, answer_rate(three), rtol=1e-3)
 
 # %% [markdown]
-# That holds where *every* device is always at work, c = n. Where c = 10 of 100 work and the next one is drawn evenly from the idle, a slow one is
-# drawn as often as a fast one, and then blocks one of the ten places for long. Then it is nearly the plain mean that counts, $c / \bar t$.
-# Two regimes, two means:
+# That holds where *every* device is always at work, c = n. Where c = 10 of 100 work and the next one is drawn evenly from the
+# idle, a slow one is drawn as often as a fast one, and then blocks one of the ten places for long. Then it is nearly the plain
+# mean that counts, $c / \bar t$. Who answers when does not depend on what is learned, so the library's `rehearse` lets the
+# clock run without training:
 
 # %%
 jobs = dict(enumerate(t.tolist()))
 rows = {}
 for c in (1, 10, 50, 100):
-    fed = Coordinator(data, model, training, Buffered(c, 1), evaluation=Evaluation(every=10**6),
-                      **plain)
-    answers = fed.train(10 * rounds)
-    span = answers.records[-1].clock - answers.records[len(answers) // 4].clock
-    rows[f"c = {c}"] = {"c / mean": c / t.mean(), "c · mean of 1/t": c * np.mean(1 / t),
-                        "predicted": answer_rate(jobs, c), "counted": 0.75 * len(answers) / span}
-print(pd.DataFrame(rows).T.mul(60).round(1).to_string(), "   answers a minute")
+    answers = rehearse(Coordinator(data, model, training, Buffered(c, 1), **plain), 3000)
+    span = answers.records[-1].clock - answers.records[999].clock
+    rows[f"c = {c}"] = {"by the plain mean": c / t.mean(), "by the rates": c * np.mean(1 / t),
+                        "predicted": answer_rate(jobs, c), "counted": 2000 / span}
+print("answers a minute:")
+print(pd.DataFrame(rows).T.mul(60).round(1).to_string())
 
 # %% tags=["proof"]
 # Proof, open me: the forecast, within the luck of a run of that length
 assert np.isclose(rows["c = 100"]["predicted"], np.sum(1 / t))
 assert rows["c = 1"]["predicted"] < rows["c = 100"]["predicted"] / 100
-if rounds >= 60:
-    for c in (10, 50):
-        assert np.isclose(rows[f"c = {c}"]["predicted"], rows[f"c = {c}"]["counted"], rtol=0.35)
+for name, row in rows.items():
+    assert np.isclose(row["predicted"], row["counted"], rtol=0.15), name
 
 # %% [markdown]
+# With few at work the plain mean is right, with all at work the rates are, and the library's forecast holds in between, too.
+# Ten times as many at work give more than ten times the answers: the more work, the less it matters that the draw also takes
+# the slow.
+#
 # ## How stale is an answer?
 #
-# Ten devices at work, the server steps at every answer. While a job is under way the nine others answer, on average once each. So τ is
-# 9 on average, *whatever the speeds*; what the speeds decide is how far it spreads. With a buffer of K there are K times fewer
-# steps: about $(c - 1)/K$.
+# Ten devices at work, the server steps at every answer. While a job is under way the nine others answer, on average once each.
+# So τ is 9 on average, *whatever the speeds*; what the speeds decide is how far it spreads. With a buffer of K there are K
+# times fewer steps: about $(c - 1)/K$.
 
 # %%
 ages = {}
 for K in (1, 5, 10):
-    fed = Coordinator(data, model, training, **fedbuff(concurrency=10, buffer=K), fleet=devices,
-                      evaluation=Evaluation(every=10**6), seed=seed)
-    ages[K] = staleness_counts(fed.train(10 * rounds // K))
+    ages[K] = staleness_counts(
+        rehearse(Coordinator(data, model, training, Buffered(10, K), **plain), 3000 // K))
 figure, axes = canvas(3, width=3.4, height=2.8)
 for ax, (K, counts) in zip(axes, ages.items()):
     ax.bar(counts.keys(), counts.values(), width=1.0)
@@ -323,23 +330,22 @@ for K, counts in ages.items():
 
 # %% tags=["proof"]
 # Proof, open me: the mean staleness
-if rounds >= 30:
-    for K, counts in ages.items():
-        tau = np.repeat(list(counts), list(counts.values()))
-        assert np.isclose(tau.mean(), 9 / K, rtol=0.1)
+for K, counts in ages.items():
+    tau = np.repeat(list(counts), list(counts.values()))
+    assert np.isclose(tau.mean(), 9 / K, rtol=0.05)
 
 # %% [markdown]
-# (The mean lies a little below 9: a run ends with the oldest jobs still at work.)
+# (The mean lies a little below: a run ends with the oldest jobs still at work.)
 #
 # **Try it.** What becomes of the histogram for K = 1 if all devices are equally fast (`fleet=Equal()`)?
 #
-# Answer: it is flat, equally many answers with each of τ = 0, 1, … 9, and the mean is 4.5. All ten finish at the same instant, are
-# heard one after the other, and only then begin anew, together. "9 on average" holds where no two finish together.
+# Answer: it is flat, equally many answers with each of τ = 0, 1, … 9, and the mean is 4.5. All ten finish at the same instant,
+# are heard one after the other, and only then begin anew, together. "9 on average" holds where no two finish together.
 #
 # ## What does a stale change do?
 #
-# The smallest federation again: one parameter, and clients that all want it to be 1. Each sends the full change from the model that it saw.
-# The server adds it as soon as it comes. But the model that the client saw is τ steps old:
+# The smallest federation again: one parameter, and clients that all want it to be 1. Each sends the full change from the model
+# that it saw. The server adds it as soon as it comes. But the model that the client saw is τ steps old:
 #
 # $$w_{t+1} = w_t + (1 - w_{t-\tau})$$
 
@@ -360,9 +366,10 @@ right.set(xlabel="step", title="divided by τ + 1", ylim=(-0.1, 1.5))
 show(figure, "07.late_walks")
 
 # %% [markdown]
-# With τ = 0 the first change closes the gap. With τ = 2 three clients have seen the same gap, and each of them closes it: the model
-# lands at 3, all three see that it is 2 too far, and it swings back further than it came. In a round the server would *average* these
-# three. Without rounds nobody does, so every change must be made smaller. Here is the same on the digits, ten at work:
+# With τ = 0 the first change closes the gap. With τ = 2 three clients have seen the same gap, and each of them closes it: the
+# model lands at 3. Those who see it there pull it back, again several for the same gap, and it swings back further than it
+# came. In a round the server would *average* these three. Without rounds nobody does, so every change must be made smaller.
+# Here is the same on the digits, ten at work:
 
 # %%
 def no_rounds(steps=10 * rounds, **how):
@@ -390,8 +397,8 @@ if rounds >= 30:
 #
 # $$w \leftarrow (1 - \alpha_\tau)\,w + \alpha_\tau\,w_k, \qquad \alpha_\tau = \alpha \cdot s(\tau).$$
 #
-# A mixture of two models lies between them, so it cannot run away. (The paper also ties local training to the model that was sent, by the
-# rope of chapter 2: `LocalSGD(correction=FedProx(mu))`.) The discount $s(\tau)$ falls with the age, $s(0) = 1$:
+# A mixture of two models lies between them, so it cannot run away. (The paper also ties local training to the model that was
+# sent, by the rope of chapter 2: `LocalSGD(correction=FedProx(mu))`.) The discount $s(\tau)$ falls with the age, $s(0) = 1$:
 
 # %%
 kinds = {"polynomial, (τ + 1)^-½": Discount("polynomial", 0.5),
@@ -404,9 +411,9 @@ ax.set(xlabel="staleness τ", ylabel="discount s(τ)", ylim=(0, 1.05))
 show(figure, "07.discounts")
 
 # %% [markdown]
-# Is mixing $\alpha_\tau$ of the model the same as adding $\alpha_\tau$ of the change? For a fresh answer it is. For a stale one the client's
-# model began at an *old* place. Two clients start from (0, 0). The first walks to (1, 0), is used, and then comes the second, who went to
-# (0, 1) and is one step stale:
+# Is mixing $\alpha_\tau$ of the model the same as adding $\alpha_\tau$ of the change? For a fresh answer it is. For a stale one
+# the client's model began at an *old* place. Two clients start from (0, 0). The first walks to (1, 0), is used, and then comes
+# the second, who went to (0, 1) and is one step stale:
 
 # %% tags=["nbval-check-output"]
 alpha, s = 0.6, Discount("polynomial", 0.5)
@@ -418,9 +425,9 @@ print("after the first: ", w.round(3))
 print("second mixed in: ", mixed_in.round(3), "  second's change added:", added.round(3))
 
 # %% [markdown]
-# Mixing pulls the first coordinate *back*, from 0.6 to 0.345: the second client's model knows nothing of the first one's work. To mix rightly the server must
-# know what each client started from, so it keeps the versions that are under way, at most c of them. Now with real training on the
-# eight devices: replay a run of the library, answer by answer.
+# Mixing pulls the first coordinate *back*, from 0.6 to 0.345: the second client's model knows nothing of the first one's work.
+# To mix rightly the server must know what each client started from, so it keeps the versions that are under way, at most c of
+# them. Now with real training on the eight devices: replay a run of the library, answer by answer.
 
 # %%
 fed = Coordinator(team, model, training, **fedasync(concurrency=8, alpha=0.6), fleet=small["fleet"],
@@ -452,8 +459,8 @@ assert difference < 1e-4
 #
 # $$w \leftarrow w + \frac{\eta_s}{K} \sum_{i=1}^{K} s(\tau_i)\,\Delta_i, \qquad s(\tau) = (1 + \tau)^{-1/2}.$$
 #
-# Two things to see. The mean of K changes brings back what rounds had: those who saw the same gap do not add up. And the sum is divided
-# by K, *not* by $\sum s$:
+# Two things to see. The mean of K changes brings back what rounds had: those who saw the same gap do not add up. And the sum is
+# divided by K, *not* by $\sum s$:
 
 # %% tags=["nbval-check-output"]
 tau = np.array([3, 3, 3, 3])
@@ -464,8 +471,8 @@ total = (weights * deltas).sum()
 print(f"divided by K: {total / 4:.2f}; divided by Σs: {total / weights.sum():.2f}")
 
 # %% [markdown]
-# Divided by Σs, the discount only shifts weight *among* the answers, and where all are old, nothing is discounted. Divided by K, an old
-# buffer makes a short step. Replay again:
+# Divided by Σs, the discount only shifts weight *among* the answers, and where all are old, nothing is discounted. Divided by
+# K, an old buffer makes a short step. Replay again:
 
 # %%
 fed = Coordinator(team, model, training, **fedbuff(concurrency=8, buffer=2), fleet=small["fleet"],
@@ -489,13 +496,13 @@ assert np.allclose(*meet, atol=1e-6)                       # one at work: nothin
 # %% [markdown]
 # **Try it.** With one device at work, `fedbuff(1, 1)` and `fedasync(1, alpha=1.0)` give the same model. Why? And with eight?
 #
-# Answer: with one at work τ is always 0, so w is what the client started from, and w + Δ is its whole model. With eight the answers are
-# stale: FedBuff adds to today's model, FedAsync pulls it towards an old one.
+# Answer: with one at work τ is always 0, so w is what the client started from, and w + Δ is its whole model. With eight the
+# answers are stale: FedBuff adds to today's model, FedAsync pulls it towards an old one.
 #
 # ## Too old to be used?
 #
-# With many at work some answers are very old. A server may refuse what is more than `max_staleness` steps old ([[bounded delay]]). What was refused
-# has been sent all the same, so its bytes count. Twenty at work, K = 2:
+# With many at work some answers are very old. A server may refuse what is more than `max_staleness` steps old ([[bounded
+# delay]]). What was refused has been sent all the same, so its bytes count. Twenty at work, K = 2:
 
 # %%
 rows = {}
@@ -515,10 +522,10 @@ if rounds >= 60:
     assert rows["limit 15"]["share of slow third"] < rows["limit None"]["share of slow third"]
 
 # %% [markdown]
-# Who is refused? The slow, of course: their share falls, and they have worked for nothing. A discount hears them softly; a limit
-# does not hear them.
+# Who is refused? The slow, of course: their share falls, and they have worked for nothing. A discount hears them softly; a
+# limit does not hear them.
 #
-# ## One trace for all
+# ## The same devices for all
 #
 # Now the comparison, on the same hundred devices. Every run uses equally many answers, 10 for each of the `rounds`.
 
@@ -570,9 +577,10 @@ if rounds >= 60:
     assert slow_share["over-selected"] < slow_share["FedBuff, K = 5"]
 
 # %% [markdown]
-# By *answers*, and by bytes, the four are not far apart: an answer that is one or two steps old is worth about as much as a fresh one. By *seconds*
-# the ones without rounds are far ahead. Over-selection buys part of that, and pays with the turns of the slow (its Gini is
-# the highest). FedBuff with ten of a hundred at work does *not* starve the slow: each is drawn as often as the others. Is it always so harmless?
+# By *answers*, and by bytes, the four are not far apart: an answer that is one or two steps old is worth about as much as a
+# fresh one. By *seconds* the ones without rounds are far ahead. Over-selection buys part of that, and pays with the turns of
+# the slow (its Gini is the highest). FedBuff with ten of a hundred at work does *not* starve the slow: each is drawn as often
+# as the others. Is it always so harmless?
 #
 # ## Who is heard?
 #
@@ -592,9 +600,9 @@ ax.set(xlabel="devices at work at a time, of 100", ylabel="share of the answers"
 show(figure, "07.shares")
 
 # %% [markdown]
-# With few at work the draw decides, and it is fair. With all at work the clock decides: who is fast is heard more often. Does that hurt? It depends on
-# what the slow ones know. Let us assume the worst, and say so: people with old phones write sevens, eights and nines. We give the
-# same hundred times to the clients in the order of their mean digit.
+# With few at work the draw decides, and it is fair. With all at work the clock decides: who is fast is heard more often. Does
+# that hurt? It depends on what the slow ones know. Let us assume the worst, and say so: people with old phones write sevens,
+# eights and nines. We give the same hundred times to the clients in the order of their mean digit.
 
 # %%
 mean_digit = [data.y[rows].mean() for rows in data.train]
@@ -638,11 +646,11 @@ if rounds >= 60:
     assert thirds["drawn apart", "FedBuff, all at work"][2].share < 0.2
 
 # %% [markdown]
-# Over-selection, and FedBuff with all at work, hand the slow a model that does not know their digits. The overall accuracy tells little of it:
-# who is not heard is not in anybody's mean. So print the accuracy per speed group beside every speed-up.
+# Over-selection, and FedBuff with all at work, hand the slow a model that does not know their digits. An overall accuracy does
+# not say who has lost it. So print the accuracy per speed group beside every speed-up.
 #
-# There is another side to it. With all at work the server gets its answers in a small part of the time. So compare once more, at
-# the *same simulated time*: with all at work we take six times as many steps, and see how far the other ways are by then.
+# There is another side to it. With all at work the server gets its answers in a small part of the time. So compare once more,
+# at the *same simulated time*: with all at work we take six times as many steps, and see how far the other ways are by then.
 
 # %%
 patient = Coordinator(data, model, training, **fedbuff(concurrency=100, buffer=10), **hundred)
@@ -665,21 +673,22 @@ if rounds >= 60:
     assert all_at_work[2].measure < all_at_work[0].measure - 0.05
 
 # %% [markdown]
-# In that time rounds have hardly begun. Measured by the clock, even the slow third is better served by a server that never waits.
-# Measured against the *fast* it is served worse. Both are true, and a single accuracy shows neither.
+# In that time rounds have hardly begun. Measured by the clock, even the slow third is better served by a server that never
+# waits. Measured against the *fast* it is served worse. Both are true, and a single accuracy shows neither.
 #
-# **Try it.** `fedbuff(concurrency=50, buffer=10)` on `old_phones`, `rounds` steps: between which two of the four ways does it lie?
+# **Try it.** `fedbuff(concurrency=50, buffer=10)` on `old_phones`, `rounds` steps: between which two of the four ways does it
+# lie?
 #
-# Answer: between 10 and all at work: the slow third gives 18 % of the answers, and its accuracy is 0.45 with seed 0. How many work at
-# a time is the knob that trades speed for fairness.
+# Answer: between 10 and all at work: the slow third gives 18 % of the answers, and its accuracy is 0.45 with seed 0. How many
+# work at a time is the knob that trades speed for fairness.
 #
 # ## Move the sliders
 #
 # Twenty devices, so that all can be seen. Rest the pointer on a job, or step through them with the arrow keys, and the timeline
 # tells who it was, from which model it started, and how old its answer was. Rounds run on the same devices for comparison.
 #
-# Set c to 20 and K to 1, then the exponent to 0: what becomes of the curve? Set K to 20 as well: the staircase of rounds comes back. Set
-# the spread to 0. Then turn on the last switch, and raise c from 5 to 20: who is heard, and whose accuracy falls?
+# Set c to 20 and K to 1, then the exponent to 0: what becomes of the curve? Set K to 20 as well: the staircase of rounds comes
+# back. Set the spread to 0. Then turn on the last switch, and raise c from 5 to 20: who is heard, and whose accuracy falls?
 
 # %%
 from fl_course.workbook.widgets.asynchrony import asynchrony_explorer
@@ -696,8 +705,8 @@ asynchrony_explorer()
 # | against FedAsync | Nguyen et al. 2022: up to 2.5 times | at equal answers: printed below, 1.0 to 1.2 times |
 # | what differs | phones' real traces and larger models; another data set in each | digits, two shards, log-normal times of spread 1, 10 at work, K = 5; mean over `repeats` federations |
 #
-# And what the claim leaves out. Over-selected rounds already have most of that gain, and pay for it with the slow third. How much is gained depends on the
-# spread of the speeds: with equal devices it is nothing.
+# And what the claim leaves out. Over-selected rounds already have much of that gain, and pay for it with the slow third. How
+# much is gained depends on the spread of the speeds: set it to 0 in the explorer, and nothing is.
 
 # %%
 card = {"rounds": (40, parts["rounds"][1]), "over-selected": (40, parts["over-selected"][1]),
@@ -753,7 +762,8 @@ with refusal():                                    # amplification wants a draw 
     Coordinator(data, model, training, Buffered(10, 5), selection=PoissonSelection())
 
 # %% [markdown]
-# And mixing models is not adding changes: what the server does to a *sum of changes* cannot be done to it. For that FedBuff is there.
+# And mixing models is not adding changes: what the server does to a *sum of changes* cannot be done to it. For that FedBuff is
+# there.
 
 # %% tags=["nbval-check-output"]
 with refusal():
@@ -766,8 +776,8 @@ with refusal():
     Coordinator(data, model, training, **fedbuff(concurrency=10, buffer=200))
 
 # %% [markdown]
-# One slip is refused by nobody, because it is only a number: a server that raises its version *before* it counts the ages. Then a fresh
-# answer has τ = 1 and counts 0.7 instead of 1, for ever. It trains; the exercises have it.
+# One slip is refused by nobody, because it is only a number: a server that raises its version *before* it counts the ages. Then
+# a fresh answer has τ = 1 and counts 0.7 instead of 1, for ever. It trains; the exercises have it.
 #
 # ## Summary
 #
@@ -783,7 +793,8 @@ with refusal():
 #
 # Answer: every 59.3 s: the rates add up, 1/105 + 1/205 + 1/405 answers a second. The plain mean would say 79.4 s.
 #
-# **2.** Ten devices are at work and the server steps at every answer. How stale is an answer on average, and what do slow devices change about it?
+# **2.** Ten devices are at work and the server steps at every answer. How stale is an answer on average, and what do slow
+# devices change about it?
 #
 # Answer: about 9 steps, c − 1. Slow devices do not change the mean, they make the tail of the histogram longer.
 #
@@ -797,9 +808,11 @@ with refusal():
 #
 # **5.** FedBuff with all devices at work is the fastest of all. Who pays, and which number shows it?
 #
-# Answer: the slow: they give a tenth of the answers instead of a third. The accuracy per speed group shows it, where their data differ.
+# Answer: the slow: they give a tenth of the answers instead of a third. The accuracy per speed group shows it, where their data
+# differ.
 #
-# **References**: C. Xie, S. Koyejo, I. Gupta, *Asynchronous federated optimization* (FedAsync), 2019, arXiv:1903.03934. · J. Nguyen et al.,
-# *Federated learning with buffered asynchronous aggregation* (FedBuff), AISTATS 2022, arXiv:2106.06639. · K. Bonawitz et al., *Towards
-# federated learning at scale: system design* (over-selection), MLSys 2019, arXiv:1902.01046. · FedScale, pull request 197,
-# https://github.com/SymbioticLab/FedScale/pull/197 · NVFLARE, edge examples, https://github.com/NVIDIA/NVFlare
+# **References**: C. Xie, S. Koyejo, I. Gupta, *Asynchronous federated optimization* (FedAsync), 2019, arXiv:1903.03934. · J.
+# Nguyen et al., *Federated learning with buffered asynchronous aggregation* (FedBuff), AISTATS 2022, arXiv:2106.06639. · K.
+# Bonawitz et al., *Towards federated learning at scale: system design* (over-selection), MLSys 2019, arXiv:1902.01046. ·
+# FedScale, pull request 197, https://github.com/SymbioticLab/FedScale/pull/197 · NVFLARE, edge examples,
+# https://github.com/NVIDIA/NVFlare

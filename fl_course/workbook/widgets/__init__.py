@@ -8,6 +8,7 @@
     theatre.py       chapter 4: secure aggregation, message by message
     compression.py   chapter 5: ratio, bits, error feedback
     asynchrony.py    chapter 7: buffer, devices at work, discount, speeds; a timeline
+    robustness.py    chapter 9: a lie dragged among honest points; attacks and rules, retrained
 """
 
 from .charts import BarChart, Chart, ImageChart, PlaneChart, TimelineChart

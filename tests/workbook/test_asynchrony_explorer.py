@@ -50,7 +50,8 @@ def test_the_timeline_has_every_job_of_the_window_and_says_where_it_went():
     assert len(begun) == sum(span.begun < WINDOW for span, _ in spans) + len(held)
     assert [job[1][0] for job in begun] == sorted(job[1][0] for job in begun)
     span, version = spans[-1]
-    assert job_of(span, version)[3][-1] == f"used in step {version}, {version - 1 - span.version} steps old"
+    assert job_of(span, version)[3][-1].startswith(f"used in step {version}, {version - 1 - span.version} step")
+    assert job_of(span, span.version + 2)[3][-1].endswith(", 1 step old")
     staleness = sorted(version - 1 - span.version for span, version in spans)
     assert staleness == sorted(age for record in history.records for age in record.staleness)
     assert sum(count for _, count in ages(history.records)) == len(staleness)

@@ -66,7 +66,8 @@ def experiments(buffer: int, concurrency: int, exponent: float, spread: float, l
 
 def job_of(span: Span, used_in: int) -> tuple[str, tuple[float, ...], str, list[str]]:
     """One job for the timeline. used_in: the version that its step made, 0 if it was not used (yet)."""
-    end = f"used in step {used_in}, {used_in - 1 - span.version} steps old" if used_in else f"still {span.fate}"
+    age = used_in - 1 - span.version
+    end = f"used in step {used_in}, {age} step{'s' * (age != 1)} old" if used_in else f"still {span.fate}"
     times = f"{span.begun:.1f} s to {span.ended:.1f} s, trained until {span.trained:.1f} s"
     words = [f"device {span.client}", times, f"started from model {span.version}", end]
     return str(span.client), (span.begun, span.downloaded, span.trained, span.ended), span.fate, words

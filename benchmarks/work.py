@@ -38,6 +38,7 @@ from fl_course.data.federated import FederatedData
 from fl_course.engine.batches import client_keys, plan_batches, round_key, splitmix, width
 from fl_course.engine.models import Dense, Model
 from fl_course.engine.training import Trainer
+from fl_course.federation.dispatch import Idle
 from fl_course.federation.work import Work as Hands
 
 LR = 0.1
@@ -142,7 +143,7 @@ def whole_loop(work: Work, data: FederatedData) -> Round:
     hands = Hands(Trainer(how, work.model, some), experiment.pipeline, strict=True)
 
     def one_round(params: np.ndarray) -> np.ndarray:
-        state, *_ = experiment._round(experiment.initial(params), hands)
+        state, *_ = experiment._round(experiment.initial(params), hands, Idle(experiment.clients))
         return state.server.params
 
     return one_round

@@ -18,15 +18,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
 from ..core import ClientId, Context, Task, Update, is_whole, plain_counts, stream
 from ..data.federated import FederatedData
 from ..data.ids import client_ids
 from ..federation.interfaces import Attack, Experiment
+from .distances import product
 
 
 def take_clients(attack: Any) -> None:
@@ -152,7 +153,7 @@ def alie_z(n: int, m: int) -> float:
     """z = Φ⁻¹((n - m - s)/(n - m)), s = ⌊n/2 + 1⌋ - m: of n clients m lie, and need s more beyond them to be the majority
     (Baruch et al. 2019, algorithm 3). 0 where they are a majority already, or need everybody."""
     others, needed = n - m, n // 2 + 1 - m
-    return float(norm.ppf((others - needed) / others)) if 0 < needed < others else 0.0
+    return NormalDist().inv_cdf((others - needed) / others) if 0 < needed < others else 0.0
 
 
 @dataclass(frozen=True)
@@ -235,5 +236,5 @@ class Mimic(Attack):
 def farthest(x: np.ndarray) -> int:
     """The row of x (n, d) that lies farthest from the mean along the direction of largest variance."""
     off = x - x.mean(axis=0)
-    _, vectors = np.linalg.eigh(off @ off.T)              # (n, n): where each row lies along the principal directions
+    _, vectors = np.linalg.eigh(product(off, off.T))              # (n, n): where each row lies along the principal directions
     return int(np.argmax(np.abs(vectors[:, -1])))

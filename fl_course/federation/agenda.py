@@ -1,7 +1,7 @@
 """What happens next: the order of events on the simulated clock, and nothing else. Who has a job, and what, is the loop's.
 
     1. the server steps, if its schedule is content: nobody is started with a model that is about to be replaced
-    2. clients are started, but those that finish at this very instant are heard first
+    2. clients are started, before the deadline; those that finish at this very instant are heard first
     3. time passes until somebody finishes, one after the other: (instant, ticket) is a total order
 
 Training never looks at the clock and the clock never looks at training, so it does not matter when in real time a client trains
@@ -65,7 +65,7 @@ class Agenda:
                 self.back = None
                 if (self.arrived or not self.first) and self.schedule.ready(self.under_way, self.arrived, self.clients):
                     return STEP, 0
-                if not (due and due[0][0] <= self.clock):
+                if self.clock < self.closes and not (due and due[0][0] <= self.clock):
                     wanted = self.schedule.start(self.clients, self.under_way, self.first)
                     if wanted:
                         self.asked = True

@@ -2,7 +2,8 @@
 
     pow-d    candidates tell the loss on all their examples under the model that the question brings
     cpow-d   … on one batch, which costs less time
-    rpow-d   nobody is asked: the loss that each reported when it last trained; who never did counts as infinite
+    rpow-d   nobody is asked: the loss that each reported when it last trained, the mean of its first and last epoch; who never
+             did counts as infinite. The older the loss, the less it says: where clients differ much, this can do harm
 
 The probe is a model down and a number up for every candidate: bytes, and seconds before the round can begin. Both are counted.
 """
@@ -75,7 +76,7 @@ class PowerOfChoice(Selector):
         check_draw(idle, k)
         if self.variant == "rpow-d":
             some = self._candidates(idle, k, rng, reports)
-            scores = reported(some, reports, "loss_last")[0]
+            scores = reported(some, reports, "loss_first", "loss_last").mean(0)
             unseen, known = np.isnan(scores), scores[~np.isnan(scores)]
             scores[unseen] = np.nextafter(known.max(), np.inf) if len(known) else 0.0            # more than any that is known
         else:                                                         # who did not answer is not chosen

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core import Context, is_whole, plain_counts, stream
 from ..federation.interfaces import Experiment
-from .distances import squared_distances
+from .distances import product, squared_distances
 from .robust import Robust
 from .rules import refuse_unsound
 
@@ -49,7 +49,7 @@ def mix(x: np.ndarray, f: int) -> np.ndarray:
 def _averaged(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
     share = np.zeros((len(x), len(x)))
     np.put_along_axis(share, rows, 1 / rows.shape[1], axis=1)
-    return share @ x
+    return product(share, x)
 
 
 def check_rule(name: str, rule: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 CLOSE = 1e-6        # of the squared lengths: below that, lengths and products cancel, and the difference is taken itself
 
@@ -14,7 +15,7 @@ def squared_distances(x: np.ndarray) -> np.ndarray:
     than to the origin the terms cancel; such pairs are subtracted first.
     """
     x = np.asarray(x, dtype=np.float64)
-    products = x @ x.T
+    products = product(x, x.T)
     squares = np.diag(products)
     out = squares[:, None] + squares[None, :] - 2 * products
     doubtful = np.triu(out < CLOSE * (squares[:, None] + squares[None, :]), 1)
@@ -24,6 +25,16 @@ def squared_distances(x: np.ndarray) -> np.ndarray:
         out[i, others] = out[others, i] = np.einsum("kd,kd->k", apart, apart)
     np.fill_diagonal(out, 0.0)
     return np.maximum(out, out.T)                                     # to the bit the same both ways
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a @ b in float64, on torch's one thread: NumPy's product has threads of its own, which spin on a busy machine."""
+    return (_tensor(a) @ _tensor(b)).numpy()
+
+
+def _tensor(a: np.ndarray) -> torch.Tensor:
+    a = np.asarray(a, dtype=np.float64)
+    return torch.from_numpy(a if a.flags.writeable and min(a.strides, default=0) >= 0 else a.copy())
 
 
 def lengths(x: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from ..engine.local import LocalSGD
 from ..engine.training import Trainer
 from ..federation.interfaces import Experiment, Stage
 from ..privacy.local import LocalDP
-from .distances import lengths
+from .distances import lengths, product
 from .robust import Robust
 from .rules import refuse_unsound
 
@@ -31,8 +31,8 @@ from .rules import refuse_unsound
 def trust(x: np.ndarray, root: np.ndarray) -> np.ndarray:
     """(n,) TS_i = max(0, cos(x_i, root)) of the rows of x (n, d); 0 where one of the two is zero."""
     x, root = np.asarray(x, dtype=np.float64), np.asarray(root, dtype=np.float64)
-    product = lengths(x) * float(np.linalg.norm(root))
-    return np.maximum(0, np.divide(x @ root, product, out=np.zeros(len(x)), where=product > 0))
+    scale = lengths(x) * float(np.linalg.norm(root))
+    return np.maximum(0, np.divide(product(x, root), scale, out=np.zeros(len(x)), where=scale > 0))
 
 
 def fltrust(x: np.ndarray, root: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ def fltrust(x: np.ndarray, root: np.ndarray) -> np.ndarray:
     if not score.any():
         return np.zeros(x.shape[1])
     share = np.divide(score, lengths(x), out=np.zeros(len(x)), where=score > 0)
-    return share @ x * (np.linalg.norm(root) / score.sum())
+    return product(share, x) * (np.linalg.norm(root) / score.sum())
 
 
 @dataclass(frozen=True)

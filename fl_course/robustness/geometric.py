@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import Context
-from .distances import lengths, squared_distances
+from .distances import lengths, product, squared_distances
 from .robust import Robust, check_liars, everybody
 
 STEPS, ENOUGH = 20_000, 1e-10       # at most so many steps; at rest, when a step moves nothing by more than that share
@@ -42,8 +42,8 @@ def geometric_median(x: np.ndarray, nu: float = 1e-6) -> np.ndarray:
     if (reach > FAR * typical).any():
         near = (x - x[middle]) * np.minimum(1, FAR * typical / np.maximum(reach, FAR * typical))[:, None]
         table = squared_distances(near)
-        return _polished(x, x[middle] + _weights(table, nu * typical) @ near, nu * typical, typical)
-    return _polished(x, _weights(table, nu * typical) @ x, nu * typical, typical)
+        return _polished(x, x[middle] + product(_weights(table, nu * typical), near), nu * typical, typical)
+    return _polished(x, product(_weights(table, nu * typical), x), nu * typical, typical)
 
 
 def _at_an_update(x: np.ndarray, table: np.ndarray) -> int | None:
@@ -53,7 +53,7 @@ def _at_an_update(x: np.ndarray, table: np.ndarray) -> int | None:
     k = int(np.argmin(distance.sum(axis=1)))
     apart = distance[k] > 0
     unit = np.divide(1, distance[k], out=np.zeros(len(x)), where=apart)
-    pull = np.linalg.norm(unit @ x - unit.sum() * x[k])
+    pull = np.linalg.norm(product(unit, x) - unit.sum() * x[k])
     return k if pull < (~apart).sum() * (1 - 1e-12) else None
 
 
@@ -75,7 +75,7 @@ def _polished(x: np.ndarray, z: np.ndarray, floor: float, typical: float) -> np.
     """Weiszfeld's steps with the updates themselves, until a step is short."""
     for _ in range(STEPS):
         pull = 1 / np.maximum(lengths(x - z), floor)
-        new = (pull / pull.sum()) @ x
+        new = product(pull / pull.sum(), x)
         step, z = float(np.linalg.norm(new - z)), new
         if step <= 1e-7 * typical or step <= 1e-14 * float(np.linalg.norm(z)):
             break

@@ -202,6 +202,17 @@ def test_distances_of_near_rows_do_not_cancel(offset):
     assert (np.diag(table) == 0).all()
 
 
+@pytest.mark.parametrize("rule", each(1), ids=repr)
+def test_arrays_of_any_kind(rule):
+    x = cloud(0, n=rule.least + 2, d=4).astype(np.float32).astype(float)
+    locked = x.copy()
+    locked.flags.writeable = False
+    expected = rule(x)
+    for same in (locked, x.tolist(), x[::-1].copy()[::-1], np.asfortranarray(x), x[:, ::-1].copy()[:, ::-1], x.astype(np.float32)):
+        np.testing.assert_allclose(rule(same), expected, atol=1e-9)
+    assert np.isfinite(rule(np.ones((rule.least, 1), dtype=int))).all()
+
+
 # --- breakdown points, on both sides ---------------------------------------------------------------------------------
 
 LEAST = [(CoordinateMedian, 5), (TrimmedMean, 5), (Krum, 7), (MultiKrum, 7), (Bulyan, 11), (GeometricMedian, 5),

@@ -106,7 +106,7 @@ def test_a_probe_is_a_model_down_and_a_number_up():
 
 
 def test_rpow_takes_the_unseen_first_and_then_what_was_last_reported():
-    reports = {c: {"loss_first": 2.0 * c + (c == 5), "loss_last": float(c % 2), "examples": 4.0} for c in range(8)}   # 0 … 8
+    reports = {c: {"loss_first": 2.0 * c + 2.0 * (c == 5), "loss_last": float(c % 2), "examples": 4.0} for c in range(8)}
     assert set(PowerOfChoice(10, "rpow-d").select(IDLE, 2, X, reports)) == {8, 9}
     assert PowerOfChoice(10, "rpow-d").select(list(range(8)), 3, X, reports) == [7, 5, 6]
     firsts = {PowerOfChoice(10, "rpow-d").select(IDLE, 1, stream(0, "x", i), {})[0] for i in range(150)}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import Vector, stream
+from ..core import Vector, is_whole, plain_counts, stream
 from ..data.federated import FederatedData
 from ..engine.local import LocalSGD
 from ..engine.losses import Loss, SquaredError
@@ -50,6 +50,17 @@ class Points:
     tau_a: float = 0.5
     dim: int = 2000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("clients", 2), ("examples", 1), ("malicious", 0), ("dim", 1), ("seed", 0)):
+            if not is_whole(getattr(self, name), least):
+                raise ValueError(f"{name} must be a whole number from {least}, not {getattr(self, name)!r}")
+        if self.malicious > self.clients:
+            raise ValueError(f"malicious = {self.malicious} of {self.clients} clients; it must be at most all of them")
+        for name in ("sigma", "tau", "tau_a"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a positive, finite number, not {getattr(self, name)!r}")
+        plain_counts(self)
 
     def best(self) -> float:
         """λ* = (σ²/n)·K / (Kτ² + m(τ_a² - τ²)/(K - 1))."""
@@ -102,6 +113,12 @@ class TwoLayers(Model):
     dim_in: int = 20
     rank: int = 2
     loss: Loss = SquaredError()
+
+    def __post_init__(self) -> None:
+        for name in ("dim_in", "rank"):
+            if not is_whole(getattr(self, name), 1):
+                raise ValueError(f"{name} must be a whole number from 1, not {getattr(self, name)!r}")
+        plain_counts(self)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"base.weight": (self.rank, self.dim_in), "head.weight": (1, self.rank)}

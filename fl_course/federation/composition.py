@@ -49,10 +49,6 @@ def check_composition(experiment: Experiment) -> None:
     experiment.aggregation.check(experiment)
     if experiment.attack is not None:
         _check_attack(experiment)
-    if experiment.training.correction is not None:
-        experiment.training.correction.check(experiment)
-    if experiment.training.private is not None:
-        experiment.training.private.check(experiment)
     if experiment.training.personal is not None:
         experiment.training.personal.check(experiment)
     elif not experiment.model.speaks or experiment.model.whole is not experiment.model:
@@ -60,6 +56,10 @@ def check_composition(experiment: Experiment) -> None:
             f"{experiment.model!r} says what travels and what stays with the clients, so it needs a method that trains both: "
             "LocalSGD(personal=FedRep(…)) or its like."
         )
+    if experiment.training.correction is not None:
+        experiment.training.correction.check(experiment)
+    if experiment.training.private is not None:
+        experiment.training.private.check(experiment)
     _check_weighting(experiment)
     _check_evaluation(experiment)
     _check_disclosures(experiment)

@@ -8,6 +8,7 @@ loss on its training examples, and trains that one. The server averages the answ
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core import Aggregate, CompositionError, Context, Task, Update, Vector, is_whole, plain_counts
+from ..core import Aggregate, CompositionError, Context, Server, Task, Update, Vector, is_whole, plain_counts, stream
 from ..data.federated import FederatedData
 from ..engine.models import Layers, Model, Tensor
 from ..engine.training import Trainer
@@ -79,7 +80,7 @@ class Clusters(Model):
 
 
 @dataclass(frozen=True)
-class _AmongThemselves(Stage):
+class PerCluster(Stage):
     """Says which model an answer is about, and divides each block of the sum by the weight of those who answered about it:
     θ_j ← θ_j + Σ n_i·Δ_i / Σ n_i over the clients of cluster j (IFCA, option II, model averaging)."""
 
@@ -97,7 +98,7 @@ class _AmongThemselves(Stage):
     def _packed(self, delta: Vector, chosen: int, ctx: Context) -> Sparse | Vector:
         """Only the model that was trained travels, if no later stage needs the vector as numbers."""
         experiment, delta = ctx.experiment, dense(delta, "IFCA")
-        if not isinstance(experiment.pipeline[-1], _AmongThemselves):
+        if not isinstance(experiment.pipeline[-1], PerCluster):
             return delta
         d = delta.size // experiment.model.k
         where = np.arange(chosen * d, chosen * d + d)
@@ -119,7 +120,7 @@ class _AmongThemselves(Stage):
         if len(counts) == 1:
             share[:] = 1                                                           # to the bit
         for j, n in enumerate(counts):
-            ctx.meter.notes[f"cluster_{j}"] = n / aggregate.weight if aggregate.weight > 0 else float("nan")
+            ctx.meter.notes[f"cluster_{j}"] = n / counts.sum() if counts.sum() > 0 else float("nan")
         return replace(aggregate, total=(blocks * share[:, None]).ravel())
 
     def check(self, experiment: Experiment) -> None:
@@ -134,6 +135,28 @@ class _AmongThemselves(Stage):
                 f"{experiment.aggregation!r} would compare answers about different models, coordinate by coordinate; IFCA needs "
                 "a sum: WeightedMean()."
             )
+        self._try_zeros(experiment)
+
+    def _try_zeros(self, experiment: Experiment) -> None:
+        """A made-up update of the first model through copies of the later stages: the others must stay as they are."""
+        clusters, here = experiment.model, experiment.pipeline.index(self)
+        if not isinstance(clusters, Clusters) or clusters.k == 1:
+            return
+        made_up = np.zeros((clusters.k, clusters.model.dim), dtype=np.float32)
+        made_up[0] = 0.01 * stream(0, "trial").standard_normal(clusters.model.dim)
+        server = Server(np.zeros(clusters.dim, np.float32))
+        ctx = Context(experiment.seed, server, ("trial",), client="trial", experiment=experiment)
+        update = self.client(Update("trial", 0, made_up.ravel(), 1.0, {}, {"examples": 1.0, "steps": 1.0}), ctx)
+        for stage in experiment.pipeline[here + 1 :]:
+            try:
+                update = copy.deepcopy(stage).client(update, ctx)
+            except Exception:
+                return                                             # its own check says why, or the first round
+            if clusters.each(numbers(update.delta))[1:].any():
+                raise CompositionError(
+                    f"{type(stage).__name__} changes the models that a client did not choose, where its update is zero; leave it "
+                    "out, or take TopK(…) or QSGD(…), which keep a zero."
+                )
 
 
 @dataclass(frozen=True)
@@ -143,7 +166,7 @@ class IFCA(PersonalTraining):
     With k = 1 this is FedAvg. What a round says of it: the notes cluster_0, cluster_1 …, the share of the weight that each had.
     """
 
-    brings = (_AmongThemselves(),)
+    brings = (PerCluster(),)
 
     def train(self, tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
         starts = _chosen(tasks, trainer)

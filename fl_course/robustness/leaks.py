@@ -14,7 +14,6 @@ import numpy as np
 from ..core import Vector, is_whole
 from ..data.partition import _round_to_sum
 from ..engine.models import Model
-from ..privacy.auditing import Membership, membership_attack
 
 
 def output_bias(model: Model, gradient: Any) -> np.ndarray:
@@ -52,9 +51,10 @@ def leaked_counts(model: Model, gradient: Any, batch: int, expected: Any = None)
     return _round_to_sum(share / share.sum(), int(batch))
 
 
-def membership(model: Model, params: Vector, inside: tuple[Any, Any], outside: tuple[Any, Any]) -> Membership:
+def membership(model: Model, params: Vector, inside: tuple[Any, Any], outside: tuple[Any, Any]) -> Any:
     """How well a threshold on the loss of one model (d,) tells the examples that it was trained on, inside (x, y), from others of
-    the same kind, outside (x, y). AUC 0.5: not at all. See privacy/auditing.py for what the result holds."""
+    the same kind, outside (x, y). AUC 0.5: not at all. Returns privacy.auditing's Membership: auc, advantage, epsilon."""
+    from ..privacy.auditing import membership_attack  # here, because scipy.stats takes long to import
 
     def losses(x: Any, y: Any) -> np.ndarray:
         return model.loss.judge(model.predict(params, np.asarray(x, dtype=np.float32)).astype(np.float64), np.asarray(y))[1]

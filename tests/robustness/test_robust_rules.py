@@ -208,7 +208,8 @@ def test_arrays_of_any_kind(rule):
     locked = x.copy()
     locked.flags.writeable = False
     expected = rule(x)
-    for same in (locked, x.tolist(), x[::-1].copy()[::-1], np.asfortranarray(x), x[:, ::-1].copy()[:, ::-1], x.astype(np.float32)):
+    turned = x[::-1].copy()[::-1], x[:, ::-1].copy()[:, ::-1]
+    for same in (locked, x.tolist(), *turned, np.asfortranarray(x), x.astype(np.float32)):
         np.testing.assert_allclose(rule(same), expected, atol=1e-9)
     assert np.isfinite(rule(np.ones((rule.least, 1), dtype=int))).all()
 

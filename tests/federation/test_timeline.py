@@ -14,7 +14,6 @@ from fl_course.federation.timeline import AT_WORK, MARKS, PARTS, by_speed, piece
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-
 IT = experiment(
     federation((4, 4, 4, 4, 4), ids=["a", 1, "b", 2, 30]), schedule=Buffered(4, 2, max_staleness=1), selection=InOrder(),
     fleet=LogNormal(speed_spread=1.5, drop=0.2, up_mbit=0.02, down_mbit=0.05),

@@ -172,7 +172,8 @@ if rounds >= 30:
 # %% [markdown]
 # Over-selection and the deadline are faster *because they do not listen to the slow*: a third of the devices gives about a
 # seventh of the answers. Here that costs little accuracy, since speed and data were drawn apart. It will cost more below.
-# Semi-synchronous rounds hear everybody, but in them the fast still wait for the deadline.
+# Semi-synchronous rounds hear everybody, but in them the fast still wait for the deadline, and fewer answers have come by the end
+# (see the MB).
 #
 # ## What if nobody waits?
 #
@@ -471,8 +472,9 @@ total = (weights * deltas).sum()
 print(f"divided by K: {total / 4:.2f}; divided by Σs: {total / weights.sum():.2f}")
 
 # %% [markdown]
-# Divided by Σs, the discount only shifts weight *among* the answers, and where all are old, nothing is discounted. Divided by
-# K, an old buffer makes a short step. Replay again:
+# Divided by Σs, the discount only shifts weight *among* the answers, and where all are old, nothing is discounted. Divided by K,
+# an old buffer makes a short step. (In the paper every answer counts alike; `by_examples=True` weighs them by their examples, as
+# FedAvg does, and divides by the sum of those.) Replay again:
 
 # %%
 fed = Coordinator(team, model, training, **fedbuff(concurrency=8, buffer=2), fleet=small["fleet"],
@@ -549,6 +551,9 @@ figure, (left, right) = canvas(2, width=5)
 for name, run in runs.items():
     left.plot(np.cumsum([len(r.clients) for r in run.records]), calm(run), label=name)
     right.plot([r.clock for r in run.records], calm(run), label=name)
+for ax in (left, right):
+    ax.axhline(pooled.last("accuracy"), color="#888888", linewidth=1, label="pooled")
+    ax.axhline(np.mean(alone), color="#888888", linewidth=1, linestyle=":", label="alone")
 left.set(xlabel="answers used", ylabel="accuracy (held-out)", ylim=(0, 1))
 right.set(xlabel="simulated seconds", ylim=(0, 1), xscale="log", xlim=(20, None))
 show(figure, "07.one_trace")

@@ -91,8 +91,8 @@ def check(state: State, clients: Callable[[Any], bool], dim: int) -> None:
         _require(numbers, f"a number in the report of client {client!r} is none")
         _require(all(_count(report.get(name, 0)) for name in COUNTED), f"a count in the report of client {client!r} is none")
         update = report.get("update", np.zeros(dim, np.float32))
-        _require(isinstance(update, np.ndarray) and update.dtype == np.float32 and update.shape == (dim,)
-                 and bool(np.isfinite(update).all()), f"the last update of client {client!r} is no model of {dim} numbers")  # fmt: skip
+        fits = isinstance(update, np.ndarray) and update.dtype == np.float32 and update.shape == (dim,)
+        _require(fits and bool(np.isfinite(update).all()), f"the last update of client {client!r} is no {dim} numbers")
     for client, drawer in state.memory.items():
         _require(isinstance(drawer, dict), f"the drawer of client {client!r} is {drawer!r}")
     for job in state.jobs:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import ClientId, Record, Span
+from .explain import Finding, Run, explain
 from .state import State
 from .timeline import AT_WORK, MOST_ARROWS, at_work, by_speed, draw_timeline
 
@@ -221,6 +222,11 @@ class History:
         if self.records and not any(record.clients for record in self.records):
             parts.insert(0, "no update was ever used, so the model has learned nothing")
         return ", ".join(parts) + first
+
+    def explain(self, experiment: Any = None) -> list[Finding]:
+        """Why it went so: what the alarms of explain.py have to say, the gravest first. With the experiment they also know who
+        was never asked. print(*history.explain(fed), sep="\\n")"""
+        return explain(Run(self.records, self.stopped, () if experiment is None else experiment.clients))
 
     def _repr_html_(self) -> str:
         """The last rounds as a table: what was learned, from whom, and what it cost."""

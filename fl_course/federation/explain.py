@@ -1,0 +1,283 @@
+"""Why a run went as it did: alarms, each a plain function of the records, and what they say in sentences.
+
+    def alarm(run: Run) -> Iterator[Finding]          nothing, if there is nothing to say
+
+An alarm reads what every record holds and knows no secret. It says what it saw, with the numbers, what that mostly comes from,
+and in which chapter that is. A finding is a hint where to look, not a proof: the thresholds stand in the signatures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..core import ClientId, Record
+
+
+@dataclass(frozen=True)
+class Finding:
+    what: str  # the name of the alarm
+    text: str  # what was seen, in a sentence with its numbers, and what to try
+    chapter: str  # the lesson that explains it: "02"
+
+    def __str__(self) -> str:
+        return f"{self.text} (lesson {self.chapter})"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an alarm may look at. clients: everybody who could have been asked, () if that is not known."""
+
+    records: Sequence[Record]
+    stopped: str = ""
+    clients: Sequence[ClientId] = ()
+
+    def series(self, metric: str) -> list[tuple[int, float]]:
+        """(version, value) wherever it was measured."""
+        return [(r.version, r.metrics[metric]) for r in self.records if metric in r.metrics]
+
+    def late(self, metric: str) -> float:
+        """The mean over the last third of where it was measured; NaN if nowhere."""
+        values = [value for _, value in self.series(metric)]
+        tail = values[-max(1, len(values) // 3) :]
+        return sum(tail) / len(tail) if tail else math.nan
+
+
+def nobody_heard(run: Run) -> Iterator[Finding]:
+    empty = sum(not record.clients for record in run.records)
+    if run.records and empty == len(run.records):
+        yield Finding(
+            "nobody heard",
+            f"In {empty} rounds no update was used, so the model is the one that the run began with; "
+            "the events say why.",
+            "01",
+        )
+    elif empty > len(run.records) / 4:
+        yield Finding(
+            "nobody heard",
+            f"In {empty} of {len(run.records)} rounds no update was used: too few are there, or too "
+            "many are lost; ask more clients, or raise the deadline.",
+            "06",
+        )
+
+
+FATES = {
+    "dropped out": ("dropped out before they answered", "ask more than you need: over_selection", "06"),
+    "failed": ("failed while they trained", "the first event says how; strict=True raises there", "01"),
+    "refused": ("were refused as no honest answers", "the events say what was wrong with them", "09"),
+    "too late": (
+        "came too late and were not used",
+        "raise the deadline, or keep them: SemiSynchronous or Buffered",
+        "07",
+    ),
+    "too stale": ("were too old when they came", "raise max_staleness, or lower the concurrency", "07"),
+}
+
+
+def answers_lost(run: Run, share: float = 0.2) -> Iterator[Finding]:
+    """Jobs that came to nothing, by what became of them, if it is more than this share; and whose they mostly were."""
+    spans = [span for record in run.records for span in record.spans]
+    for fate, (what, advice, chapter) in FATES.items():
+        lost = [span.client for span in spans if span.fate == fate]
+        if lost and len(lost) > share * len(spans):
+            who = whose(lost, [span.client for span in spans])
+            yield Finding("answers lost", f"{len(lost)} of {len(spans)} jobs {what}{who}; {advice}.", chapter)
+
+
+def always_lost(run: Run, least: int = 3) -> Iterator[Finding]:
+    """Clients that were asked this often, and of whom nothing was ever used."""
+    spans = [span for record in run.records for span in record.spans]
+    asked, used = Counter(s.client for s in spans), Counter(s.client for s in spans if s.fate == "used")
+    never = [client for client, times in asked.items() if times >= least and not used[client]]
+    if never:
+        fates = Counter(span.fate for span in spans if span.client in set(never))
+        yield Finding(
+            "never heard",
+            f"{names(never)} {'was' if len(never) == 1 else 'were'} asked {least} times or more and never "
+            f"heard ({fates.most_common(1)[0][0]}): what they know is not in the model.",
+            "06",
+        )
+
+
+def diverged(run: Run, factor: float = 1.5) -> Iterator[Finding]:
+    if "finite" in run.stopped or "infinite" in run.stopped:
+        yield Finding(
+            "diverged",
+            f"The run ended because {run.stopped}: the steps are too long; lower the learning rate, of the "
+            "clients or of the server.",
+            "01",
+        )
+        return
+    losses = run.series("loss")
+    if len(losses) >= 4:
+        (best_at, best), (_, last) = min(losses, key=lambda pair: pair[1]), losses[-1]
+        if not last <= factor * best:
+            yield Finding(
+                "diverged",
+                f"The loss was {best:.3g} in round {best_at} and is {last:.3g} at the end: the steps are too "
+                "long for these clients; lower the learning rate or the number of local steps.",
+                "02",
+            )
+
+
+def stands_still(run: Run, share: float = 0.05) -> Iterator[Finding]:
+    """The loss fell by less than this share of what it was, from the first measured round to the last."""
+    losses = run.series("loss")
+    if len(losses) >= 4 and 0 <= losses[0][1] - losses[-1][1] < share * losses[0][1]:
+        yield Finding(
+            "stands still",
+            f"The loss went from {losses[0][1]:.3g} to {losses[-1][1]:.3g} in {len(losses)} rounds: the "
+            "steps are short, or few; raise the learning rate or the local epochs.",
+            "01",
+        )
+
+
+def pulled_apart(run: Run, gap: float = 3.0, drift: float = 0.7) -> Iterator[Finding]:
+    """The clients end their training far better than the model that is made of them."""
+    mine, everybodys, apart = run.late("train_loss_last"), run.late("loss"), run.late("drift")
+    if mine < everybodys / gap and apart > drift:
+        yield Finding(
+            "pulled apart",
+            f"Clients end their training at a loss of {mine:.2g}, the model made of them has {everybodys:.2g}, "
+            f"and {apart:.0%} of what they do cancels out: each walks to its own optimum; fewer local steps, FedProx or "
+            "SCAFFOLD.",
+            "02",
+        )
+
+
+def served_unevenly(run: Run, gap: float = 0.2) -> Iterator[Finding]:
+    mean, worst = run.late("client_accuracy"), run.late("client_accuracy_worst10")
+    if mean - worst > gap:
+        yield Finding(
+            "served unevenly",
+            f"The mean client is served at {mean:.2f}, the worst tenth at {worst:.2f}: one model does not "
+            "fit all; personal layers, fine-tuning, or a look at who takes part.",
+            "08",
+        )
+
+
+def starved(run: Run, times: float = 3.0) -> Iterator[Finding]:
+    """Participation that is more uneven than chance: the variance over the clients, against that of fair dice."""
+    heard = Counter(client for record in run.records for client in record.clients)
+    if len(run.clients) < 2 or not heard:
+        return
+    counts, rounds = [heard[client] for client in run.clients], len(run.records)
+    mean = sum(counts) / len(counts)
+    variance = sum((count - mean) ** 2 for count in counts) / (len(counts) - 1)
+    chance = mean * max(1 - mean / rounds, 1 / rounds)
+    never = sum(not count for count in counts)
+    if variance > times * chance:
+        yield Finding(
+            "starved",
+            f"{never} of {len(counts)} clients were never heard and the busiest {max(counts)} times; with fair dice "
+            f"the counts would vary {variance / chance:.0f} times less: the choice, or the speed, decides who is in the "
+            "model.",
+            "06",
+        )
+
+
+def waits_for_the_slowest(run: Run, times: float = 3.0) -> Iterator[Finding]:
+    """Rounds that last this many times as long as half of their answers took."""
+    ratios = []
+    for record in run.records:
+        took = sorted(span.ended - span.begun for span in record.spans if span.fate == "used")
+        if len(took) >= 3 and took[len(took) // 2] > 0 and not any(record.staleness):
+            ratios.append(took[-1] / took[len(took) // 2])
+    if ratios and sum(ratios) / len(ratios) > times:
+        yield Finding(
+            "waits for the slowest",
+            f"A round lasts {sum(ratios) / len(ratios):.1f} times as long as half of its answers "
+            "take: ask more than you need and take the first, set a deadline, or let no round wait.",
+            "07",
+        )
+
+
+def old_answers(run: Run, steps: float = 4.0) -> Iterator[Finding]:
+    ages = [age for record in run.records for age in record.staleness]
+    if ages and sum(ages) / len(ages) > steps:
+        yield Finding(
+            "old answers",
+            f"An answer is {sum(ages) / len(ages):.1f} steps old on average when it is used, the oldest "
+            f"{max(ages)}: lower the concurrency, fill a larger buffer, or discount the old.",
+            "07",
+        )
+
+
+def privacy(run: Run, much: float = 10.0) -> Iterator[Finding]:
+    spent = run.series("epsilon")
+    if run.series("not_private"):
+        yield Finding("not private", "There is no noise, or noise whose seed is known: that protects nobody.", "03")
+    elif spent and spent[-1][1] > much:
+        yield Finding(
+            "weak privacy",
+            f"ε is {spent[-1][1]:.3g} after {spent[-1][0]} rounds, which promises little: more noise, fewer "
+            "rounds, or more clients to share it.",
+            "03",
+        )
+    if run.stopped and "budget" in run.stopped:
+        yield Finding("budget spent", f"The run ended after {len(run.records)} rounds: {run.stopped}", "03")
+
+
+def saturated(run: Run) -> Iterator[Finding]:
+    if any(value > 0 for _, value in run.series("saturated")):
+        yield Finding(
+            "saturated",
+            f"Numbers were cut off at the edge of the secure sum's grid ({run.late('saturated'):.3g} a round at "
+            "the end): raise its clip, or clip the updates first.",
+            "04",
+        )
+
+
+def under_attack(run: Run) -> Iterator[Finding]:
+    lines = [
+        event.partition(": ")[2]
+        for record in run.records
+        for event in record.events
+        if event.startswith("left out by ")
+    ]
+    if lines:
+        out = Counter(name for line in lines for name in line.split(", "))
+        often = [name for name, count in out.items() if count > len(run.records) / 2]
+        if often:
+            yield Finding(
+                "left out",
+                f"The rule left out {names(often, quote=False)} in more than half of the rounds: liars, or "
+                "clients whose data differ from the others'.",
+                "09",
+            )
+    recall = run.late("detection_recall")
+    if recall < 0.5:
+        yield Finding("not found out", f"The rule finds {recall:.0%} of the clients that attack.", "09")
+    if run.late("backdoor_success") > 0.5:
+        yield Finding(
+            "backdoor",
+            f"Stamped examples are taken for the attacker's class in {run.late('backdoor_success'):.0%} of cases.",
+            "09",
+        )
+
+
+ALARMS: tuple[Callable[[Run], Iterator[Finding]], ...] = (
+    nobody_heard, diverged, stands_still, answers_lost, always_lost, pulled_apart, served_unevenly, starved,
+    waits_for_the_slowest, old_answers, privacy, saturated, under_attack,
+)  # fmt: skip
+
+
+def explain(run: Run) -> list[Finding]:
+    """What all alarms have to say, the gravest first."""
+    return [finding for alarm in ALARMS for finding in alarm(run)]
+
+
+def names(clients: Sequence[object], most: int = 4, quote: bool = True) -> str:
+    shown = [repr(client) if quote else str(client) for client in list(clients)[:most]]
+    more = f" and {len(clients) - most} others" if len(clients) > most else ""
+    return f"client{'s' if len(clients) > 1 else ''} {', '.join(shown)}{more}"
+
+
+def whose(lost: Sequence[ClientId], asked: Sequence[ClientId]) -> str:
+    """ ", most of them of clients 3, 7": if few clients make up more than half of what was lost."""
+    few = Counter(lost).most_common(max(1, len(set(asked)) // 5))
+    if sum(count for _, count in few) > len(lost) / 2 and len(set(asked)) > len(few):
+        return f", most of them of {names([client for client, _ in few])}"
+    return ""

@@ -1,0 +1,173 @@
+"""Runs with a planted fault: the alarm that is meant for it finds it, and a healthy run is left in peace."""
+
+import json
+import math
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from fl_course import (
+    IID,
+    Attack,
+    Buffered,
+    CentralDP,
+    ClientFailure,
+    CoordinateMedian,
+    Coordinator,
+    Correction,
+    Equal,
+    Fleet,
+    LocalSGD,
+    LogNormal,
+    MultiKrum,
+    PoissonSelection,
+    Record,
+    SecureSum,
+    Selector,
+    Shards,
+    SignFlip,
+    Synchronous,
+    Uniform,
+    digits,
+    logistic,
+    mlp,
+)
+from fl_course.federation.explain import ALARMS, Run, explain
+from fl_course.federation.telemetry import json_line, prometheus
+
+
+def run(rounds=8, clients=12, deal=None, model=None, lr=0.3, **how):
+    data = digits().partition(deal or IID(), clients=clients, seed=0)
+    how = {"schedule": Synchronous(0.5), **how}
+    epochs, correction = how.pop("epochs", 2), how.pop("correction", None)
+    fed = Coordinator(data, model or logistic(64, 10), LocalSGD(lr, epochs, 10, correction=correction), seed=1, **how)
+    return fed, fed.train(rounds)
+
+
+def said(fed, history):
+    return {finding.what: finding for finding in history.explain(fed)}
+
+
+def test_a_healthy_run_is_left_in_peace():
+    for more in ({}, {"fleet": LogNormal(speed_spread=0.3)}, {"schedule": Buffered(6, 3)}, {"schedule": Synchronous(1.0)}):
+        assert run(**more)[1].explain(run(rounds=0, **more)[0]) == []
+
+
+class Fails(Correction):
+    def rows(self, task):
+        if task.client == 3:
+            raise ClientFailure("its disk is full")
+        return {}
+
+
+class Favourite(Selector):
+    def select(self, idle, k, rng, reports):
+        return list(idle[:k])
+
+
+@dataclass(frozen=True)
+class OneSlow(Fleet):
+    slow: float = 50.0
+
+    def compute(self, client, examples, luck):
+        return self.slow if client % 6 == 0 else 1.0
+
+
+@pytest.mark.parametrize(("what", "how"), [
+    ("diverged", {"lr": 3000.0, "rounds": 6, "model": mlp(64, 16, 10), "epochs": 5}),
+    ("stands still", {"lr": 1e-5, "rounds": 6}),
+    ("answers lost", {"fleet": Equal(drop=0.5)}),
+    ("never heard", {"correction": Fails(), "schedule": Synchronous(1.0)}),
+    ("pulled apart", {"deal": Shards(1), "clients": 10, "epochs": 20, "schedule": Synchronous(0.3), "rounds": 6}),
+    ("served unevenly", {"deal": Shards(1), "clients": 10, "schedule": Synchronous(0.3), "rounds": 6}),
+    ("starved", {"selection": Favourite(), "rounds": 12}),
+    ("waits for the slowest", {"fleet": OneSlow(), "schedule": Synchronous(1.0)}),
+    ("old answers", {"schedule": Buffered(10, 1), "rounds": 40}),
+    ("weak privacy", {"weights": Uniform(), "selection": PoissonSelection(), "stages": [CentralDP(1.0, 0.3)]}),
+    ("budget spent", {"weights": Uniform(), "stages": [CentralDP(1.0, 1.0, budget=6.0)], "rounds": 40}),
+    ("saturated", {"weights": Uniform(), "stages": [SecureSum(0.001, round_seed=1)], "rounds": 3}),
+    ("left out", {"attack": SignFlip((1, 2), 20.0), "aggregation": MultiKrum(2), "schedule": Synchronous(1.0)}),
+    ("not found out", {"attack": SignFlip((1, 2), 1.0), "aggregation": CoordinateMedian(2), "schedule": Synchronous(1.0)}),
+    ("nobody heard", {"fleet": Equal(drop=0.999), "rounds": 3}),
+])  # fmt: skip
+def test_the_planted_fault_is_found(what, how):
+    found = said(*run(**how))
+    assert what in found, sorted(found)
+    text = str(found[what])
+    assert text.endswith(f"(lesson {found[what].chapter})")
+    assert re.search(r"\d|no noise", text)                                      # it has its numbers
+    assert "nan" not in text
+
+
+def test_whose_jobs_they_were():
+    fed, history = run(correction=Fails(), schedule=Synchronous(1.0), fleet=Equal())
+    found = said(fed, history)
+    assert "client 3 was asked" in found["never heard"].text
+
+
+def test_without_the_experiment_nobody_is_called_starved():
+    _, history = run(selection=Favourite(), rounds=12)
+    assert "starved" not in {finding.what for finding in history.explain()}
+
+
+def test_alarms_are_functions_of_records_whatever_these_hold():
+    odd = [
+        Record(1, 0.0, (), (), (), {}, {}),
+        Record(2, 1.0, ("a",), (0,), (10,), {}, {}, ("left out by Krum: 'a'",), dict.fromkeys(("loss", "epsilon"), math.inf)),
+        *(Record(v, 1.0, ("a", 2), (0, 5), (1, 1), {}, {}, (), {"loss": 1.0, "accuracy": 0.5}) for v in (3, 4, 5)),
+    ]
+    for some in ([], odd[:1], odd, odd[::-1]):
+        for alarm in ALARMS:
+            for finding in alarm(Run(some, "", ("a", 2))):
+                assert finding.text
+    assert explain(Run([])) == []
+
+
+# --- for other programs ----------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_one_line_of_json():
+    _, history = run(rounds=2, fleet=LogNormal(drop=0.3))
+    for record in history.records:
+        line = json_line(record)
+        assert "\n" not in line
+        row = json.loads(line)
+        assert row["metrics"]["accuracy"] == record.metrics["accuracy"]
+        assert len(row["spans"]) == len(record.spans)
+    assert json.loads(json_line(replace(record, metrics={"epsilon": math.inf})))["metrics"] == {"epsilon": "inf"}
+
+
+def test_prometheus_reads_it():
+    """Every line is a comment or name{labels} value, by the grammar of the text format."""
+    _, history = run(rounds=1)
+    odd = replace(history.records[0], metrics={"epsilon": math.inf, "a b-c": -math.inf, "accuracy": 0.5},
+                  bytes_up={'odd "purpose"\\\n': 3})  # fmt: skip
+    sample = re.compile(r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-z]+="([^"\\\n]|\\["\\n])*"(,[a-z]+="([^"\\\n]|\\["\\n])*")*\})? '
+                        r"([-+]?[0-9.e+-]+|NaN|[-+]Inf)")
+    for record in (*history.records, odd):
+        text = prometheus(record, labels={"run": 'a "b"\n'})
+        assert text.endswith("\n")
+        for line in text.splitlines():
+            assert line.startswith(("# HELP fl_", "# TYPE fl_")) or sample.fullmatch(line), line
+    assert 'fl_epsilon +Inf' in prometheus(odd)
+    assert "fl_a_b_c -Inf" in prometheus(odd)
+    sent = float(history.records[0].bytes_up["update"])
+    assert f'fl_bytes{{direction="up",purpose="update"}} {sent}' in prometheus(history.records[0])
+    with pytest.raises(ValueError, match="prefix"):
+        prometheus(odd, prefix="a b")
+    with pytest.raises(ValueError, match="label"):
+        prometheus(odd, labels={"a b": "1"})
+
+
+def test_an_attack_socket_of_ones_own_is_scored():
+    class Liar(Attack):
+        clients = (1,)
+
+        def strike(self, tasks, updates, ctx):
+            return [replace(u, delta=u.delta + np.float32(100)) if u.client == 1 else u for u in updates]
+
+    fed, history = run(attack=Liar(), aggregation=MultiKrum(1), schedule=Synchronous(1.0))
+    assert history.last("detection_recall") == 1.0
+    assert "client 1 " in said(fed, history)["left out"].text

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -92,6 +93,11 @@ class LocalSGD:
                 raise ValueError(f"epochs has no entry for client {task.client!r}; it needs one for every client")
             return self.epochs[task.client]
         return _check_epochs(task.client, self.epochs(task.client, task.rng("epochs")))
+
+    def passes(self, task: Task, model: Any) -> float:
+        """Passes over its data that a round costs this client: its epochs, and what a personal method does beside them."""
+        epochs = self.epochs_of(task)
+        return epochs if self.personal is None else self.personal.passes(epochs, model)
 
     def lr_at(self, version: int) -> float:
         """The learning rate of clients that start from this version of the model."""

@@ -137,10 +137,10 @@ def broadcast(
             base = decode_model(message, experiment.model.dim)
         ctx.meter.sent_down("model", len(message))
         try:
-            epochs = training.epochs_of(Task(client, base, ctx.seed))
+            passes = training.passes(Task(client, base, ctx.seed), experiment.model)
         except Exception:                       # it will be raised again when this client trains, as its own failure
-            epochs = 1
-        examples = len(data.train[data.position(client)]) * epochs
+            passes = 1
+        examples = len(data.train[data.position(client)]) * passes
         luck = [partial(stream, ctx.seed, purpose, server.version, client) for purpose in ("compute", "drop")]
         there = later(clock, checked_seconds(fleet, "download", client, fleet.download(client, len(message))))
         ends = later(there, checked_seconds(fleet, "compute", client, fleet.compute(client, examples, luck[0])))

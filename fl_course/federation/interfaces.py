@@ -113,9 +113,8 @@ class Selector:
         """Choose from the idle clients, about k of them. reports: what is known about each client (see state.py)."""
         raise NotImplementedError
 
-    def choose(
-        self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports, ctx: Context
-    ) -> Sequence[ClientId]:
+    def choose(self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports,
+               ctx: Context) -> Sequence[ClientId]:
         """`select` as the loop calls it. A selector that remembers more than reports overrides this one: what it writes to
         ctx.state, it finds in ctx.server.state from the next version on."""
         return self.select(idle, k, rng, reports)
@@ -184,10 +183,8 @@ class Correction:
         return grad
 
     def finish(self, task: Task, delta: Vector, steps: int, lr: float, gradient: Gradient) -> dict[str, Vector]:
-        """After training: what travels beside delta. May write to task.memory, the client's own drawer.
-
-        gradient(): (d,) of the client's mean loss over all its examples at the broadcast model; one more pass.
-        """
+        """After training: what travels beside delta. May write to task.memory, the client's own drawer. gradient(): (d,) of
+        the client's mean loss over all its examples at the broadcast model; one more pass."""
         return {}
 
     def sends(self, server: Server) -> dict[str, Vector]:
@@ -226,6 +223,10 @@ class PersonalTraining(LocalTraining):
     """Abstract. Leaves every client with a model of its own, in task.memory, its drawer."""
 
     brings: tuple[Stage, ...] = ()    # stages that the method needs, right behind the weights
+
+    def passes(self, epochs: int, model: Any) -> float:
+        """How many passes of plain SGD over its data cost a client as much as its part in a round of so many epochs."""
+        return epochs
 
     def own(self, tasks: Sequence[Task], trainer: Any) -> Vector:
         """(n, d): each client's own model of the whole network, for the model that it is handed now. Writes to no drawer."""
@@ -282,8 +283,7 @@ class Aggregation:
         """updates: in the order of their client names; staleness: server steps since each was sent out.
 
         ctx: the step's surroundings, None when called by hand. ctx.server and ctx.starts (the model that each update began
-        with) are there to read; what is written to ctx.state the server keeps.
-        """
+        with) are there to read; what is written to ctx.state the server keeps."""
         raise NotImplementedError
 
     def check(self, experiment: Experiment) -> None:

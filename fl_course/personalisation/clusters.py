@@ -168,6 +168,10 @@ class IFCA(PersonalTraining):
 
     brings = (PerCluster(),)
 
+    def passes(self, epochs: int, model: Any) -> float:
+        """Looking at k models is k forward passes, a third of a training pass each."""
+        return epochs + model.k / 3
+
     def train(self, tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
         starts = _chosen(tasks, trainer)
         begin = [moved(task, models[j]) for task, (models, j) in zip(tasks, starts, strict=True)]

@@ -55,8 +55,8 @@ class Points:
         for name, least in (("clients", 2), ("examples", 1), ("malicious", 0), ("dim", 1), ("seed", 0)):
             if not is_whole(getattr(self, name), least):
                 raise ValueError(f"{name} must be a whole number from {least}, not {getattr(self, name)!r}")
-        if self.malicious > self.clients:
-            raise ValueError(f"malicious = {self.malicious} of {self.clients} clients; it must be at most all of them")
+        if self.malicious >= self.clients:
+            raise ValueError(f"malicious = {self.malicious} of {self.clients} clients; somebody must be honest")
         for name in ("sigma", "tau", "tau_a"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a positive, finite number, not {getattr(self, name)!r}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,9 @@ class FedRep(PersonalTraining):
         if not is_whole(self.head_epochs, 1):
             raise ValueError(f"head_epochs must be a whole number of passes from 1, not {self.head_epochs!r}")
         plain_counts(self)
+
+    def passes(self, epochs: int, model: Any) -> float:
+        return epochs + self.head_epochs
 
     def train(self, tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
         split = _split(trainer)

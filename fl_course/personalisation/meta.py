@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,10 @@ class PerFedAvg(PersonalTraining):
         if not (isinstance(self.delta, int | float) and 0 < self.delta < float("inf")):
             raise ValueError(f"delta must be a positive, finite number, not {self.delta!r}")
         plain_counts(self)
+
+    def passes(self, epochs: int, model: Any) -> float:
+        """Two gradients a step, or four; a Hessian's product costs about two. As if the support were a batch."""
+        return (2 if self.order == "first" else 4) * epochs
 
     def train(self, tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
         updates: dict[int, Update] = {}

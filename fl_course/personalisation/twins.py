@@ -90,6 +90,9 @@ class Ditto(PersonalTraining):
         check_rate("lr", self.lr)
         plain_counts(self)
 
+    def passes(self, epochs: int, model: Any) -> float:
+        return epochs + (self.epochs or epochs)
+
     def train(self, tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
         how = trainer.how
         lr = min(self.lr or how.lr, 1 / self.lam if self.lam else np.inf)
@@ -130,6 +133,9 @@ class PFedMe(PersonalTraining):
         if self.lr * self.lam >= 2:
             raise ValueError(f"lr·lam = {self.lr * self.lam:g}: inner steps overshoot w and end further away; stay below 2")
         plain_counts(self)
+
+    def passes(self, epochs: int, model: Any) -> float:
+        return self.steps * epochs
 
     def train(self, tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
         updates: dict[int, Update] = {}
@@ -173,6 +179,9 @@ class APFL(PersonalTraining):
     def __post_init__(self) -> None:
         check_share("alpha", self.alpha)
         check_rate("lr", self.lr)
+
+    def passes(self, epochs: int, model: Any) -> float:
+        return 2 * epochs
 
     def train(self, tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
         updates: dict[int, Update] = {}

@@ -14,6 +14,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 from ..core import ClientId
@@ -33,12 +34,16 @@ class Trace:
     period: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.events, Mapping):
+            raise TypeError(f"events must be a mapping of clients to their changes, not {self.events!r}; see Trace.read"[:200])
         if not self.events:
             raise ValueError("a trace must have at least one line")
         if self.period is not None and not 0 < self.period < math.inf:
             raise ValueError(f"period must be a positive number of seconds, not {self.period}")
         for client, changes in self.events.items():
             last = -1.0
+            if not isinstance(changes, Sequence) or not all(isinstance(c, Sequence) and len(c) == 2 for c in changes):
+                raise TypeError(f"client {client!r}: its changes must be pairs (time, rate), not {changes!r}"[:200])
             for time, rate in changes:
                 if why := self._wrong(time, rate, last):
                     raise ValueError(f"client {client!r}: {why}")
@@ -46,6 +51,8 @@ class Trace:
         object.__setattr__(self, "events", {client: tuple(changes) for client, changes in self.events.items()})
 
     def _wrong(self, time: float, rate: float, last: float) -> str:
+        if not (isinstance(time, Real) and isinstance(rate, Real)):
+            return f"a change is a time and a rate, two numbers, not {time!r} and {rate!r}"[:200]
         if not 0 <= time < math.inf:
             return f"the time is {time}; it must be a number of seconds from 0"
         if time <= last:

@@ -43,7 +43,7 @@ def label_table(clients: Sequence[ClientId], reports: Reports) -> np.ndarray:
         table = np.zeros((len(answers), lengths.max()))
         if flat.dtype.kind in "iuf":
             table[np.arange(lengths.max()) < lengths[:, None]] = flat                     # row after row
-            wrong = (~(np.isfinite(table) & (table >= 0)).all(1)).tolist()
+            wrong = [not low >= 0 or high == np.inf for low, high in zip(table.min(1), table.max(1), strict=True)]     # NaN too
         else:
             wrong = [row.dtype.kind not in "iuf" for row in answers]
         if not any(wrong):
@@ -67,10 +67,3 @@ def needs_classes(name: str, experiment: Experiment) -> None:
     if not experiment.data.classes:
         raise CompositionError(f"{name} compares how clients' labels are distributed, and these data hold numbers to hit, no "
                                "classes; use a selector that reads losses or updates, such as PowerOfChoice() or DivFL().")
-
-
-def needs_a_model(name: str, experiment: Experiment) -> None:
-    """What is broadcast must be a whole model, or a client cannot say how well it does."""
-    if not getattr(experiment.model, "speaks", True):
-        raise CompositionError(f"{name} has clients measure the model that they are sent, but here that is only a part of one; "
-                               "use a selector that measures nothing, such as UniformSelection() or RoundRobin().")

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from ..core import ClientId, Context, Server, is_whole, plain_counts
-from ..federation.interfaces import Experiment, Look, Reports, Selector
+from ..federation.interfaces import Look, Reports, Selector
 from ..federation.sampling import check_draw, check_scores, reported, weighted_draw
-from .looks import losses, needs_a_model
+from .looks import losses
 
 KEPT = "oort"         # where the server keeps the pacer
 
@@ -104,7 +104,8 @@ class Oort(Selector):
         examples, rms, seconds, version = reported(known, reports, "examples", "loss_rms", "seconds", "version")
         value = examples * rms
         value = np.minimum(value, np.quantile(value, self.clip)) if len(value) else value
-        slow = np.where(seconds > preferred, preferred / np.maximum(seconds, 1e-300), 1.0) ** self.alpha
+        with np.errstate(over="ignore"):
+            slow = np.where(seconds > preferred, preferred / np.maximum(seconds, 1e-300), 1.0) ** self.alpha
         return check_scores(known, value * slow + np.sqrt(0.1 * math.log(max(now, 1)) / np.maximum(version + 1, 1)), "utility")
 
     def _divided(self, idle: Sequence[ClientId], reports: Reports) -> tuple[list[ClientId], list[ClientId], list[ClientId]]:
@@ -148,6 +149,3 @@ class Oort(Selector):
                 percent = min(100.0, percent + self.pacer_delta)
             ctx.state[KEPT] = {"version": version, "threshold": percent, "utilities": sums[-2 * self.pacer_step :]}
         return percent
-
-    def check(self, experiment: Experiment) -> None:
-        needs_a_model("Oort", experiment)

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..core import ClientId, Context, is_whole, plain_counts
-from ..federation.interfaces import Experiment, Look, Reports, Selector
+from ..federation.interfaces import Look, Reports, Selector
 from ..federation.sampling import check_draw, largest, reported, weighted_draw
 from .fair import sizes
-from .looks import losses, needs_a_model
+from .looks import losses
 
 VARIANTS = ("pow-d", "cpow-d", "rpow-d")
 
@@ -86,7 +86,3 @@ class PowerOfChoice(Selector):
 
     def _candidates(self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports) -> list[ClientId]:
         return weighted_draw(idle, sizes(idle, reports), max(self.candidates, k), rng)
-
-    def check(self, experiment: Experiment) -> None:
-        if self.variant != "rpow-d":
-            needs_a_model("PowerOfChoice", experiment)

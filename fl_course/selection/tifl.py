@@ -15,8 +15,8 @@ import numpy as np
 
 from ..core import BudgetSpent, ClientId, CompositionError, Context, Server, is_whole, plain_counts
 from ..federation.interfaces import Experiment, Look, Reports, Selector
-from ..federation.sampling import check_draw, reported
-from .looks import needs_a_model, standing
+from ..federation.sampling import NOTHING, check_draw, reported
+from .looks import standing
 
 KEPT = "tifl credits"         # where the server keeps what each tier has left
 
@@ -64,7 +64,9 @@ class TiFL(Selector):
 
     def asks(self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports) -> Sequence[ClientId]:
         now = 1 + max((report.get("asked_version", -1) for report in reports.values()), default=-1)
-        return idle if now and now % self.every == 0 and not self._unknown(idle, reports) else ()
+        if not now or now % self.every or self._unknown(idle, reports):
+            return ()
+        return [client for client in idle if reports.get(client, NOTHING).get("probe_version", -1) < now]
 
     def answer(self, look: Look) -> Mapping[str, Any]:
         return {"accuracy": standing(look)}
@@ -115,7 +117,6 @@ class TiFL(Selector):
         return np.where(np.isnan(means), means[~np.isnan(means)].mean() if (~np.isnan(means)).any() else 0.0, means)
 
     def check(self, experiment: Experiment) -> None:
-        needs_a_model("TiFL", experiment)
         if experiment.schedule.keeps_stragglers:
             raise CompositionError(
                 f"TiFL asks one tier a round, and {type(experiment.schedule).__name__} has no rounds: it replaces clients one by "

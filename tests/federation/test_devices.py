@@ -334,6 +334,13 @@ def test_a_period_is_longer_than_its_trace():
     for period in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="period must be a positive number"):
             Trace.parse(DAY, period=period)
+    for bad in ([1, 2], {1: 5}, {1: (3.0, 1.0)}, {1: ((1.0, 2.0, 3.0),)}):
+        with pytest.raises(TypeError, match=r"mapping of clients|pairs \(time, rate\)"):
+            Trace(bad)
+    with pytest.raises(ValueError, match="two numbers"):
+        Trace({1: (("1", 1.0),)})
+    with pytest.raises(ValueError, match="at least one line"):
+        Trace({})
     with pytest.raises(ValueError, match="client 1: the time is 3"):
         Trace({1: ((5.0, 1.0), (3.0, 0.0))})
 

@@ -13,15 +13,19 @@ from small import InOrder, experiment, federation, final
 
 from fl_course import (
     DPSGD,
+    IFCA,
     Buffered,
     CentralDP,
+    Clusters,
     CompositionError,
     Coordinator,
     DayNight,
     Devices,
     DistributedNoise,
+    Ditto,
     DivFL,
     Equal,
+    FedRep,
     LabelDiversity,
     LocalDP,
     LocalSGD,
@@ -35,6 +39,7 @@ from fl_course import (
     SecureSum,
     Selector,
     SizeWeighted,
+    Split,
     Stage,
     Synchronous,
     TiFL,
@@ -42,6 +47,7 @@ from fl_course import (
     Uniform,
     UniformSelection,
     logistic,
+    mlp,
 )
 from fl_course.core import stream
 from fl_course.federation.checkpoint import load, save
@@ -293,6 +299,22 @@ class PoissonInName(PowerOfChoice):
 def test_a_subclass_that_calls_itself_poisson_is_not_believed():
     history = central(PoissonInName(3), CentralDP(0.1, 1.0, **PRIVATE)).train(2)
     assert history.last("epsilon") == central(InOrder(), CentralDP(0.1, 1.0, **PRIVATE)).train(2).last("epsilon")
+
+
+@pytest.mark.parametrize("selector", [PowerOfChoice(3), PowerOfChoice(3, "cpow-d"), Oort(), TiFL()], ids=repr)
+@pytest.mark.parametrize("method", ["part", "several", "own"])
+def test_nobody_measures_a_part_of_a_model(selector, method):
+    net = mlp(5, 4, 3)
+    model, personal = {"part": (Split(net, "dense1"), FedRep(1)), "several": (Clusters(net, 2), IFCA()),
+                       "own": (net, Ditto(1.0))}[method]                                                   # fmt: skip
+    how = {"training": LocalSGD(lr=0.1, batch_size=4, personal=personal), "schedule": Synchronous(0.5)}
+    if method == "own":
+        assert len(Coordinator(federation(), model, selection=selector, **how).train(2)) == 2
+    else:
+        with pytest.raises(CompositionError, match="judge the server's model"):
+            Coordinator(federation(), model, selection=selector, **how)
+        for blind in (RoundRobin(), DivFL(), LabelDiversity(), QualityScore()):
+            assert len(Coordinator(federation(), model, selection=blind, **how).train(2)) == 2
 
 
 @pytest.mark.parametrize("selector", SELECTORS, ids=repr)

@@ -277,7 +277,8 @@ class Coordinator:
     def train(self, rounds: int, state: State | History | None = None, progress: bool = False) -> History:
         """The for loop, written once: run so many rounds and return their history. A bar shows how it goes.
 
-        An interrupt (Ctrl-C, a notebook's stop button) ends it with the history so far, whose `stopped` says so.
+        An interrupt (Ctrl-C, a notebook's stop button) ends it with the history so far, whose `stopped` says so. An error
+        that ends it carries the history so far as its attribute `history`.
         """
         begin = state_of(state) or self.initial()
         history = History(experiment=describe(self), state=begin, before=begin.sent)
@@ -295,5 +296,10 @@ class Coordinator:
                 history.stopped = "interrupted"
                 if history.records and history.state.server.version < history.records[-1].version:
                     del history.records[-1]                            # caught between the two lines that belong together
+            except Exception as error:
+                if history.records:
+                    vars(error)["history"] = history
+                    error.add_note(f"what the {len(history)} rounds before it did is not lost: see the error's .history")
+                raise
         warn_if_unheard(history)
         return history

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from types import MappingProxyType
@@ -24,6 +24,8 @@ def checked(chosen: Sequence[ClientId], idle: Sequence[ClientId], verb: str = "c
     """What a selector returned, under the names that the data use; ValueError unless all are idle clients, each once."""
     if chosen is None:
         raise TypeError("the selector returned None; is a `return` missing?")
+    if not isinstance(chosen, Iterable):
+        raise TypeError(f"the selector returned {chosen!r}, not a list of clients")
     chosen = list(chosen)
     few = len(chosen) < 9                                   # looked up one by one: a dictionary of 10,000 takes longer
     names = {client: client for client in ([idle[idle.index(c)] for c in chosen if c in idle] if few else idle)}

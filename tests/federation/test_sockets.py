@@ -334,3 +334,26 @@ def test_a_report_that_no_run_writes_is_refused_on_its_way_through_a_file(tmp_pa
         save(tmp_path / "forged.ckpt", forged, fed)
     with pytest.raises(ValueError, match="client 0"):
         archive.check(forged, set(fed.clients).__contains__, fed.model.dim)
+
+
+def test_an_error_in_the_middle_brings_the_rounds_before_it_along():
+    class Breaks(Selector):
+        def choose(self, idle, k, rng, reports, ctx):
+            return idle[:2] if ctx.server.version < 2 else 1 // 0
+
+    fed = small(selection=Breaks())
+    with pytest.raises(ZeroDivisionError) as caught:
+        fed.train(5)
+    history = caught.value.history
+    assert caught.value.__notes__ == ["what the 2 rounds before it did is not lost: see the error's .history"]
+    assert history.state.server.params.tobytes() == fed.train(2).state.server.params.tobytes()
+
+
+@pytest.mark.parametrize("chosen", [3, 2.5, object()])
+def test_a_choice_that_is_no_list_of_clients_is_refused_in_a_sentence(chosen):
+    class Odd(Selector):
+        def select(self, idle, k, rng, reports):
+            return chosen
+
+    with pytest.raises(TypeError, match=r"the selector returned .* a list of clients"):
+        small(selection=Odd()).train(1)

@@ -7,6 +7,7 @@
     sandwich.py      chapter 3: ε between an accountant above and an attack below
     theatre.py       chapter 4: secure aggregation, message by message
     compression.py   chapter 5: ratio, bits, error feedback
+    selection.py     chapter 6: who is asked, over-selection, the score's weights, speeds; who is starved
     asynchrony.py    chapter 7: buffer, devices at work, discount, speeds; a timeline
     robustness.py    chapter 9: a lie dragged among honest points; attacks and rules, retrained
 """

@@ -21,6 +21,7 @@ SMALL: dict[str, dict] = {
     "02_heterogeneity": {"rounds": 3, "repeats": 1},
     "03_privacy": {"rounds": 4, "trials": 300},
     "04_secure_aggregation": {"rounds": 2, "clients": 5},
+    "06_selection": {"rounds": 3, "card_rounds": 6, "repeats": 1},
     "07_asynchrony": {"rounds": 3, "repeats": 1},
 }
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -49,11 +49,11 @@ from fl_course.workbook import check, hint, progress, reveal
 
 # %% tags=["given"]
 def broken_filter(lengths):
-    return np.abs(lengths - lengths.mean()) <= 3 * lengths.std()          # True: keep
+    return np.abs(lengths - lengths.mean()) <= 3 * lengths.std(ddof=1)     # True: keep
 
 
 lengths = np.array([1.0, 1.1, 0.9, 1.2, 1.0, 0.8, 1.1, 0.9, 1.0, 1e6])
-z = (lengths - lengths.mean()) / lengths.std()
+z = (lengths - lengths.mean()) / lengths.std(ddof=1)
 print("kept:", broken_filter(lengths))
 print(f"deviations from the mean: {z.max():.4f}; (n - 1)/√n = {9 / np.sqrt(10):.4f}")
 

@@ -574,7 +574,7 @@ def mended_filter(lengths):
 
 
 def as_it_was(lengths):
-    return np.abs(lengths - lengths.mean()) <= 3 * lengths.std()
+    return np.abs(lengths - lengths.mean()) <= 3 * lengths.std(ddof=1)
 
 
 def median_and_deviation(lengths):

@@ -68,22 +68,24 @@ def own_measure(experiment: Coordinator, state: Any) -> np.ndarray:
 @torch.no_grad()
 @torch.inference_mode(False)
 def measure_each(model: Model, models: Vector, data: FederatedData) -> np.ndarray:
-    """(K,): of the models (K, d), one a client, each on that client's own test examples; NaN where there is neither."""
+    """(K,): of the models (K, d), one a client, each on that client's own test examples. NaN for a client without test or
+    training examples; a model that has diverged has no right answer."""
     sizes = np.array([len(rows) for rows in data.test])
     scores = np.full(len(data), np.nan)
-    able = [k for k in np.argsort(-sizes, kind="stable") if sizes[k] and not np.isnan(models[k]).all()]
+    able = [k for k in np.argsort(-sizes, kind="stable") if sizes[k] and len(data.train[k])]
     together = 1 if model.alone else max(1, ROOM // (max(1, sizes.max()) * math.prod(data.shape)))
     for start in range(0, len(able), together):
         some = able[start : start + together]
         rows = np.zeros((len(some), sizes[some[0]]), dtype=np.int64)               # padded with the first example of all
         for row, k in zip(rows, some, strict=True):
             row[: sizes[k]] = data.test[k]
-        layers = model.layers(torch.from_numpy(models[some]))
+        layers = model.layers(torch.tensor(models[some]))
         with torch.autocast("cpu", enabled=False):
             outputs = model.logits(layers, torch.from_numpy(data.x[rows])).numpy().astype(np.float64)
         for k, mine, out in zip(some, rows, outputs, strict=True):
             judged, _ = model.loss.judge(out[: sizes[k]], data.y[mine[: sizes[k]]])
-            scores[k] = model.loss.measured(judged.mean())
+            lost = ~np.isfinite(out[: sizes[k]]).all(axis=1)
+            scores[k] = model.loss.measured(np.where(lost, 0.0 if model.loss.rising else np.inf, judged).mean())
     return scores
 
 
@@ -129,11 +131,9 @@ def baselines(experiment: Coordinator, rounds: int, alone: int | None = None) ->
     if not is_whole(rounds, 0) or not is_whole(alone, 0):
         raise ValueError(f"rounds and alone must be whole numbers from 0, not {rounds!r} and {alone!r}")
     model, data = experiment.model.whole, experiment.data
-    return {
-        "local only": measure_each(model, local_only(experiment, alone), data),
-        "global": client_measure(model, global_model(experiment, rounds), data),
-        "pooled": client_measure(model, pooled(experiment, alone), data),
-    }
+    one, all_ = global_model(experiment, rounds), pooled(experiment, alone)
+    models = {"local only": local_only(experiment, alone), "global": one, "pooled": all_}
+    return {name: measure_each(model, np.broadcast_to(theta, (len(data), model.dim)), data) for name, theta in models.items()}
 
 
 def _plain_how(experiment: Coordinator) -> Any:
@@ -169,8 +169,8 @@ class Comparison:
     rising: bool = True
 
     def rows(self) -> list[dict[str, float | str]]:
-        """A row a model: mean, std and worst tenth over clients; luck, what chance alone does to one client's accuracy; wins,
-        the share of clients that are better off than alone."""
+        """A row a model: mean, std and worst tenth over clients; luck, how much of that std chance alone would bring, since
+        nobody has many test examples (a root mean square); wins, the share of clients that are better off than alone."""
         out: list[dict[str, float | str]] = []
         alone = self.scores.get("local only")
         for name, each in self.scores.items():
@@ -178,7 +178,7 @@ class Comparison:
             mean, std, worst = (spread.get(f"client_{self.measure}{end}", math.nan) for end in ("", "_std", "_worst10"))
             row: dict[str, float | str] = {"model": name, "mean": mean, "std": std, "worst tenth": worst}
             if self.measure == "accuracy":
-                row["luck"] = _mean(luck(each, self.tests))
+                row["luck"] = math.sqrt(_mean(each * (1 - each) / np.maximum(self.tests - 1, 1)))     # n - 1: p is measured, too
             if alone is not None:
                 better = each > alone if self.rising else each < alone
                 row["wins"] = _mean(np.where(np.isnan(each) | np.isnan(alone), np.nan, better))

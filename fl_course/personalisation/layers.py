@@ -21,7 +21,7 @@ from ..core import CompositionError, Task, Update, Vector, is_whole, plain_count
 from ..engine.training import Trainer
 from ..federation.interfaces import Experiment, PersonalTraining
 from .rules import no_answers
-from .split import Split, at_home, ends, moved
+from .split import Split, at_home, ends, kept, moved
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _keep(tasks: Sequence[Task], updates: Sequence[Update], ended: Sequence[Vect
     """Put the personal layers of where training ended (d,) into the drawers, hand back the change of the shared ones."""
     for task, theta in zip(tasks, ended, strict=True):
         if split.own.size:
-            task.memory["personal"] = theta[split.own]
+            kept(task, theta[split.own])
     return [replace(update, delta=update.delta[split.shared]) for update in updates]
 
 

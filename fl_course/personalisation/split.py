@@ -146,6 +146,13 @@ def ends(tasks: Sequence[Task], updates: Sequence[Update]) -> list[Vector]:
     return [task.server.params + update.delta for task, update in zip(tasks, updates, strict=True)]
 
 
+def kept(task: Task, own: Vector) -> None:
+    """Put what is a client's own into its drawer. ClientFailure if it is not finite: it would stay so for ever."""
+    if not np.isfinite(own).all():
+        raise ClientFailure("its personal model is not finite: the training diverged; lower the learning rate")
+    task.memory["personal"] = own
+
+
 def handed_out(experiment: Coordinator, params: Vector) -> State:
     """The state in which everybody begins with this network (d,), personal layers included.
 

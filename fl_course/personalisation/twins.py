@@ -23,7 +23,7 @@ from ..engine.correction import Affine
 from ..engine.training import Trainer
 from ..federation.interfaces import Experiment, PersonalTraining
 from .rules import check_rate, check_share, own_steps, whole_network
-from .split import moved
+from .split import kept, moved
 from .steps import batches, gradients_at, parts_alone, report
 
 
@@ -102,7 +102,7 @@ class Ditto(PersonalTraining):
         for task in tasks:
             begin.append(replace(moved(task, _mine(task)), memory={"downloaded": task.server.params}))
         for task, start, update in zip(tasks, begin, own.steps(begin), strict=True):
-            task.memory["personal"] = start.server.params + update.delta
+            kept(task, start.server.params + update.delta)
         return trainer.steps(tasks)
 
     def own(self, tasks: Sequence[Task], trainer: Trainer) -> Vector:
@@ -148,7 +148,7 @@ class PFedMe(PersonalTraining):
                     losses += [float(loss)] if k == 0 else []
                     theta = theta - self.lr * (grad + self.lam * (theta - w))
                 w = w - part.lr * self.lam * (w - theta)                                         # eq. 7 and line 8
-            task.memory["personal"] = theta[0].numpy()
+            kept(task, theta[0].numpy())
             updates[place] = _update(task, w[0].numpy() - task.server.params, report(part, losses))
         return [updates[i] for i in range(len(tasks))]
 
@@ -199,7 +199,8 @@ class APFL(PersonalTraining):
                     alpha = min(max(alpha - lr * slope, 0.0), 1.0)
             if not np.isfinite(alpha):
                 raise ClientFailure("its mixture is not finite: the training diverged; lower the learning rate")
-            task.memory["personal"], task.memory["alpha"] = v.numpy(), alpha
+            kept(task, v.numpy())
+            task.memory["alpha"] = alpha
             updates[place] = _update(task, w.numpy() - task.server.params, report(part, losses))
         return [updates[i] for i in range(len(tasks))]
 

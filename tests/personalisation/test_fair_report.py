@@ -52,7 +52,7 @@ DITTO = Coordinator(DATA, NET, replace(HOW, personal=Ditto(0.2)), Synchronous(0.
 
 
 def one_by_one(model, models, data):
-    return np.array([score(model, theta, *data.examples(client, "test"))[0] if not np.isnan(theta).any() else np.nan
+    return np.array([score(model, theta, *data.examples(client, "test"))[0] if len(data.examples(client)[0]) else np.nan
                      for client, theta in zip(data.ids, models, strict=True)])
 
 
@@ -93,7 +93,9 @@ def test_a_client_without_test_or_training_examples_is_not_measured():
     it = Coordinator(data, NET, replace(HOW, personal=FineTune()), Synchronous(1.0))
     measured = own_measure(it, it.train(2))
     assert np.isnan(measured).tolist() == [True, False, True, False, False, False]
-    for row in compare(it, None, 1).rows():
+    told = compare(it, None, 1)
+    assert all(np.array_equal(np.isnan(each), np.isnan(measured)) for each in told.scores.values())   # of the same clients
+    for row in told.rows():
         assert math.isfinite(row["mean"])
         assert math.isfinite(row["luck"])
 
@@ -187,10 +189,27 @@ def test_a_comparison_says_mean_worst_tenth_luck_and_who_is_better_off():
     assert row["worst tenth"] == pytest.approx(own[:2].mean())
     assert row["wins"] == pytest.approx((own > 0.7).mean())
     assert other["wins"] == 0
-    assert other["luck"] == pytest.approx(math.sqrt(0.7 * 0.3 / 100))
+    assert other["luck"] == pytest.approx(math.sqrt(0.7 * 0.3 / 99))
     text = repr(told)
     assert all(word in text for word in ("own", "local only", "worst tenth", "luck", "wins"))
     assert set(compare(DITTO, DITTO.train(2)).scores) == {"own", "local only", "global", "pooled"}
+
+
+def test_luck_is_the_std_over_clients_that_are_all_alike():
+    rng = stream(1, "luck")
+    tests = rng.integers(10, 60, 4000)
+    measured = rng.binomial(tests, 0.8) / tests
+    row = Comparison({"own": measured}, tests).rows()[0]
+    assert row["luck"] == pytest.approx(row["std"], rel=0.03)
+
+
+def test_a_model_that_has_diverged_counts_as_wrong_and_not_as_missing():
+    it = Coordinator(DATA, NET, replace(HOW, personal=FineTune(2, lr=1e20)), Synchronous(1.0))
+    assert own_measure(it, it.train(1)).tolist() == [0.0] * 6
+    models = np.stack([NET.init(stream(0, "init"))] * 6)
+    models[2] = np.nan
+    assert measure_each(NET, models, DATA)[2] == 0
+    assert measure_each(NET, models, DATA)[3] == one_by_one(NET, models, DATA)[3]
 
 
 def test_luck_is_the_spread_of_repeated_measurements():

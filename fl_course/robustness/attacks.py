@@ -37,6 +37,8 @@ def take_clients(attack: Any) -> None:
         raise TypeError(f"clients must be the ids that {type(attack).__name__} controls, such as range(3) or ['a', 'b'], "
                         f"not {clients!r}")
     ids = client_ids(clients)
+    if isinstance(clients, set | frozenset):                                     # which has no order that would come again
+        ids = tuple(sorted(ids, key=lambda client: (isinstance(client, str), client)))
     if not ids or len(set(ids)) < len(ids):
         raise ValueError(f"clients = {clients!r}; an attack controls at least one client, and each once")
     object.__setattr__(attack, "clients", ids)

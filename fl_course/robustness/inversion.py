@@ -35,7 +35,7 @@ def unit_inputs(model: Model, delta: Any) -> np.ndarray:
     (weight, shape), (bias, units) = names[0], names[1] if len(names) > 1 else ("", ())
     if len(shape) != 2 or units != shape[:1]:
         raise ValueError(f"the closed form needs a dense first layer with biases; {model!r} begins with {weight} {shape}")
-    values = _vector(model, delta)
+    values = as_vector(model, delta)
     slices = model.slices()
     dw, db = values[slices[weight]].reshape(shape), values[slices[bias]]
     order = np.argsort(-np.abs(db), kind="stable")
@@ -54,6 +54,7 @@ def closed_form(model: Model, delta: Any) -> np.ndarray:
 
 def psnr(x: Any, guess: Any, peak: float = 1.0) -> float:
     """Peak signal to noise ratio, 10·log10(peak² / mean squared error), in dB; inf where nothing differs."""
+    positive("peak", peak)
     truth, found = np.asarray(x, dtype=np.float64), np.asarray(guess, dtype=np.float64)
     if truth.size != found.size or not truth.size:
         raise ValueError(f"x has {truth.size} numbers and guess {found.size}; they must be as many, and some")
@@ -63,15 +64,19 @@ def psnr(x: Any, guess: Any, peak: float = 1.0) -> float:
 
 def best_psnr(xs: Any, guesses: Any, peak: float = 1.0) -> np.ndarray:
     """(b,) for each of the examples xs (b, *shape) the PSNR of the guess (k, *shape) that comes nearest to it."""
+    if not len(guesses):
+        raise ValueError("guesses must hold at least one picture to compare with")
     return np.array([max(psnr(x, guess, peak) for guess in guesses) for x in xs])
 
 
 def gradient_of(model: Model, params: Vector, x: Any, y: Any) -> Vector:
     """(d,) of the mean loss of the examples x (b, *shape), y (b,) at the model params (d,): what one full-batch step sends,
     but for -lr."""
-    theta = torch.tensor(np.asarray(params), dtype=torch.float32)[None]
-    targets = torch.from_numpy(np.asarray(y))
-    gradient = _gradient(model, theta, torch.tensor(np.asarray(x), dtype=torch.float32)[None], targets[None], graph=False)
+    inputs, targets = np.asarray(x, dtype=np.float32), np.array(y)
+    if not len(inputs) or len(inputs) != len(targets):
+        raise ValueError(f"x has {len(inputs)} examples and y {len(targets)}; they must be as many, and at least one")
+    theta = torch.tensor(as_vector(model, params), dtype=torch.float32)[None]
+    gradient = _gradient(model, theta, torch.tensor(inputs)[None], torch.from_numpy(targets)[None], graph=False)
     return gradient.detach().numpy()
 
 
@@ -109,14 +114,14 @@ def invert(model: Model, params: Vector, gradient: Any, labels: Any, shape: tupl
     positive("lr", lr)
     if not (tv >= 0 and math.isfinite(tv)):
         raise ValueError(f"tv must be at least 0 and finite, not {tv!r}")
-    y = torch.from_numpy(np.asarray(labels).reshape(-1).astype(np.int64))
-    if not len(y):
-        raise ValueError("labels must name the class of at least one example")
-    seen = torch.from_numpy(_vector(model, gradient))
+    y, seen = _classes(labels), torch.from_numpy(as_vector(model, gradient).copy())
     size = float(seen.norm())
-    if not (size > 0 and math.isfinite(size)):
-        raise ValueError("the gradient must be finite and not all zeros: there is nothing in it to look for")
-    theta = torch.tensor(np.asarray(params), dtype=torch.float64)[None]
+    if not size > 0:
+        raise ValueError("the gradient is all zeros: there is nothing in it to look for")
+    outputs = list(model.shapes().values())[-1][0]
+    if int(y.max()) >= outputs:
+        raise ValueError(f"a label is {int(y.max())}; the model has outputs for classes 0 to {outputs - 1}")
+    theta = torch.from_numpy(as_vector(model, params).copy())[None]
     start = stream(seed, "inversion").uniform(0, 1, (len(y), *shape))
     x = torch.tensor(start, dtype=torch.float64, requires_grad=True)
 
@@ -181,8 +186,19 @@ def _variation(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return (images[:, 1:] - images[:, :-1]).abs().mean() + (images[:, :, 1:] - images[:, :, :-1]).abs().mean()
 
 
-def _vector(model: Model, values: Any) -> np.ndarray:
+def as_vector(model: Model, values: Any) -> np.ndarray:
+    """(d,) float64, finite, as long as the model."""
     vector = np.asarray(values, dtype=np.float64)
     if vector.shape != (model.dim,):
-        raise ValueError(f"an update of this model has shape ({model.dim},), not {vector.shape}")
+        raise ValueError(f"an update or a gradient of this model has shape ({model.dim},), not {vector.shape}")
+    if not np.isfinite(vector).all():
+        raise ValueError("the update or gradient holds NaN or infinite values: nothing can be read off it")
     return vector
+
+
+def _classes(labels: Any) -> Tensor:
+    """(b,) int64, from whole numbers."""
+    y = np.asarray(labels).reshape(-1)
+    if not y.size or y.dtype.kind not in "iu" or y.min() < 0:
+        raise ValueError(f"labels must be the classes of the examples, whole numbers from 0, at least one, not {labels!r:.100}")
+    return torch.from_numpy(y.astype(np.int64))

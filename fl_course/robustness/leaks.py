@@ -14,14 +14,13 @@ import numpy as np
 from ..core import Vector, is_whole
 from ..data.partition import _round_to_sum
 from ..engine.models import Model
+from .inversion import as_vector
 
 
 def output_bias(model: Model, gradient: Any) -> np.ndarray:
     """(classes,) float64: the part of a gradient (d,) that belongs to the biases of the last layer."""
     name, shape = list(model.shapes().items())[-1]
-    vector = np.asarray(gradient, dtype=np.float64)
-    if vector.shape != (model.dim,):
-        raise ValueError(f"a gradient of this model has shape ({model.dim},), not {vector.shape}")
+    vector = as_vector(model, gradient)
     if len(shape) != 1:
         raise ValueError(f"the labels leak through the biases of the last layer; {model!r} ends with {name} {shape}")
     return vector[model.slices()[name]]
@@ -45,9 +44,11 @@ def leaked_counts(model: Model, gradient: Any, batch: int, expected: Any = None)
         raise ValueError(f"batch must be a whole number of examples from 1, not {batch!r}")
     bias = output_bias(model, gradient)
     mean = np.full(len(bias), 1 / len(bias)) if expected is None else np.asarray(expected, dtype=np.float64)
+    if mean.shape != bias.shape or not np.isfinite(mean).all():
+        raise ValueError(f"expected must hold a finite number for each of the {len(bias)} classes, not {expected!r:.100}")
     share = np.maximum(mean - bias, 0)
-    if not (np.isfinite(share).all() and share.sum() > 0):
-        raise ValueError("the gradient must be finite: no class can be read off it")
+    if not share.sum() > 0:
+        raise ValueError("no output's bias was pushed up: no class can be read off this gradient; is its sign that of -delta/lr?")
     return _round_to_sum(share / share.sum(), int(batch))
 
 
@@ -57,6 +58,8 @@ def membership(model: Model, params: Vector, inside: tuple[Any, Any], outside: t
     from ..privacy.auditing import membership_attack  # here, because scipy.stats takes long to import
 
     def losses(x: Any, y: Any) -> np.ndarray:
+        if not len(x) or len(x) != len(y):
+            raise ValueError(f"{len(x)} examples with {len(y)} labels; inside and outside must hold some, and as many of each")
         return model.loss.judge(model.predict(params, np.asarray(x, dtype=np.float32)).astype(np.float64), np.asarray(y))[1]
 
     return membership_attack(losses(*inside), losses(*outside))

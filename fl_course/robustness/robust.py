@@ -49,9 +49,10 @@ class Robust(Aggregation):
 
     def __call__(self, x: Any) -> np.ndarray:
         """The answer (d,) float64 to the rows of x (n, d), by hand."""
-        rows = np.asarray(x, dtype=np.float64)
-        if rows.ndim != 2 or not rows.size:
-            raise ValueError(f"x must have a row for each client, (n, d), not the shape {rows.shape}")
+        rows = np.asarray(x)
+        if rows.ndim != 2 or not rows.size or rows.dtype.kind not in "fiu":
+            raise ValueError(f"x must have a row of numbers for each client, (n, d), not the shape {rows.shape} of {rows.dtype}")
+        rows = rows.astype(np.float64, copy=False)
         good = readable(rows)
         rule = self.facing(int((~good).sum()))
         rule.refuse_few(int(good.sum()))

@@ -292,6 +292,12 @@ def test_bad_values_are_refused_in_a_sentence(make):
     assert len(str(why.value)) > 25
 
 
+def test_clients_however_they_are_named():
+    for same in ([1, 4], (1, 4), range(1, 5, 3), np.array([1, 4]), {4, 1}, (k for k in (1, 4)), {1: "a", 4: "b"}):
+        assert repr(SignFlip(same)) == "SignFlip(clients=(1, 4), scale=1.0)"
+    assert SignFlip({"b", 3, "a"}).clients == (3, "a", "b")                       # a set has no order of its own
+
+
 def test_attacks_that_this_experiment_does_not_allow():
     for attack in (SignFlip([99]), SignFlip(["0"]), Mimic([0], victim=99), LabelFlip([0], 0, 7), Backdoor([0], 7),
                    Backdoor([0], trigger=Trigger((5,))), Backdoor([0])):  # fmt: skip

@@ -390,7 +390,7 @@ def test_nothing_but_rubbish_is_refused():
             rule(np.full((9, 2), np.nan))
         with pytest.raises(ValueError, match="no update"):
             rule.combine([], [])
-        for wrong in (np.zeros(3), np.zeros((0, 3)), np.zeros((2, 2, 2)), 1.0):
+        for wrong in (np.zeros(3), np.zeros((0, 3)), np.zeros((3, 0)), np.zeros((2, 2, 2)), 1.0, [["a"]], [[1j]], [[None]]):
             with pytest.raises(ValueError, match=r"\(n, d\)"):
                 rule(wrong)
 

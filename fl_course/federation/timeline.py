@@ -20,6 +20,7 @@ PARTS = ("download", "training", "upload")                     # of a bar, one a
 SHADES = ("#A6CEE3", "#0072B2", "#D55E00")                     # … and how they are shown
 MARKS = {"dropped out": "x", "failed": "X", "refused": "s", "too stale": "D", "too late": "v", AT_WORK: ">"}
 MOST_ARROWS = 60                                               # jobs; with more, arrows are a tangle and are left out
+MOST_ROWS = 40                                                 # clients; of more, so many are shown, unless they are named
 
 
 def at_work(jobs: Iterable[Job], now: float) -> list[Span]:
@@ -39,6 +40,19 @@ def by_speed(spans: Iterable[Span]) -> list[ClientId]:
     return sorted(times, key=lambda c: (math.fsum(times[c]) / len(times[c]), isinstance(c, str), c))
 
 
+def rows_of(spans: Iterable[Span], clients: Sequence[ClientId] | None) -> list[ClientId]:
+    """Whom a timeline shows: those that are named, each once, or all that were ever asked, the fastest first; of very many
+    some, spread evenly from the fastest to the slowest. ValueError for a name that was never asked."""
+    asked = by_speed(spans)
+    if clients is None:
+        step = max(1.0, (len(asked) - 1) / (MOST_ROWS - 1))
+        return asked if len(asked) <= MOST_ROWS else [asked[round(i * step)] for i in range(MOST_ROWS)]
+    known = set(asked)
+    if strangers := [client for client in clients if client not in known]:
+        raise ValueError(f"clients that were never asked have no timeline: {strangers!r}"[:200])
+    return list(dict.fromkeys(clients))
+
+
 def pieces(span: Span) -> list[tuple[str, float, float]]:
     """(part, from, to) of a bar: what of download, training and upload lies before its end."""
     ends = (span.begun, *(min(instant, span.ended) for instant in (span.downloaded, span.trained)), span.ended)
@@ -55,27 +69,30 @@ def draw_timeline(
     A line from the server down to a bar is a broadcast, one from a bar up to the server an answer that was used; the server's
     marks are its steps, with the version that each made.
     """
+    from matplotlib.collections import PolyCollection
+
     row = {client: i + 1 for i, client in enumerate(clients)}
     jobs = [(record, span) for record in records for span in record.spans] + [(None, span) for span in working]
     shown = [(r, s) for r, s in jobs if s.client in row and s.ended >= start and s.begun <= end]
-    named: set[str] = set()                                    # what the legend has
-    for record, span in shown:
-        y = row[span.client]
-        wasted = span.fate not in ("used", AT_WORK)
+    bars: dict[tuple[str, bool], list[list[tuple[float, float]]]] = {}                  # (part, for nothing?) -> rectangles
+    for _, span in shown:
+        low, high = row[span.client] - 0.31, row[span.client] + 0.31
         for part, a, b in pieces(span):
-            name = f"{part}, for nothing" if wasted else part
-            ax.barh(y, b - a, left=a, height=0.62, color=SHADES[PARTS.index(part)], alpha=0.45 if wasted else 1.0,
-                    hatch="////" if wasted else "", edgecolor="white", linewidth=0.4,
-                    label=None if name in named else name)  # fmt: skip
-            named.add(name)
-        if span.fate in MARKS:
-            ax.plot(span.ended, y, MARKS[span.fate], color="black", markersize=6, clip_on=False, zorder=4,
-                    label=None if span.fate in named else span.fate)  # fmt: skip
-            named.add(span.fate)
-        if arrows:
-            ax.plot([span.begun, span.begun], [0, y], color="#888888", linewidth=0.5, zorder=0)
+            bars.setdefault((part, span.fate not in ("used", AT_WORK)), []).append([(a, low), (b, low), (b, high), (a, high)])
+    for (part, wasted), corners in sorted(bars.items(), key=lambda pair: (pair[0][1], PARTS.index(pair[0][0]))):
+        ax.add_collection(PolyCollection(
+            corners, facecolors=SHADES[PARTS.index(part)], edgecolors="white", linewidths=0.4, alpha=0.45 if wasted else 1.0,
+            hatch="////" if wasted else None, label=f"{part}, for nothing" if wasted else part,
+        ))  # fmt: skip
+    for fate, mark in MARKS.items():
+        if ends := [(span.ended, row[span.client]) for _, span in shown if span.fate == fate]:
+            ax.plot(*zip(*ends, strict=True), mark, color="black", markersize=6, clip_on=False, zorder=4, label=fate)
+    if arrows:
+        ways = [(span.begun, row[span.client]) for _, span in shown]
+        ax.vlines([x for x, _ in ways], 0, [y for _, y in ways], color="#888888", linewidth=0.5, zorder=0)
+        for record, span in shown:
             if span.fate == "used" and record is not None:
-                ax.annotate("", (record.clock, 0), (span.ended, y - 0.3), zorder=3,
+                ax.annotate("", (record.clock, 0), (span.ended, row[span.client] - 0.3), zorder=3,
                             arrowprops={"arrowstyle": "->", "color": "#009E73", "linewidth": 0.8})  # fmt: skip
     steps = [record for record in records if start <= record.clock <= end]
     ax.plot([record.clock for record in steps], [0] * len(steps), "k|", markersize=9, label="server's step" if steps else None)

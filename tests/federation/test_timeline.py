@@ -7,12 +7,13 @@ import matplotlib
 import pytest
 from small import InOrder, Timed, experiment, federation
 
-from fl_course import Buffered, History, LogNormal, SemiSynchronous, Synchronous
+from fl_course import Buffered, History, LogNormal, SemiSynchronous, Synchronous, rehearse
 from fl_course.core import FATES, Span
 from fl_course.federation.timeline import AT_WORK, MARKS, PARTS, by_speed, pieces
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+from matplotlib.collections import PolyCollection
 
 IT = experiment(
     federation((4, 4, 4, 4, 4), ids=["a", 1, "b", 2, 30]), schedule=Buffered(4, 2, max_staleness=1), selection=InOrder(),
@@ -28,8 +29,8 @@ def _closed():
 
 def bars(ax):
     """(row, from, to) of every bar."""
-    out = [(round(p.get_y() + p.get_height() / 2), p.get_x(), p.get_x() + p.get_width()) for p in ax.patches]
-    return sorted((row, round(a, 9), round(b, 9)) for row, a, b in out)
+    boxes = [path.get_extents() for kind in ax.collections if isinstance(kind, PolyCollection) for path in kind.get_paths()]
+    return sorted((round((box.y0 + box.y1) / 2), round(box.x0, 9), round(box.x1, 9)) for box in boxes)
 
 
 def rows(ax):
@@ -85,7 +86,7 @@ def test_every_fate_has_its_mark_and_its_word_in_the_legend():
 def test_a_window_and_some_of_the_clients():
     history = IT.train(12)
     begin, end = history.records[2].clock, history.records[6].clock
-    ax = history.timeline(start=begin, end=end, clients=[30, "a"])
+    ax = history.timeline(start=begin, end=end, clients=[30, "a", 30])
     assert ax.get_xlim() == (begin, end)
     assert rows(ax) == ["server", "30", "a"]
     shown = [s for s in history.spans() if s.client in (30, "a") and s.ended >= begin and s.begun <= end]
@@ -111,6 +112,16 @@ def test_a_resumed_run_begins_where_it_began():
     first = IT.train(4)
     rest = IT.train(4, first)
     assert rest.timeline().get_xlim()[0] == min(span.begun for span in rest.spans())
+
+
+def test_of_very_many_clients_some_of_all_speeds_are_drawn():
+    it = experiment(federation((1,) * 90, tests=0), fleet=LogNormal(speed_spread=1.0), schedule=Buffered(30, 5))
+    history = rehearse(it, 60)
+    order, shown = by_speed(history.spans()), rows(history.timeline())[1:]
+    assert len(order) > 60
+    assert (len(shown), len(set(shown))) == (40, 40)
+    assert (shown[0], shown[-1]) == (str(order[0]), str(order[-1]))
+    assert len(rows(history.timeline(clients=order))) == len(order) + 1
 
 
 def test_it_draws_where_it_is_told():

@@ -24,7 +24,7 @@ from ..data.federated import FederatedData
 from ..engine.models import Model
 from ..engine.training import Trainer
 from ..federation.coordinator import Coordinator
-from ..federation.evaluation import Evaluation, client_measure, fairness
+from ..federation.evaluation import Evaluation, fairness
 from ..federation.history import state_of
 from ..federation.state import State
 from .split import ends, moved
@@ -229,7 +229,8 @@ def newcomers(experiment: Coordinator, state: Any, data: FederatedData, rounds: 
     home = State(state.server, memory={task.client: task.memory for task in tasks})
     out = {"own": own_measure(there, home)}
     if experiment.model.speaks:
-        out = {"as downloaded": client_measure(experiment.model, state.server.params, data), **out}
+        sent = np.broadcast_to(state.server.params, (len(data), experiment.model.whole.dim))
+        out = {"as downloaded": measure_each(experiment.model.whole, sent, data), **out}
     alone = measure_each(experiment.model.whole, local_only(there, state.server.version), data)
     return {**out, "local only": alone}
 

@@ -9,7 +9,7 @@ cannot travel, and is not counted: it is nowhere in what is sent. The rest lies 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -39,10 +39,12 @@ class Split(Model):
             raise TypeError(f"Split takes a model such as mlp(64, 32, 10), not {self.model!r}; wrap a torch module: Wrapped(…)")
         if self.model.whole is not self.model:
             raise TypeError(f"{self.model!r} says already what travels; split the network itself, once")
+        if not isinstance(self.personal, Iterable) or isinstance(self.personal, bytes):
+            raise TypeError(f"personal must be names of layers, such as 'dense1' or ('conv0', 'norm0'), not {self.personal!r}")
         names = (self.personal,) if isinstance(self.personal, str) else tuple(self.personal)
         for name in names:
             layers_under(name, self.model)                       # raises, naming the layers that there are
-        object.__setattr__(self, "personal", names)
+        object.__setattr__(self, "personal", tuple(name.removesuffix(".") for name in names))
         object.__setattr__(self, "loss", self.model.loss)
         object.__setattr__(self, "speaks", not self.layers_at_home)
 

@@ -63,10 +63,10 @@ def test_a_name_that_belongs_to_nothing_is_refused_with_the_names_that_there_are
         Split(Wrapped(Names()), ("header", name))
 
 
-@pytest.mark.parametrize("name", [1, None, b"dense1", ("dense1", 3)])
+@pytest.mark.parametrize("name", [1, None, b"dense1", ("dense1", 3), [None], [["dense1"]]])
 def test_names_are_words(name):
     with pytest.raises(TypeError):
-        Split(NET, (name,) if not isinstance(name, tuple) else name)
+        Split(NET, name)
 
 
 def test_dense1_is_not_dense10():
@@ -95,6 +95,11 @@ def test_the_vector_is_that_of_the_shared_layers_in_the_networks_order():
     assert np.array_equal(own, np.concatenate([theta[slices["dense0.weight"]], theta[slices["dense1.bias"]]]))
     assert np.array_equal(split.join(shared, own), theta)
     assert np.array_equal(split.init(stream(3, "init")), NET.init(stream(3, "init"))[split.shared])
+
+
+def test_the_same_split_is_equal_however_it_is_said():
+    same = [Split(NET, "dense1"), Split(NET, "dense1."), Split(NET, ["dense1"]), Split(NET, np.array(["dense1"]))]
+    assert len(set(same)) == len({repr(split) for split in same}) == 1
 
 
 def test_overlapping_names_count_once():

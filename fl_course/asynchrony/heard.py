@@ -50,9 +50,9 @@ def heard(experiment: Experiment, history: History, groups: int | Sequence[Seque
     """
     seconds = job_seconds(experiment, draws=8)
     split = speed_groups(seconds, groups) if isinstance(groups, int | np.integer) else [tuple(group) for group in groups]
-    known = set(seconds)
-    if any(client not in known for group in split for client in group) or not all(split):
-        raise ValueError(f"groups are made of clients that have training examples, each at least of one; not {split!r}"[:300])
+    known, named = set(seconds), [client for group in split for client in group]
+    if any(client not in known for client in named) or not all(split) or len(set(named)) != len(named):
+        raise ValueError(f"groups are made of clients that have training examples, each in one group; not {split!r}"[:300])
     ages: dict[ClientId, list[int]] = {}
     for client, age in ((c, a) for record in history.records for c, a in zip(record.clients, record.staleness, strict=True)):
         ages.setdefault(client, []).append(age)

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
 from ..core import Aggregate, CompositionError, Context, Update, Vector
-from ..federation.aggregation import Discount, add_up, mean_of_extras
+from ..federation.aggregation import Discount, add_up, check_discount, mean_of_extras
 from ..federation.interfaces import Aggregation, Correction, Experiment, Stage
 from ..federation.optimizers import FedAvg
 from ..privacy.local import LocalDP
@@ -49,10 +50,9 @@ class Mixing(Aggregation):
     discount: Discount | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1:
-            raise ValueError(f"alpha must be in (0, 1], not {self.alpha}: the share of the client's model in the next one")
-        if self.discount is not None and not isinstance(self.discount, Discount):
-            raise TypeError(f"discount must be a Discount(…) or None, not {self.discount!r}")
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, Real) or not 0 < self.alpha <= 1:
+            raise ValueError(f"alpha must be in (0, 1], not {self.alpha!r}: the share of the client's model in the next one")
+        check_discount(self.discount)
 
     def rate(self, staleness: int) -> float:
         """α_t of an answer that is so many server steps old."""

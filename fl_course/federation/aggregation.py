@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from numbers import Real
 from operator import add
 from typing import Any
 
@@ -31,6 +32,8 @@ class Discount:
     def __post_init__(self) -> None:
         if self.kind not in ("polynomial", "exponential", "hinge"):
             raise ValueError(f"kind must be polynomial, exponential or hinge, not {self.kind!r}")
+        if isinstance(self.a, bool) or not isinstance(self.a, Real):
+            raise TypeError(f"a must be a number, not {self.a!r}")
         if not (0 <= self.a < math.inf) or (self.kind == "exponential" and not 0 < self.a <= 1):
             raise ValueError(f"a must be at least 0 (for exponential: in (0, 1]), not {self.a}")
         if not is_whole(self.b, 0):
@@ -38,6 +41,8 @@ class Discount:
         plain_counts(self)
 
     def __call__(self, staleness: int) -> float:
+        if not is_whole(staleness):
+            raise ValueError(f"staleness is a whole number of server steps, not {staleness!r}")
         if staleness < 0:
             raise ValueError(f"an update cannot come from the future: staleness {staleness} < 0")
         if self.kind == "polynomial":
@@ -58,6 +63,9 @@ class WeightedMean(Aggregation):
     discount: Discount | None = None
     linear = True
 
+    def __post_init__(self) -> None:
+        check_discount(self.discount)
+
     def combine(self, updates: Sequence[Update], staleness: Sequence[int], ctx: Context | None = None) -> Aggregate:
         payloads = [update.delta for update in updates]
         if self.discount is not None:
@@ -70,6 +78,11 @@ class WeightedMean(Aggregation):
                 "a staleness discount multiplies each update on the server, but masked updates are only readable as a sum "
                 "in which every one counts once; remove the discount or the secure sum."
             )
+
+
+def check_discount(discount: object) -> None:
+    if discount is not None and not isinstance(discount, Discount):
+        raise TypeError(f"discount must be a Discount(…) or None, not {discount!r}")
 
 
 def add_up(payloads: Sequence[Any]) -> Any:

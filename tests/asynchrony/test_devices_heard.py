@@ -264,6 +264,7 @@ IT = experiment()
         (lambda: heard(IT, History(), 7), "groups must be"),
         (lambda: heard(IT, History(), [(0, 99)]), "groups are made of clients"),
         (lambda: heard(IT, History(), [(0,), ()]), "groups are made of clients"),
+        (lambda: heard(IT, History(), [(0, 1), (1, 2)]), "each in one group"),
         (lambda: within(History()), "a budget of what"),
         (lambda: within(History(), updates=-1), "updates must be a number from 0"),
         (lambda: within(History(), seconds=math.nan), "seconds must be a number from 0"),

@@ -220,7 +220,7 @@ def test_fedasync_as_a_plain_loop():
 # --- refusals ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alpha", [0, -0.1, 1.5, math.nan, math.inf])
+@pytest.mark.parametrize("alpha", [0, -0.1, 1.5, math.nan, math.inf, True, "0.5", None])
 def test_a_share_that_is_none_is_refused(alpha):
     with pytest.raises(ValueError, match="alpha must be in"):
         Mixing(alpha)

@@ -128,12 +128,18 @@ def test_payloads_need_nothing_but_a_plus():
         (lambda: Discount("exponential", a=0), "a must be"),
         (lambda: Discount("hinge", a=1, b=-1), "b must be"),
         (lambda: Discount()(-1), "future: staleness -1"),
+        (lambda: Discount()(0.5), "whole number of server steps"),
+        (lambda: Discount()(math.nan), "whole number of server steps"),
+        (lambda: Discount()(True), "whole number of server steps"),
+        (lambda: Discount(a="0.5"), "a must be a number"),
+        (lambda: Discount(a=True), "a must be a number"),
+        (lambda: WeightedMean(0.5), "discount must be a Discount"),
         (lambda: ByExamples(cap=0), "cap must be"),
         (lambda: ByExamples(cap=math.nan), "cap must be"),
     ],
 )
 def test_refusals(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         make()
 
 

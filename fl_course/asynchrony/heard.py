@@ -43,10 +43,15 @@ class Cost:
     megabytes: float                 # 10^6 bytes, both ways, all purposes
 
 
-def heard(experiment: Experiment, history: History, groups: int | Sequence[Sequence[ClientId]] = 3) -> list[Heard]:
+def heard(
+    experiment: Experiment, history: History, groups: int | Sequence[Sequence[ClientId]] = 3,
+    measured: Sequence[float] | None = None,
+) -> list[Heard]:  # fmt: skip
     """One line a group of speed, the fastest first. groups: how many, or the groups themselves.
 
-    The model is the one in the history's state; a history from JSON has none, and then nothing is measured.
+    measured: (K,) what each client of the data measured, in their order, NaN for nothing: own_measure(experiment, state) where
+    clients have models of their own. By default the accuracy of the model in the history's state on each client's own tests; a
+    history from JSON has no state, and then nothing is measured.
     """
     seconds = job_seconds(experiment, draws=8)
     split = speed_groups(seconds, groups) if isinstance(groups, int | np.integer) else [tuple(group) for group in groups]
@@ -58,16 +63,18 @@ def heard(experiment: Experiment, history: History, groups: int | Sequence[Seque
         ages.setdefault(client, []).append(age)
     total = sum(map(len, ages.values()))
     server = getattr(history.state, "server", None)
-    of_all = {} if server is None else dict(
-        zip(experiment.data.ids, client_measure(experiment.model, server.params, experiment.data).tolist(), strict=True)
-    )  # fmt: skip
+    if measured is None and server is not None:
+        measured = client_measure(experiment.model, server.params, experiment.data).tolist()
+    if measured is not None and len(measured) != len(experiment.data.ids):
+        raise ValueError(f"measured has {len(measured)} numbers, the data have {len(experiment.data.ids)} clients")
+    of_all = {} if measured is None else {c: float(v) for c, v in zip(experiment.data.ids, measured, strict=True)}
     lines = []
     for i, group in enumerate(split):
         theirs = [age for client in group for age in ages.get(client, ())]
-        measured = [of_all[client] for client in group if client in of_all and of_all[client] == of_all[client]]
+        own = [of_all[client] for client in group if client in of_all and of_all[client] == of_all[client]]
         lines.append(Heard(
             f"{i + 1} of {len(split)}", tuple(group), math.fsum(seconds[client] for client in group) / len(group), len(theirs),
-            len(theirs) / total if total else math.nan, len(group) / len(seconds), _mean(theirs), _mean(measured),
+            len(theirs) / total if total else math.nan, len(group) / len(seconds), _mean(theirs), _mean(own),
         ))  # fmt: skip
     return lines
 

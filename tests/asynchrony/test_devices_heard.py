@@ -196,6 +196,15 @@ def test_a_history_without_a_model_or_without_anybody_is_told_as_it_is():
     assert [(line.updates, math.isnan(line.share), math.isnan(line.staleness)) for line in empty] == [(0, True, True)] * 2
 
 
+def test_what_was_measured_elsewhere_is_taken():
+    it = experiment(federation((8,) * 4), fleet=Known({0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}), **fedasync(2))
+    history = it.train(3)
+    lines = heard(it, history, 2, np.array([0.5, 1.0, math.nan, 0.25]))
+    assert [line.measure for line in lines] == [0.75, 0.25]
+    with pytest.raises(ValueError, match="measured has 3 numbers, the data have 4"):
+        heard(it, history, 2, [0.5, 1.0, 1.0])
+
+
 def test_how_stale():
     it = experiment(federation((8, 8, 8)), schedule=Buffered(2, 1), fleet=Timed({0: 1.0, 1: 2.5, 2: 1.0}))
     history = it.train(40)

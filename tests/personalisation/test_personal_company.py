@@ -18,9 +18,12 @@ from fl_course import (
     CentralDP,
     Clip,
     Clusters,
+    CoordinateMedian,
     Coordinator,
+    Devices,
     DistributedNoise,
     Ditto,
+    DivFL,
     Downlink,
     Evaluation,
     FedAdam,
@@ -33,19 +36,25 @@ from fl_course import (
     FedProx,
     FedRep,
     FineTune,
+    Krum,
+    LabelFlip,
     LGFedAvg,
     LocalDP,
     LocalSGD,
     LogNormal,
     LoRA,
+    Oort,
     PerFedAvg,
     PFedMe,
     PoissonSelection,
+    PowerOfChoice,
     PowerSGD,
     RandomK,
     Rotate,
     Scaffold,
+    Scaling,
     SecureSum,
+    SemiSynchronous,
     SignSGD,
     Split,
     Stage,
@@ -195,6 +204,24 @@ def test_corrections_are_refused_or_move_the_global_path_alone(personal, model, 
 @pytest.mark.parametrize(("personal", "model"), METHODS)
 def test_devices_that_do_part_of_their_epochs(personal, model, monkeypatch, tmp_path):
     hold(build(personal, model, replace(HOW, epochs=Stragglers(0.5, 3))), monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize(("personal", "model"), METHODS)
+@pytest.mark.parametrize("parts", [
+    {"aggregation": Krum(1)}, {"aggregation": CoordinateMedian(1)}, {"attack": LabelFlip((0, 1))}, {"attack": Scaling((0,), 9.0)},
+    {"selection": DivFL()}, {"selection": PowerOfChoice(3)}, {"selection": Oort()}, {"fleet": Devices()},
+    {"schedule": SemiSynchronous()},
+])  # fmt: skip
+def test_robust_rules_attacks_selectors_and_devices(personal, model, parts, monkeypatch, tmp_path):
+    try:
+        it = build(personal, model, **({"schedule": Synchronous(1.0), "weights": Uniform()} | parts))
+    except (CompositionError, ValueError) as why:
+        sentence = str(why)
+    else:
+        hold(it, monkeypatch, tmp_path)
+        return
+    assert len(sentence) > 40
+    assert not model.speaks                                             # a whole model goes with all of them
 
 
 def test_two_things_cannot_take_the_place_of_local_training():

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Aggregate, ClientFailure, CompositionError, Context, Server, Update, is_whole, plain_counts, stream
+from ..federation.devices import always_there
 from ..federation.interfaces import Experiment, Stage
 from ..federation.sampling import PoissonSelection, UniformSelection
 from ..federation.schedule import Synchronous
@@ -264,6 +265,8 @@ def as_sampled(experiment: Experiment, release: Event) -> Event:
     """The release on a cohort as this experiment draws it. Only what the accountants have a theorem for is amplified."""
     schedule, selection, clients = experiment.schedule, experiment.selection, len(experiment.clients)
     # A subclass may start or choose in another way, whatever it inherits: the theorems are about these very classes.
+    if not always_there(experiment.fleet):                                # of fewer, each is in the cohort more often
+        return ChosenBy(f"{type(experiment.fleet).__name__}: who is there to be asked", release)
     if type(schedule) is Synchronous and not schedule.over_selection:
         if type(selection) is PoissonSelection:
             return PoissonSampled(schedule.goal(clients) / clients, release)

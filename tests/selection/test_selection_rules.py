@@ -51,7 +51,8 @@ from fl_course import (
 )
 from fl_course.core import stream
 from fl_course.federation.checkpoint import load, save
-from fl_course.privacy.accounting import RDP
+from fl_course.privacy.accounting import RDP, ChosenBy, FixedSizeSampled, Gaussian
+from fl_course.privacy.central import as_sampled
 
 SELECTORS = [
     UniformSelection(), SizeWeighted(), RoundRobin(), QualityScore(), QualityScore(drawn=True), QualityScore(quality="labels"),
@@ -370,3 +371,17 @@ def test_a_fleet_of_ten_thousand_says_quickly_who_is_there():
         best = min(best, time.process_time() - begin)
     assert best < 0.2
     assert Equal().away(0, 1.0) == 0.0
+
+
+def test_who_is_away_makes_the_others_chances_larger_and_so_nothing_is_amplified():
+    here = {"schedule": Synchronous(0.5), "selection": UniformSelection()}
+    release = Gaussian(1.0)
+    assert isinstance(as_sampled(experiment(**here), release), FixedSizeSampled)
+    assert isinstance(as_sampled(experiment(fleet=Devices(failure=0.1), **here), release), FixedSizeSampled)
+    for fleet in (Devices(presence=DayNight()), Devices(Devices(presence=DayNight()))):
+        event = as_sampled(experiment(fleet=fleet, **here), release)
+        assert isinstance(event, ChosenBy)
+        assert "who is there" in str(event)
+    seen = [central(UniformSelection(), CentralDP(0.1, 1.0, **PRIVATE), fleet=fleet).train(3).last("epsilon")
+            for fleet in (LogNormal(), Devices(presence=DayNight()))]                                         # fmt: skip
+    assert seen[1] >= seen[0]

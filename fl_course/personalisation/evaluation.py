@@ -6,7 +6,8 @@
 
 Ordinary functions of an experiment and a state, for the body of the caller's own `for`. The examples are held out from all
 training; what is tuned at home is tuned on the client's training examples only. With n test examples, an accuracy p is known to
-√(p(1 - p)/n), however good the method: see `luck`.
+√(p(1 - p)/n), however good the method: see `luck`. The figures are an observer's, who sees everything and sends nothing; no
+privacy guarantee covers them, for they are made of models and examples that never leave their clients.
 """
 
 from __future__ import annotations

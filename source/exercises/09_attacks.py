@@ -29,6 +29,28 @@ from fl_course.workbook import check, hint, progress, reveal
 # long. Take the length away from the attacker: let no update be longer than the *median length* of the round, shorten those
 # that are, and average. Some honest client may send an update of length 0.
 
+# %% [markdown]
+# Does it stop a real backdoor? A rule of your own is a class with one method; here it calls your function:
+
+# %%
+from fl_course import *
+
+
+class Mine(Aggregation):
+    def combine(self, updates, staleness, ctx=None):
+        answer = bounded_mean(np.array([update.delta for update in updates]))
+        return Aggregate(answer * len(updates), len(updates))
+
+
+ten = digits().partition(Dirichlet(100.0), clients=10, seed=0)
+door = Backdoor([0], versions=(20,), share=0.3, epochs=10)               # one client, in one round
+training = LocalSGD(lr=0.1, epochs=1, batch_size=10)
+for rule in (WeightedMean(), Mine()):
+    how = {"weights": Uniform(), "aggregation": rule, "attack": door}
+    record = Coordinator(ten, mlp(64, 32, 10), training, Synchronous(1.0), **how).train(21).records[-1]
+    print(f"{type(rule).__name__:13} accuracy {record.metrics['accuracy']:.0%}, "
+          f"backdoor success {record.metrics['backdoor_success']:.0%}")
+
 # %% exercise 09.reconstruct [markdown]
 # A client took one step on one image. In the first layer, row $j$ of the weights moved by $-\eta\,g_j\,x$ and
 # the bias of unit $j$ by $-\eta\,g_j$: get the image $x$ out. You know neither $\eta$ nor the $g_j$. The message has six

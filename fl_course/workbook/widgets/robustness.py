@@ -117,14 +117,14 @@ def playground_explorer() -> Explorer:
     return Explorer(
         playground,
         controls=[
-            Slider("x", -8.0, 8.0, 0.25, value=4.0, label="the lie, across"),
-            Slider("y", -6.0, 6.0, 0.25, value=2.5, label="the lie, upwards"),
+            Slider("x", -6.0, 6.0, 0.25, value=4.0, label="the lie, across"),
+            Slider("y", -4.5, 4.5, 0.25, value=2.5, label="the lie, upwards"),
             Slider("f", 1, HONEST, value=3, label="attackers f"),
             Choice("where", PLACES, label="points in"),
         ],
         charts=[
-            PlaneChart("drag the attackers' point", x="first coordinate", y="second coordinate", x_range=(-8, 8), y_range=(-6, 6),
-                       marks=(LIE, *ANSWERS), outlines=("honest clients",), drag=(LIE, "x", "y")),
+            PlaneChart("drag the attackers' point", x="first coordinate", y="second coordinate", x_range=(-6, 6),
+                       y_range=(-4.5, 4.5), marks=(LIE, *ANSWERS), outlines=("honest clients",), drag=(LIE, "x", "y")),
             BarChart("how far from the honest mean", y="distance"),
         ],
         title=f"{HONEST} honest clients and some who all send the same lie: every rule's answer",
@@ -177,9 +177,10 @@ def federation(f: int, attack: str, rule: str, before: str, alpha: float) -> Coo
 
 
 @lru_cache(maxsize=8)
-def undisturbed(alpha: float) -> tuple[float, ...]:
-    """Accuracy after each round, of the mean when everybody is honest."""
-    return tuple(record.metrics["accuracy"] for _, record in federation(0, "IPM", "mean", "nothing", alpha).run(ROUNDS))
+def undisturbed(alpha: float) -> tuple[tuple[float, float], ...]:
+    """(accuracy, that of the worst tenth of the clients) after each round, of the mean when everybody is honest."""
+    return tuple((record.metrics["accuracy"], record.metrics["client_accuracy_worst10"])
+                 for _, record in federation(0, "IPM", "mean", "nothing", alpha).run(ROUNDS))
 
 
 def told(record: Record) -> str:
@@ -198,14 +199,15 @@ def under_attack(f: int, attack: str, rule: str, before: str, alpha: float) -> I
         return
     for _, record in experiment.run(ROUNDS):
         accuracy, door = record.metrics["accuracy"], record.metrics.get("backdoor_success")
-        lines = {"accuracy": (record.version, accuracy)}
+        lines = {"accuracy": (record.version, accuracy),
+                 "worst tenth": (record.version, record.metrics["client_accuracy_worst10"])}
         if door is not None:
             lines["backdoor success"] = (record.version, door)
         yield Point(lines, text=f"After round {record.version}: {accuracy:.1%} of the held-out digits are read rightly"
                                 + (f", and {door:.1%} of the stamped ones as the attacker wants." if door is not None else ".")
                                 + told(record))
-    for version, accuracy in enumerate(undisturbed(alpha), start=1):
-        yield Point({"mean, nobody lies": (version, accuracy)})
+    for version, (accuracy, worst) in enumerate(undisturbed(alpha), start=1):
+        yield Point({"mean, nobody lies": (version, accuracy), "worst tenth, nobody lies": (version, worst)})
 
 
 def attack_explorer() -> Explorer:
@@ -219,7 +221,11 @@ def attack_explorer() -> Explorer:
             Choice("before", tuple(BEFORE), label="before the rule"),
             LogSlider("alpha", 0.03, 100, 15, value=0.3, label="Dirichlet α"),
         ],
-        charts=[Chart("accuracy and backdoor by round", x="round", y="share of the held-out digits", x_range=(0, ROUNDS),
-                      y_range=(0, 1), lines=("accuracy", "backdoor success", "mean, nobody lies"))],
+        charts=[
+            Chart("accuracy and backdoor by round", x="round", y="share of the held-out digits", x_range=(0, ROUNDS),
+                  y_range=(0, 1), lines=("accuracy", "backdoor success", "mean, nobody lies")),
+            Chart("who is starved", x="round", y="accuracy of the worst tenth", x_range=(0, ROUNDS), y_range=(0, 1),
+                  lines=("worst tenth", "worst tenth, nobody lies")),
+        ],
         title=f"{CLIENTS} clients with handwritten digits, f of them lie: retrained as you move",
     )

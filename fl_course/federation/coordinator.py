@@ -1,6 +1,6 @@
 """The loop: select → broadcast → train → encode → sum → step → evaluate → record, on one simulated clock.
 
-There is no second loop in this package. Synchronous rounds, over-selection, FedBuff and FedAsync differ in the `Schedule`;
+There is no second loop in this package. Synchronous rounds, over-selection and buffers differ in the `Schedule`;
 every mechanism is a `Stage`; what the caller wants to do after each round is the body of the caller's own `for`:
 
     for state, record in experiment.run(rounds=30):

@@ -54,11 +54,13 @@ class Synchronous(Schedule):
 class Buffered(Schedule):
     """Keep `concurrency` clients at work and step on every `buffer` answers (FedBuff, Nguyen et al. 2022).
 
-    buffer = 1 is FedAsync (Xie et al. 2019). Each client starts from the model of the moment, so answers are stale by the
-    server steps taken meanwhile. A client is asked at most once with the same model; if all have been and the buffer is
-    still not full, because some dropped out, the server steps with what it has. Of clients that finish at the same
-    instant all are heard before anybody new is started. What is in flight when a run ends stays in the state and is heard
-    when it is resumed. Answers that are more than max_staleness steps old are refused and counted as "too_stale".
+    With buffer = 1 every answer is a step, as in FedAsync (Xie et al. 2019), whose rule is asynchrony's `Mixing`. Each client
+    starts from the model of the moment, so answers are stale by the server steps taken meanwhile, counted when they are used.
+    A client has one job at a time and is asked at most once with the same model; if all have been and the buffer is still not
+    full, because some dropped out, the server steps with what it has. Of clients that finish at the same instant all are heard
+    before anybody new is started. A step empties the buffer, so what is in flight when a run ends is jobs: they stay in the
+    state, each with the model that it started from (at most `concurrency` models), and are heard when the run is resumed.
+    Answers that are more than max_staleness steps old (bounded delay) are refused and counted as "too_stale", their bytes too.
     """
 
     concurrency: int = 10

@@ -148,6 +148,16 @@ def test_an_answer_that_weighs_nothing_moves_nothing():
     np.testing.assert_allclose(got, [2, 1])
 
 
+def test_discounts_as_published_and_not_as_often_copied():
+    """Hinge: 0.0909 at τ = 5, where copies give 0.05 and 0.1. Polynomial: fresh 1 and τ = 3 a half; raising the version before
+    τ is counted gives a fresh answer a half and τ = 3 a third."""
+    assert Discount("hinge", 10, 4)(5) == pytest.approx(1 / 11)
+    assert (Discount()(0), Discount()(3)) == (1.0, 0.5)
+    assert [Mixing(0.6, Discount("exponential", 0.9)).rate(age) for age in (0, 1, 3)] == pytest.approx([0.6, 0.54, 0.4374])
+    history = experiment(federation((4, 4)), fleet=Equal(), **fedasync(1)).train(3)
+    assert [record.staleness for record in history.records] == [(0,)] * 3                  # in the loop: a fresh answer is fresh
+
+
 # --- limits --------------------------------------------------------------------------------------------------------
 
 
@@ -286,6 +296,31 @@ def test_unsound_beside_it(unsound):
 def test_sub_models_are_no_whole_models():
     with pytest.raises(CompositionError, match="FederatedDropout has the server decode"):
         Coordinator(federation(), NET, stages=[FederatedDropout(NET)], **fedasync(3))
+
+
+class Tells(Stage):
+    """Says that it adds noise, and does nothing."""
+
+    noisy = True
+
+
+class Sends(Correction):
+    def sends(self, server):
+        return {"more": np.zeros(2, np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"stages": [Tells()]}, "adds noise that is scaled"), ({"stages": [Downlink()]}, "on its way down"),
+        ({"stages": [Rotate()]}, "decode or change the .sum"), ({"optimizer": FedAvg(2.0)}, "itself the server's step"),
+        ({"training": LocalSGD(correction=Sends())}, "nothing beside them"),
+    ],
+    ids=["noise", "down", "server half", "optimiser", "beside"],
+)
+def test_the_sentence_says_why(parts, words):
+    with pytest.raises(CompositionError, match=words):
+        experiment(schedule=Synchronous(0.5), aggregation=Mixing(), **parts)
 
 
 @pytest.mark.parametrize("unsound", [part for part in UNSOUND if "selection" not in part], ids=named)

@@ -128,7 +128,7 @@ def test_equal_speeds_with_buffer_cohort_and_concurrency_alike_are_synchronous_t
 
 
 def test_one_at_a_time_is_sequential_training():
-    """FedAsync with one client at work: w ← w + delta, as a plain loop over torch.optim.SGD."""
+    """One client at work and every answer a step: w ← w + delta, as a plain loop over torch.optim.SGD."""
     data, model, how = federation(), logistic(5, 3), LocalSGD(lr=0.1, epochs=2, batch_size=4)
     spy = Spy()
     history = Coordinator(data, model, how, Buffered(1, 1), weights=UNIFORM, stages=[spy]).train(6)

@@ -6,6 +6,7 @@
     meta.py          Per-FedAvg: a model that is good after one step
     clusters.py      IFCA: k models, everybody takes the one that suits it
     lowrank.py       LoRA: personal layers that are thin, and why their products are not averaged
+    steps.py         the steps of SGD, for methods that need two gradients where plain training has one
     evaluation.py    each client's own model on its own held-out examples, beside local only, global and pooled
     exact.py         two problems whose answers are known: a rope's best strength, a shared plane
     rules.py         what does not go together

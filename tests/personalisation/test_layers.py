@@ -137,6 +137,17 @@ def test_the_company_and_its_order_change_no_bit():
             assert alone.delta.tobytes() == together[k].delta.tobytes()
 
 
+@pytest.mark.parametrize("method", [FedPer(), FedRep(2)])
+def test_threads_and_the_size_of_tensors_change_no_bit(method):
+    start = Split(NET, "dense1").init(stream(0, "init"))
+    runs = []
+    for settings in ({}, {"threads": 2}, {"together": 2}):
+        trainer = Trainer(replace(HOW, personal=method, **settings), Split(NET, "dense1"), DATA)
+        tasks = [Task(client, Server(start)) for client in DATA.ids]
+        runs.append([u.delta.tobytes() for u in trainer.train(tasks)] + [t.memory["personal"].tobytes() for t in tasks])
+    assert runs[0] == runs[1] == runs[2]
+
+
 def test_a_module_of_torch_is_split_by_its_own_names():
     net = torch.nn.Sequential(torch.nn.Linear(DIM, 4), torch.nn.ReLU(), torch.nn.Linear(4, CLASSES))
     it = Coordinator(DATA, Split(Wrapped(net), "2"), replace(HOW, personal=FedRep(2)), Synchronous(1.0))

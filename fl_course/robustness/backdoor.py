@@ -120,7 +120,7 @@ class Backdoor(Attack):
         if not mine:
             return updates
         experiment = ctx.experiment
-        how = replace(experiment.training, private=None)
+        how = replace(experiment.training, private=None, personal=None)
         if self.epochs is not None:
             how = replace(how, epochs=self.epochs)
         trained = Trainer(how, experiment.model, self.stamped(experiment.data, ctx.seed)).train(

@@ -86,7 +86,7 @@ class FLTrust(Robust):
             return self.training
         how = experiment.training
         epochs = 1 if isinstance(how.epochs, Mapping | Callable) else how.epochs
-        return replace(how, correction=None, private=None, epochs=epochs)
+        return replace(how, correction=None, private=None, personal=None, epochs=epochs)
 
     def weigh(self, x: np.ndarray, ctx: Context | None) -> tuple[np.ndarray, np.ndarray]:
         if ctx is None or ctx.experiment is None:
@@ -99,6 +99,11 @@ class FLTrust(Robust):
 
     def check(self, experiment: Experiment) -> None:
         refuse_unsound(self, experiment)
+        if not experiment.model.speaks:
+            raise CompositionError(
+                f"FLTrust trains the model on its root set, and of {experiment.model!r} the server has only a part; use a rule "
+                "without a root set, such as MultiKrum(f), or a method that shares the whole network."
+            )
         try:
             experiment.model.check(self._data)
         except ValueError as why:

@@ -280,6 +280,17 @@ def test_a_root_set_must_fit_the_model():
         experiment(aggregation=FLTrust(digits()), schedule=Synchronous(1.0))
 
 
+def test_a_part_of_a_model_cannot_be_trained_by_the_server():
+    from fl_course import FedRep, Split
+
+    parts = {"model": Split(MODEL, personal="dense1"), "training": LocalSGD(personal=FedRep())}
+    for rule in (FLTrust(ROOT), FLTrust(ROOT, LocalSGD()), Bucketing(FLTrust(ROOT))):
+        with pytest.raises(CompositionError, match="the server has only a part"):
+            replace(experiment(DATA, schedule=Synchronous(1.0)), aggregation=rule, **parts)
+    it = replace(experiment(DATA, schedule=Synchronous(1.0)), aggregation=CoordinateMedian(1), **parts)
+    assert np.isfinite(it.train(2).state.server.params).all()
+
+
 def test_where_nobody_is_trusted_the_model_stays():
     from fl_course import SignFlip
 

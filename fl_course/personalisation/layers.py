@@ -5,8 +5,9 @@
     LGFedAvg    as FedPer, but what stays is the representation, what travels the head (Liang et al. 2020)
 
 All three need a `Split`, which says which layers those are. Nothing personal is on the wire; a client that is asked again finds
-its layers as it left them, when its answer was last heard. Under differential privacy or secure sums the guarantee is about what travels. What is tuned to
-private data afterwards and stays at the client is not covered by it, and is not released either: do not publish it.
+its layers as it left them, when its answer was last heard. Under differential privacy or secure sums the guarantee is about
+what travels. What is tuned to private data afterwards and stays at the client is not covered by it, and is not released either:
+do not publish it.
 """
 
 from __future__ import annotations

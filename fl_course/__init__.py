@@ -57,7 +57,17 @@ from .federation.devices import DayNight, Devices
 from .federation.evaluation import Evaluation
 from .federation.fleet import Equal, LogNormal
 from .federation.history import History
-from .federation.interfaces import Aggregation, Attack, Correction, Fleet, Look, PersonalTraining, Schedule, Selector, Stage
+from .federation.interfaces import (
+    Aggregation,
+    Attack,
+    Correction,
+    Fleet,
+    Look,
+    PersonalTraining,
+    Schedule,
+    Selector,
+    Stage,
+)
 from .federation.optimizers import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
 from .federation.sampling import PoissonSelection, UniformSelection
 from .federation.schedule import Buffered, Synchronous

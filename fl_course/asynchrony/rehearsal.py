@@ -91,10 +91,14 @@ class Rehearsal:
         self.down, self.up = message_lengths(experiment)
         data, how = experiment.data, experiment.training
         sizes = {client: len(data.train[data.position(client)]) for client in experiment.clients}
-        server = Server(np.zeros(0, np.float32))
-        self.work = lambda client, version: sizes[client] * how.epochs_of(
-            Task(client, replace(server, version=version), experiment.seed)
-        )  # fmt: skip
+        nobody = Server(np.zeros(0, np.float32))
+
+        def work(client: ClientId, version: int) -> float:
+            if is_whole(how.epochs):
+                return sizes[client] * how.epochs
+            return sizes[client] * how.epochs_of(Task(client, replace(nobody, version=version), experiment.seed))
+
+        self.work = work
 
     def step(self, version: int, clock: Decimal, jobs: dict[int, Rehearsed]) -> tuple[Record, Decimal, dict[int, Rehearsed]]:
         """From one server step to the next: the record, the clock, and who is still at work."""

@@ -24,6 +24,8 @@ WIDEST = 50.0         # of a spread: e^50 ≈ 5·10^21; more would make devices 
 
 def checked_seconds(fleet: Fleet, what: str, client: ClientId, seconds: float) -> Decimal:
     """What a fleet said, exactly; ValueError unless it is a number of seconds by which a clock can go on."""
+    if type(seconds) is float and 0 <= seconds <= LONGEST:             # the usual case, three times for every job
+        return exact(seconds)
     if isinstance(seconds, Real) and not isinstance(seconds, bool | np.bool_):
         number = seconds if isinstance(seconds, int) else float(seconds)
         if 0 <= number <= LONGEST:

@@ -9,11 +9,11 @@
 # - write five ways to choose by hand: by size, by a score, by diversity, by loss (Power-of-Choice), by utility (Oort);
 # - say of each what clients must tell for it, and print beside every speed-up who is starved.
 #
-# About 120 minutes for a newcomer, the exercises not counted. You need chapter 1 (and chapters 3 and 4 for the end of "What
-# goes wrong", which can be skipped). In the library: `fl_course/federation/fleet.py` and `fl_course/federation/devices.py`
-# (the devices), `fl_course/federation/sampling.py` (uniform choice), `fl_course/selection/fair.py`,
-# `fl_course/selection/profile.py`, `fl_course/selection/diversity.py`, `fl_course/selection/power.py`,
-# `fl_course/selection/oort.py`, `fl_course/selection/tifl.py` (one file a way to choose).
+# About 120 minutes for a newcomer, the exercises not counted. You need chapters 1 and 2 (and chapters 3 and 4 for the end of
+# "What goes wrong", which can be skipped). In the library: `fl_course/federation/fleet.py` and
+# `fl_course/federation/devices.py` (the devices), `fl_course/federation/sampling.py` (uniform choice),
+# `fl_course/selection/fair.py`, `fl_course/selection/profile.py`, `fl_course/selection/diversity.py`,
+# `fl_course/selection/power.py`, `fl_course/selection/oort.py`, `fl_course/selection/tifl.py` (one file a way to choose).
 
 # %% tags=["parameters"]
 rounds: int = 40  # rounds of the experiments on digits
@@ -172,7 +172,7 @@ assert np.isclose(gini([*used(uniform).values()]), gini_by_hand([*used(uniform).
 assert gini([3, 3, 3]) == 0 and np.isclose(gini([0, 0, 0, 5]), 3 / 4)
 
 # %%
-def of(history, examples=data):
+def facts(history, examples=data):
     late = history.series("accuracy")[-5:]
     worst = history.series("client_accuracy_worst10")[-5:]
     high = data.y_test >= 8
@@ -183,7 +183,7 @@ def of(history, examples=data):
             "MB": history.megabytes, "Gini": gini(counts), "never heard": counts.count(0)}
 
 def table(runs):
-    frame = pd.DataFrame({name: of(history) for name, history in runs.items()}).T
+    frame = pd.DataFrame({name: facts(history) for name, history in runs.items()}).T
     frame["seconds"] = frame["seconds"].round(0).astype(int)
     frame["never heard"] = frame["never heard"].astype(int)
     return frame.round({"accuracy": 3, "on 8 and 9": 3, "worst tenth": 3, "MB": 1, "Gini": 2})
@@ -365,7 +365,7 @@ assert np.isclose(sum(exact), 2)
 #
 # ## A score
 #
-# Why not ask the best? A widely copied recipe gives every client a score,
+# Why not ask the best? A simple recipe gives every client a score,
 #
 # $$0.3\,\text{data quality} + 0.2\,\text{compute} + 0.2\,\text{bandwidth} + 0.2\,\text{availability} + 0.1\,(1-\text{staleness}),$$
 #
@@ -581,6 +581,27 @@ assert record.bytes_down["probe"] == 9 * record.bytes_down["model"] // 3
 # only (the same bytes, less time), **rpow-d** asks nobody and takes the loss that each reported when it last trained; who
 # never did counts as infinite.
 #
+# First the two ends, as always. Alone, each client trains 20 epochs on its own examples, and is measured on its own test;
+# pooled, all examples train one model:
+
+# %%
+together = {0: tuple(np.concatenate(part) for part in zip(*map(born.examples, born.ids)))}
+pool = from_clients("pooled", together, 10, born.x_test, born.y_test)
+longer = LocalSGD(lr=0.05, epochs=20, batch_size=50)
+pooled_here = Coordinator(pool, judge, longer, Synchronous(1.0), seed=seed).train(1)
+start = Coordinator(born, judge).initial().server
+models = [start.params + update.delta for update in Trainer(longer, judge, born).train(
+    [Task(k, start, seed) for k in born.ids])]
+own = [score(judge, w, *born.examples(k, "test"))[0] for k, w in zip(born.ids, models)]
+abroad = [score(judge, w, born.x_test, born.y_test)[0] for w in models]
+print(f"alone, each on its own test: {np.mean(own):.3f}, "
+      f"worst tenth {np.mean(sorted(own)[:3]):.3f}; on everybody's: {np.mean(abroad):.3f}")
+print(f"pooled, on everybody's: {pooled_here.last('accuracy'):.3f}")
+
+# %% [markdown]
+# These clients are so different that a model of one's own is hard to beat on one's own test (chapter 8 is about that); on
+# everybody's examples it is hardly better than guessing.
+#
 # ### Reproduction card: Power-of-Choice on Synthetic(1, 1)
 #
 # | | the paper (Cho et al. 2020) | here (the cells below) |
@@ -684,6 +705,8 @@ print(power_table.to_string())
 #
 # $$U_k = n_k \sqrt{\frac{1}{n_k}\sum_i \ell_i^2} \cdot \Big(\frac{T}{t_k}\Big)^{\alpha\,[t_k > T]} + \sqrt{\frac{0.1 \ln R}{L_k}}.$$
 #
+# (The bracket $[t_k > T]$ is 1 if that is so, else 0, and anything to the power 0 is 1.)
+#
 # Three parts. The *statistical* utility: the root of the mean of the **squared** losses of its examples, not the mean loss.
 # The *system* utility: a client that needs more than the preferred T seconds is worth less, by $(T/t_k)^\alpha$ with
 # $\alpha = 2$; who is faster gets no reward. And a bonus that falls with $L_k$, the last round in which it took part, so that
@@ -753,7 +776,7 @@ for dealt, high in (("digits at random", False), ("slow phones, high digits", Tr
         fast = [seconds_until(plain) / seconds_until(history)
                 for plain, history in zip(run["10 random ones"], histories)]
         factors[dealt, name] = np.median(fast)
-        measured = [of(h, setting["data"]) for h, setting in zip(histories, settings)]
+        measured = [facts(h, setting["data"]) for h, setting in zip(histories, settings)]
         lines[dealt, name] = {"times faster to 80 %": np.median(fast)} | {
             "times shorter rounds": np.median([a.records[-1].clock / b.records[-1].clock for a, b in
                                                zip(run["10 random ones"], histories)])} | {

@@ -93,7 +93,7 @@ def by_hand(seconds, m, deadline, rounds):
         opened, asked, heard = now, [], []
         may_start = True
         while True:
-            if may_start and len(working) < m:
+            if may_start and len(working) < m and now < opened + deadline:
                 idle = [k for k in seconds if k not in asked and all(k != job[1] for job in working)]
                 for k in idle[: m - len(working)]:
                     working.append((now + seconds[k], k, version))

@@ -251,6 +251,26 @@ def test_the_pacer_gives_slow_clients_their_turn_when_utility_falls():
     assert chosen == [30, 30, 30, 30, 30, 30, 50, 50, 50, 50, 50, 50]          # at 6 it fell; by 9 it had risen again
 
 
+def test_near_the_best_is_near_the_last_of_them():
+    reports = {c: heard(loss_rms=float(c + 1)) for c in IDLE}
+    oort, seen = Oort(exploration=0.0, least_exploration=0.0, clip=1.0, cutoff=0.7), set()
+    for i in range(200):
+        seen |= set(oort.choose(IDLE, 3, stream(0, "near", i), reports, at(0)))
+    assert seen == {5, 6, 7, 8, 9}                                             # 0.7 × 80 = 56: those with 60 and more
+
+
+def test_the_never_asked_come_before_those_asked_in_vain():
+    reports = {c: {"asked": 1, "asked_version": 0} for c in range(5)}
+    for i in range(20):
+        assert all(c >= 5 for c in Oort().choose(IDLE, 5, stream(0, "vain", i), reports, at(1)))
+
+
+def test_the_pacer_sums_those_heard_in_the_last_round_only():
+    ctx = at(5)
+    Oort().choose([1, 2, 3], 1, X, {1: heard(version=4.0), 2: heard(version=3.0), 3: heard(version=4.0, loss_rms=2.0)}, ctx)
+    assert ctx.state["oort"]["utilities"] == [30.0]
+
+
 def test_the_pacer_counts_a_version_once():
     oort, ctx = Oort(), at(4)
     reports = {1: heard(version=3.0)}
@@ -322,10 +342,21 @@ def test_one_tier_a_round_with_the_chances_of_its_accuracy():
 
 def test_first_everybody_is_measured():
     reports = {0: {"asked": 1, "asked_version": 0, "seconds": 2.0}, 1: {"asked": 1, "asked_version": 0}, 2: {"asked": 2}}
-    chosen = TiFL(patience=2).select(IDLE, 8, X, reports)
+    chosen = TiFL(patience=2).select(IDLE, 9, X, reports)
     assert set(chosen) == {1, 3, 4, 5, 6, 7, 8, 9}
     assert 1 not in chosen[:7]                                                  # the never asked before the silent
     assert TiFL().asks(IDLE, 2, X, reports) == ()
+
+
+def test_who_does_not_answer_is_in_the_slowest_tier():
+    reports = {c: r for c, r in profiled().items() if c != 0} | {0: {"asked": 2, "asked_version": 3}}
+    ctx = at(9, **{"tifl credits": [0, 0, 0, 0, 9]})
+    assert set(TiFL().choose(IDLE, 2, X, reports, ctx)) == {0, 9}
+
+
+def test_a_round_that_asks_nobody_to_train_is_no_reason_to_ask_all_again():
+    reports = {c: r | {"asked_version": 9, "probe_version": 9 + c} for c, r in profiled().items()}
+    assert TiFL(every=10).asks(IDLE, 2, X, reports) == [0]                      # the others have told since
 
 
 def test_all_are_asked_how_good_the_model_is_every_so_many_rounds():

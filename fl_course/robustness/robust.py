@@ -3,10 +3,11 @@
     one client, one vote     an update is divided by the weight that it came with, and every client counts once: a weight is
                              what a client says of itself. Two answers of one client in a buffer are averaged to one vote
     what is no number        NaN, infinite, or no float32 once it is divided: removed and named, never averaged. Whoever is
-                             removed so was one of the f
+                             removed so was one of the f, and so was whose answer was refused on receipt: rubbish stalls no round
     too few                  a rule that withstands f needs `least` updates. Where the cohort is known, the experiment is
                              refused; in a round with fewer the model stays as it was, and the record says why
-    float64                  inside; the rules of this room agree with the sums of the others to float32
+    float64                  inside. The numbers are those on the wire: behind Rotate() of the rotated update, which changes
+                             nothing for lengths and distances, and makes a median another one
 
 What a rule leaves out stands in Aggregate.removed. A rule that moves or weighs updates, and drops nobody, accuses nobody.
 """
@@ -64,7 +65,7 @@ class Robust(Aggregation):
         removed = [client for client, fine in zip(clients, good, strict=True) if not fine]
         if ctx is not None:
             ctx.meter.events.extend(f"the update of client {client!r} is left out: not all are numbers" for client in removed)
-        rule = self.facing(len(removed))
+        rule = self.facing(len(removed) + (0 if ctx is None else ctx.meter.counts.get("refused", 0)))
         try:
             rule.refuse_few(int(good.sum()))
         except ValueError as why:

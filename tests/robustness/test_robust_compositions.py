@@ -48,6 +48,7 @@ from fl_course import (
     Uniform,
     stream,
 )
+from fl_course.federation.interfaces import Attack
 from fl_course.wire.payloads import numbers
 
 ROOT = Dataset("root", DATA.x_test, DATA.y_test, 3)
@@ -189,6 +190,33 @@ def test_a_round_with_too_few_is_not_stepped_and_says_why():
     assert said[0].endswith("the model stays as it was")
     with pytest.raises(ValueError, match="needs 5 updates"):
         replace(it, strict=True).train(1)
+
+
+@dataclass(frozen=True)
+class Rubbish(Attack):
+    """Sends what is no number."""
+
+    clients: tuple = (0, 4)
+    value: float = np.nan
+
+    def strike(self, tasks, updates, ctx):
+        return [replace(u, delta=np.full_like(u.delta, self.value)) if u.client in self.clients else u for u in updates]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_rubbish_is_refused_and_stalls_no_round(value):
+    """Two of five send no numbers: the three others go on, since both liars have been found out."""
+    data = federation((8, 3, 12, 9, 5))
+    it = experiment(data, aggregation=TrimmedMean(2), attack=Rubbish(value=value), schedule=Synchronous(1.0), weights=Uniform())
+    record = it.train(1).records[0]
+    assert record.clients == (1, 2, 3)
+    assert len([event for event in record.events if "was refused" in event]) == 2
+    seen, start = Seen(TrimmedMean(2)), it.initial()
+    replace(it, aggregation=seen, attack=None).train(1, start)
+    mean = np.mean([update.delta for update in seen.steps[0][0] if update.client in (1, 2, 3)], axis=0)
+    np.testing.assert_allclose(it.train(1, start).state.server.params - start.server.params, mean, atol=1e-6)
+    with pytest.raises(CompositionError, match="needs 5"):
+        replace(it, schedule=Synchronous(0.8))
 
 
 def test_two_answers_in_a_buffer_are_one_vote():

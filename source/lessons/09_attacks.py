@@ -71,11 +71,14 @@ print(f"a client alone: {alone:.0%} of the held-out digits, on average")
 print(f"all data in one place: {together.series('accuracy')[-1]:.0%}")
 
 # %% [markdown]
-# Now let some of them lie. Five kinds, each an object that says **whom it controls** and **what it knows**:
+# Together they are far ahead of each alone. Now let some of them lie. Three kinds, each an object that says **which clients are its
+# own** and **what it knows**:
 #
 # - `LabelFlip`: trains by the book, on wrong labels (a 0 is called 9, a 1 is called 8, …). It knows its own data.
 # - `SignFlip`: sends −3 times its honest update. It knows its own update.
 # - `GaussianNoise`: sends random numbers. It knows nothing.
+#
+# The plain mean stands between them and the model (`WeightedMean`, the library's usual rule; here all clients weigh the same).
 
 # %%
 def end(history, measure="accuracy"):
@@ -100,8 +103,8 @@ if rounds >= 30:
     assert table["5 of 25: signs turned"] < 0.5 < table["nobody lies"] - 0.1
 
 # %% [markdown]
-# The second column is the accuracy of the tenth of the clients that fares worst, each on test examples of its own. Lies cost them
-# first: look at it in every table of this chapter.
+# Turned signs are the worst of the three. The second column is the accuracy of the tenth of the clients that fares worst, each on
+# test examples of its own. Lies cost them first: look at this column in every table of the chapter.
 #
 # These liars are clumsy. One who knows what the others send can put the mean *anywhere*. Twenty-four honest clients send numbers
 # near 1; the last one wants the mean to be −5:
@@ -189,8 +192,9 @@ for name, liars in points_of_no_return.items():
 assert list(points_of_no_return.values()) == [1, 6, 11, 11]
 
 # %% [markdown]
-# 11 of 21 is the best that any rule can do: if the liars are the majority, *they* are the crowd. So every rule that is held to $f$
-# liars needs $n \geq 2f+1$ clients, some need more, and the library refuses an experiment with fewer.
+# 11 of 21 is the best that any rule can do: if the liars are the majority, *they* are the crowd. So every rule that shall withstand
+# $f$ liars needs $n \geq 2f+1$ clients, some need more. You tell the library $f$, as in `CoordinateMedian(f=5)`, and it refuses an
+# experiment with too few clients. (For the median $f$ changes nothing else: above it stood at 0.)
 #
 # ## Whom has the closest company?
 #
@@ -276,14 +280,21 @@ print(removal.round(2).to_string())
 assert removal.recall["noise, by norm"] == 1.0 and removal.recall["wrong labels, by norm"] < 0.5
 
 # %% [markdown]
-# Whoever is far away is found. Whoever trains by the book on wrong labels sends an update of ordinary length in a nearly
+# (`Scaling` sends its honest update ten times too long.) Whoever is far away is found. Whoever trains by the book on wrong labels sends an update of ordinary length in a nearly
 # ordinary direction. And a clever liar *chooses* how far away it is.
+#
+# **Try it.** `run(OutlierRemoval(cutoff=1.0, f=5), GaussianNoise(range(5)))`: a stricter cut-off than the usual 3.5. What happens to
+# precision, recall and the worst tenth?
+#
+# Answer: recall stays at 1, precision falls from 0.99 to 0.77 (seed 0): honest clients who differ are removed with the liars. The
+# worst tenth pays, 0.28 instead of 0.37.
 #
 # ## Hide in the crowd
 #
 # **[[ALIE]]**, "a little is enough" (Baruch et al. 2019): send $\mu - z\,\sigma$, coordinate by coordinate. All numbers are within
 # the honest spread, and all err to the same side. $z$ is chosen so that enough honest clients lie farther out than the liars: of
-# $n$ clients $m$ lie, they need $s = \lfloor n/2 + 1\rfloor - m$ more for a majority, and $z = \Phi^{-1}((n-m-s)/(n-m))$.
+# $n$ clients $m$ lie, they need $s = \lfloor n/2 + 1\rfloor - m$ more for a majority, and $z = \Phi^{-1}((n-m-s)/(n-m))$: the
+# value below which that share of normally distributed numbers lies.
 #
 # **[[IPM]]**, inner product manipulation (Xie et al. 2020): send $-\varepsilon$ times the honest mean. With $\varepsilon = 0.1$
 # that is a tiny step backwards. And **mimic** (Karimireddy et al. 2022): all liars copy *one* honest client, so nothing they send is
@@ -355,16 +366,23 @@ if rounds >= 30:
     assert grid.loc["median", "nobody"] < grid.loc["mean", "nobody"] - 0.1
 
 # %% [markdown]
-# Read it by columns. Against *noise* and *turned signs* the distance-based rules are worth their price. Against *IPM* with a tiny
+# Read it by columns. Against *noise* and *turned signs*, removal and Multi-Krum are worth their price. Against *IPM*, a tiny
 # step backwards, the plain mean is **better** than the median, and Krum is at the level of guessing: it chooses
 # the liars' update, round after round, and stands still. There is no best rule; there is a rule for an attacker.
 #
-# And now read the first column again. Nobody lies there.
+# **Try it.** Let ALIE go farther: `run(rule, ALIE(range(5), z=3.0))` with the mean, with removal, with the median. Why did its authors
+# choose a small $z$?
+#
+# Answer: with seed 0 the mean falls to 23 %, but removal finds all five in every round (84 %). The median is at 36 %, as it is
+# with $z = 1$: once beyond the honest values, how far makes no difference to a median. A small $z$ does less harm and is never found.
+#
+# And now read the first column of the table again. Nobody lies there.
 #
 # ## What does robustness cost when nobody lies?
 #
-# Median and Krum lose a third of the accuracy or more *without an attacker*. Clients differ. A rule that throws away what differs
-# throws away those who hold rare digits. Make the clients alike, and the loss is gone:
+# Median and Krum lose about a third of the accuracy *without an attacker*, and the worst tenth nearly all of it. Clients differ. A
+# rule that throws away what differs throws away those who hold rare digits. Make the clients alike (large α), and most of the loss
+# is gone:
 
 # %%
 costs = {}
@@ -424,7 +442,7 @@ one_step = LocalSGD(lr=0.3, epochs=1, batch_size=None)
 def card(rule, attack, clients):
     sorted_by_label = digits().partition(Shards(1), clients=clients, seed=seed)
     how = {"weights": Uniform(), "aggregation": rule, "attack": attack, "seed": seed,
-           "evaluation": Evaluation(every=10)}
+           "evaluation": Evaluation(every=5)}
     fed = Coordinator(sorted_by_label, model, one_step, Synchronous(1.0), **how)
     return 100 * np.nanmean(fed.train(card_rounds).series("accuracy")[-20:])
 
@@ -476,11 +494,12 @@ report(median_alone=calm["median"][0], median_bucketed=calm["median"][1],
 #
 # $$L = \gamma\,(X - G) + G, \qquad \gamma = n/\eta,$$
 #
-# where $\eta$ is the server's learning rate, here 1. What happens to the mean if the honest ones hardly move any more?
+# where $\eta$ is the server's learning rate, here 1. It sends $L$, that is, the update $L - G = \gamma\,(X - G)$. What happens to the
+# mean of ten clients if the other nine hardly move any more?
 
 # %%
 ten = digits().partition(Dirichlet(100.0), clients=10, seed=seed)
-strike = 40                                                        # the round of the attack
+strike = rounds + 10                                               # the round of the attack
 door = Backdoor([0], target=0, versions=(strike,), share=0.3, epochs=10)
 settled = run(data=ten, rounds=strike).state.server
 tasks = [Task(client, settled, seed) for client in ten.ids]
@@ -515,7 +534,8 @@ how = {"weights": Uniform(), "attack": door, "seed": seed}
 ctx = Context(seed, settled, experiment=Coordinator(ten, model, training, Synchronous(1.0), **how))
 struck = door.strike(tasks, Trainer(training, model, ten).train(tasks), ctx)
 assert np.allclose(struck[0].delta, sent[0], atol=1e-3)
-assert success[strike - 1] < 0.2 < 0.6 < success[strike]
+if rounds >= 30:
+    assert success[strike - 1] < 0.2 < 0.6 < success[strike]
 
 # %% [markdown]
 # ### Reproduction card: model replacement
@@ -535,12 +555,19 @@ print(f"backdoor after one round: γ = 10 {success[strike]:.0%}, γ = 1 {unboost
 
 # %% tags=["proof"]
 # Report, open me: the bands of the card
-assert unboosted < 0.2 and success[strike] > 0.6 and success[strike] > success[strike + 20] > 0.1
+if rounds >= 30:
+    assert unboosted < 0.2 and success[strike] > 0.6
+    assert success[strike] > success[strike + 20] > 0.1
 report(backdoor_at_once=success[strike], backdoor_after_20=success[strike + 20])
 
 # %% [markdown]
-# Who stops it? The lie is long: γ = 10 times. Bound the length of an update, or leave out whoever is too long. What would the
-# attacker do then? Come every round, without a boost, with two of ten clients:
+# **Try it.** `Backdoor([0], …, gamma=3.0)` and `gamma=20.0`: what changes in the round of the attack?
+#
+# Answer: with γ = 3 next to nothing happens (1 %): a third of the way to the attacker's model is not yet a backdoor. With γ = 20 the
+# backdoor is at 100 %, but the model overshoots: its accuracy falls to 72 % (seed 0), which somebody will notice.
+#
+# Who stops it? The lie is long: γ = 10 times. A **norm bound** shortens every update to a given length; removal leaves out whoever is
+# too long. What would the attacker do then? Come every round, without a boost, with two of ten clients:
 
 # %%
 once, slowly = door, Backdoor([0, 1], target=0, share=0.3, gamma=1.0, epochs=10)
@@ -558,13 +585,16 @@ print(pd.DataFrame(rows).T.round(2).to_string())
 # %% tags=["proof"]
 # Proof, open me: every rule stops the long update; patience gets past the bound
 stops = pd.DataFrame(rows).T
-assert stops["one round, γ = 10"].drop("mean").max() < 0.3 < stops["one round, γ = 10"]["mean"]
-assert stops["every round, no boost"]["norm bound 0.5"] > 0.5
+if rounds >= 30:
+    assert stops["one round, γ = 10"].drop("mean").max() < 0.3 < stops["one round, γ = 10"]["mean"]
+    assert stops["every round, no boost"]["norm bound 0.5"] > 0.4
 
 # %% [markdown]
-# Any rule stops the long update. Patience gets past several of them: two of ten clients who train honestly *on poisoned examples*
-# look like two clients with a taste. The held-out accuracy says nothing about it; look for a backdoor with its trigger, or never
-# see it.
+# Any rule stops the long update. Patience gets past a bound on the length, and partly past the geometric median: two of ten clients
+# who train by the book *on poisoned examples* pull a little, in every round. Here, where the honest clients are alike, rules that
+# leave out whoever differs hold. The accuracy says nothing about it, in any row: without the trigger nobody sees a backdoor.
+#
+# ### Ask somebody you trust
 #
 # **FLTrust** (Cao et al. 2021) asks somebody it can trust: the server itself. It keeps a few clean examples (a *root set*),
 # trains on them as a client would, and counts each update by the cosine of the angle to its own, none if negative; all are brought to
@@ -587,21 +617,23 @@ small = run(data=root.partition(IID(), clients=1, seed=seed))
 print(f"the server's 60 examples alone: {small.series('accuracy')[-1]:.0%}")
 
 # %% [markdown]
-# Two things to ask before you use them. FLTrust: where does a clean root set come from, and what do the 60 examples reach
-# without any client? Centred clipping: a radius that is too small is slow, one that is too large is the mean.
+# Two things to ask before you use them. FLTrust: where does a clean root set come from, and what do its examples reach
+# without any client? Here more than FLTrust does with 25 of them after as many rounds: whoever holds other digits than the server
+# points elsewhere and hardly counts. Centred clipping: a radius that is too small is slow, one that is too large is the mean.
 #
 # ## What does the server read?
 #
 # Now turn round: the clients are honest, and the *server* is curious. Chapter 3 divided the gradient of a row of $W$ by that of
-# its bias, and the image was on the table. Exactly how exactly, and how much noise does it bear? The update is clipped to norm
-# $C = 1$, and normal noise of deviation $z\,C$ is added to each number:
+# its bias, and the image was on the table. How exactly, and how much noise does it bear? The update is clipped to norm
+# $C = 1$, and normal noise of deviation $z\,C$ is added to each number. How near a guess is to the image is said in decibels
+# ([[PSNR]]):
 
 # %%
 def phone(many, epochs=1, batch=None, first=0):
     """The update of one client with so many images, and the images."""
     those = slice(first, first + many)
     own = from_clients("a phone", {"phone": (pool.x[those], pool.y[those])}, 10,
-                       pool.x_test, pool.y_test)
+                       pool.x_test, pool.y_test, test_fraction=0.0)
     trainer = Trainer(LocalSGD(lr=0.1, epochs=epochs, batch_size=batch), model, own)
     return trainer.train([Task("phone", start, seed)])[0].delta, pool.x[those].reshape(many, -1)
 
@@ -633,6 +665,10 @@ assert quality[0.0] > 100 and quality[1e-2] < 20
 
 # %% [markdown]
 # *Who sees this?* Whoever sees single updates: without masks or noise at the client, the server does.
+#
+# **Try it.** Is it only the untrained model that leaks? Put `start = run().state.server` above `phone(1)`.
+#
+# Answer: no. The trained model gives the image away as exactly, 142 dB. As long as the client's step is not zero, the quotient works.
 #
 # ### "Why does my reconstruction fail?"
 #
@@ -678,7 +714,7 @@ assert rows["32 images, 1 step"]["median dB"] < 25 < rows["32 images, 1 step"]["
 #
 # - *Epochs alone* protect nothing: with one image every step adds another multiple of the same $x$, and the quotient is $x$.
 # - *A batch* adds up: row $j$ becomes $\sum_i g_{ji}\,x_i$, a weighted mean of the images that woke unit $j$. With 32 images
-#   most guesses are mixtures, no better than the average digit.
+#   most guesses are mixtures, little better than the average digit.
 # - But *not all*: where a unit was woken by one image only, that image is read off exactly, out of a batch of 32. So "it failed
 #   in my experiment" is no protection. Masks (nobody sees a single update) and noise (with an ε) are.
 #
@@ -693,7 +729,7 @@ gradient, labels = as_gradient(delta, lr=0.1), pool.y[:8]
 print("labels:   ", np.bincount(labels, minlength=10).tolist())
 print("read off: ", leaked_counts(model, gradient, 8).tolist())
 guesses = {"row over bias": np.clip(unit_inputs(model, delta), 0, 1)}
-for how, tv, steps in (("dlg", 0.0, 20), ("cosine", 0.01, 200)):
+for how, tv, steps in (("dlg", 0.0, 20), ("cosine", 0.01, 400)):
     found = invert(model, start.params, gradient, labels, (64,), how, steps, tv=tv, seed=seed)
     guesses[how] = np.clip(found.x, 0, 1)
 print(pd.DataFrame({how: best_psnr(images, those) for how, those in guesses.items()},
@@ -719,8 +755,7 @@ one, _ = phone(1)
 assert leaked_label(model, as_gradient(one, lr=0.1)) == pool.y[0]
 
 # %% [markdown]
-# Where the quotient is a mixture of several digits, the search has most of them at 20 dB and more: good enough to read. Two
-# images of the same class are the hardest to tell apart.
+# Where the quotient is a mixture of several digits, the search by cosine has most images at 20 dB and more: good enough to read.
 #
 # Last, the mildest question: *was this example in the training set at all?* A model is surer of what it has seen. A threshold on
 # the loss answers with an AUC between 0.5 (a coin) and 1. For the model of the federation, and for the one that was trained on
@@ -737,7 +772,8 @@ for name, auc in aucs.items():
 
 # %% tags=["proof"]
 # Proof, open me: the model of few examples tells more
-assert aucs["60 examples"] > aucs["the federation"] + 0.05
+if rounds >= 30:
+    assert aucs["60 examples"] > aucs["the federation"] + 0.05
 
 # %% [markdown]
 # A model that has learned few examples by heart tells who they were; one that was trained on many, a little, hardly does.
@@ -746,7 +782,7 @@ assert aucs["60 examples"] > aucs["the federation"] + 0.05
 #
 # Attackers, attack, rule, what stands before it, and how much the clients differ: 25 clients are retrained as you move. Start as it
 # stands: IPM against the median. Put bucketing before it. Then make the clients alike (α = 100). Then the backdoor against the
-# mean, the geometric median, removal.
+# mean, the geometric median, removal. A combination that cannot work says why below the chart: try Bulyan with $f = 6$.
 
 # %%
 from fl_course.workbook.widgets.robustness import attack_explorer
@@ -813,7 +849,8 @@ with refusal():
 #
 # **5.** Your reconstruction from an update of 32 images fails. Is the data safe?
 #
-# Answer: no. The quotient is a mixture for most units, but exact where only one image woke a unit, and a search can do better.
+# Answer: no. The quotient is a mixture for most units, but exact where only one image woke a unit; and for small batches a search
+# does better.
 #
 # **References**: P. Blanchard et al., *Machine learning with adversaries: Byzantine tolerant gradient descent* (Krum), NeurIPS 2017,
 # arXiv:1703.02757. · D. Yin et al., *Byzantine-robust distributed learning: towards optimal statistical rates* (median, trimmed

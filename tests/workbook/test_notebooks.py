@@ -23,6 +23,7 @@ SMALL: dict[str, dict] = {
     "04_secure_aggregation": {"rounds": 2, "clients": 5},
     "06_selection": {"rounds": 3, "card_rounds": 6, "repeats": 1},
     "07_asynchrony": {"rounds": 3, "repeats": 1},
+    "09_attacks": {"rounds": 3, "card_rounds": 5},
 }
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STUBS = sorted((ROOT / "exercises").glob("*.ipynb"))

@@ -214,7 +214,7 @@ def _chosen(tasks: Sequence[Task], trainer: Trainer) -> list[tuple[list[Vector],
 
 def assignments(experiment: Coordinator, state: object) -> np.ndarray:
     """(K,) int64: the model that each client would choose now; -1 for one without training examples."""
-    tasks, rows, trainer = tasks_for(experiment, state)
+    tasks, rows, trainer = tasks_for(experiment, state, experiment.data)
     chosen = np.full(len(experiment.data), -1)
     chosen[rows] = [j for _, j in _chosen(tasks, trainer)]
     return chosen

@@ -33,32 +33,39 @@ from .split import ends, moved
 ROOM = 4_000_000                    # numbers of test examples that are looked at together
 
 
-def tasks_for(
-    experiment: Coordinator, state: Any, clients: Sequence[ClientId] | None = None
-) -> tuple[list[Task], list[int], Trainer]:
-    """What each of these clients (all, if not said) would be handed now; only those that have training examples.
+def tasks_for(experiment: Coordinator, state: Any, data: FederatedData) -> tuple[list[Task], list[int], Trainer]:
+    """What each of data's clients would be handed now; only those that have training examples.
 
     Returns the tasks, their places among the clients, and a trainer.
     """
-    state, data = state_of(state) or experiment.initial(), experiment.data
+    state = state_of(state) or experiment.initial()
+    if state.server.params.shape != (experiment.model.dim,):
+        raise ValueError(f"the state's model has {state.server.params.size} numbers, this experiment's {experiment.model.dim}")
     server = replace(state.server, state={})
-    places = range(len(data)) if clients is None else [data.position(client) for client in clients]
-    some = [i for i, k in enumerate(places) if len(data.train[k])]
-    ids = [data.ids[places[i]] for i in some]
-    tasks = [Task(client, server, experiment.seed, dict(state.memory.get(client, {}))) for client in ids]
-    return tasks, some, Trainer(experiment.training, experiment.model, data)
+    rows = [k for k, mine in enumerate(data.train) if len(mine)]
+    tasks = [Task(data.ids[k], server, experiment.seed, dict(state.memory.get(data.ids[k], {}))) for k in rows]
+    return tasks, rows, Trainer(experiment.training, experiment.model, data)
 
 
 def own_models(experiment: Coordinator, state: Any, clients: Sequence[ClientId] | None = None) -> Vector:
-    """(K, d): each client's own model, made of what it downloads now and what lies in its drawer.
+    """(K, d): each client's own model (of all, if not said), made of what it downloads now and what lies in its drawer.
 
     state: a State, a History or None for the beginning. A client without training examples has none: its row is NaN.
     """
-    tasks, rows, trainer = tasks_for(experiment, state, clients)
-    models = np.full((len(experiment.data if clients is None else clients), trainer.model.dim), np.nan, dtype=np.float32)
-    if rows:
-        models[rows] = trainer.own(tasks)
-    return models
+    data = experiment.data
+    if clients is not None:
+        places = [data.position(client) for client in clients]
+        ids, train, test = tuple(data.ids[k] for k in places), [data.train[k] for k in places], [data.test[k] for k in places]
+        data = replace(data, ids=ids, train=tuple(train), test=tuple(test))
+    tasks, rows, trainer = tasks_for(experiment, state, data)
+    return _rows(len(data), rows, trainer.own(tasks) if rows else np.zeros((0, trainer.model.dim)))
+
+
+def _rows(clients: int, rows: Sequence[int], models: Any) -> Vector:
+    """(K, d): the models in their clients' rows, NaN in the others."""
+    every = np.full((clients, np.shape(models)[1]), np.nan, dtype=np.float32)
+    every[rows] = models
+    return every
 
 
 def own_measure(experiment: Coordinator, state: Any) -> np.ndarray:
@@ -95,20 +102,26 @@ def measure_each(model: Model, models: Vector, data: FederatedData) -> np.ndarra
 
 def local_only(experiment: Coordinator, rounds: int) -> Vector:
     """(K, d): every client alone from the network's first values, in every round, with FedAvg's batches. NaN: no examples."""
-    trainer, data = _plain(experiment, experiment.data), experiment.data
+    return _alone(experiment, experiment.data, rounds)
+
+
+def _alone(experiment: Coordinator, data: FederatedData, rounds: int) -> Vector:
+    trainer = Trainer(_plain_how(experiment), experiment.model.whole, data)
     start = trainer.model.init(stream(experiment.seed, "init"))
     clients = [k for k, rows in enumerate(data.train) if len(rows)]
     tasks = [Task(data.ids[k], Server(start), experiment.seed) for k in clients]
-    models = np.full((len(data), trainer.model.dim), np.nan, dtype=np.float32)
-    models[clients] = np.stack(_go_on(trainer, tasks, rounds))
-    return models
+    return _rows(len(data), clients, np.stack(_go_on(trainer, tasks, rounds)))
 
 
 def pooled(experiment: Coordinator, rounds: int) -> Vector:
     """(d,): one model, trained on the training examples of all clients together, with as many epochs as each client has alone."""
     data, everybody = experiment.data, "everybody"
     whole = replace(data, ids=(everybody,), train=(np.concatenate(data.train),), test=(np.concatenate(data.test),))
-    trainer = _plain(experiment, whole)
+    how = _plain_how(experiment)
+    if not is_whole(how.epochs):                                                   # the pool is no client: it does the most
+        some = [Task(client, Server(np.zeros(1, np.float32)), experiment.seed) for client in experiment.clients]
+        how = replace(how, epochs=max(how.epochs_of(task) for task in some))
+    trainer = Trainer(how, experiment.model.whole, whole)
     task = Task(everybody, Server(trainer.model.init(stream(experiment.seed, "init"))), experiment.seed)
     return _go_on(trainer, [task], rounds)[0]
 
@@ -139,14 +152,6 @@ def baselines(experiment: Coordinator, rounds: int, alone: int | None = None) ->
 
 def _plain_how(experiment: Coordinator) -> Any:
     return replace(experiment.training, personal=None, private=None, correction=None)
-
-
-def _plain(experiment: Coordinator, data: FederatedData) -> Trainer:
-    how = _plain_how(experiment)
-    if not is_whole(how.epochs) and data is not experiment.data:                   # the pool is no client: it does the most
-        tasks = [Task(client, Server(np.zeros(1, np.float32)), experiment.seed) for client in experiment.clients]
-        how = replace(how, epochs=max(how.epochs_of(task) for task in tasks))
-    return Trainer(how, experiment.model.whole, data)
 
 
 def _go_on(trainer: Trainer, tasks: Sequence[Task], rounds: int) -> list[Vector]:
@@ -197,7 +202,7 @@ class Comparison:
 def compare(experiment: Coordinator, state: Any, beside: Mapping[str, np.ndarray] | int | None = None) -> Comparison:
     """The clients' own models beside the baselines: those handed over, or those of so many rounds (None: the state's own)."""
     state = state_of(state) or experiment.initial()
-    if beside is None or isinstance(beside, int):
+    if not isinstance(beside, Mapping):
         beside = baselines(experiment, state.server.version if beside is None else beside)
     loss, tests = experiment.model.whole.loss, np.array([len(rows) for rows in experiment.data.test])
     return Comparison({"own": own_measure(experiment, state), **beside}, tests, loss.measure, loss.rising)
@@ -222,18 +227,15 @@ def newcomers(experiment: Coordinator, state: Any, data: FederatedData, rounds: 
     state = state_of(state) or experiment.initial()
     if known := [client for client in data.ids if client in state.memory or client in state.reports]:
         raise ValueError(f"client {known[0]!r} took part; newcomers are clients that never did, see set_apart")
-    there = replace(experiment, data=data, evaluation=Evaluation(), attack=None)
-    tasks, _, trainer = tasks_for(there, State(state.server))
-    for r in range(rounds):
+    tasks, rows, trainer = tasks_for(experiment, State(state.server), data)
+    for r in range(rounds if experiment.training.personal is not None else 0):
         again = [replace(task, server=replace(task.server, version=state.server.version + r)) for task in tasks]
         trainer.train(again)                                                           # fills the drawers; nobody is told
-    home = State(state.server, memory={task.client: task.memory for task in tasks})
-    out = {"own": own_measure(there, home)}
+    models = {"own": _rows(len(data), rows, trainer.own(tasks)), "local only": _alone(experiment, data, state.server.version)}
     if experiment.model.speaks:
-        sent = np.broadcast_to(state.server.params, (len(data), experiment.model.whole.dim))
-        out = {"as downloaded": measure_each(experiment.model.whole, sent, data), **out}
-    alone = measure_each(experiment.model.whole, local_only(there, state.server.version), data)
-    return {**out, "local only": alone}
+        sent = np.broadcast_to(state.server.params, (len(data), trainer.model.dim))
+        models = {"as downloaded": sent, **models}
+    return {name: measure_each(trainer.model, some, data) for name, some in models.items()}
 
 
 def _mean(each: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import torch
 from small import CLASSES, DIM, federation
 
 from fl_course import (
+    Buffered,
     Coordinator,
     Ditto,
     Evaluation,
@@ -17,6 +18,7 @@ from fl_course import (
     FineTune,
     LocalSGD,
     PerFedAvg,
+    PowerOfChoice,
     SecureSum,
     Split,
     SquaredError,
@@ -250,6 +252,26 @@ def test_newcomers_do_at_home_what_the_method_does_and_nobody_hears_of_it(person
     assert measured["local only"].tolist() == one_by_one(NET, local_only(there, 3), new).tolist()
     if personal is None:
         assert measured["own"].tolist() == measured["as downloaded"].tolist()
+
+
+@pytest.mark.parametrize("changes", [
+    {"schedule": Buffered(5, 4)}, {"schedule": Synchronous(1.0, min_clients=4)}, {"selection": PowerOfChoice(4)},
+    {"stages": [SecureSum(0.5, masked=False, max_weight=20)], "schedule": Synchronous(1.0)},
+])  # fmt: skip
+def test_newcomers_need_not_make_up_a_federation(changes):
+    old, new = set_apart(DATA, 1)
+    it = Coordinator(old, NET, replace(HOW, personal=Ditto(0.2)), **changes)
+    measured = newcomers(it, it.train(2), new)
+    assert set(measured) == {"as downloaded", "own", "local only"}
+    assert all(each.shape == (1,) for each in measured.values())
+
+
+def test_a_state_of_another_experiment_is_refused():
+    it = Coordinator(DATA, Split(NET, "dense1"), replace(HOW, personal=FedPer()))
+    theirs, mine = DITTO.train(1), it.train(1)
+    for ask in (lambda: own_models(it, theirs), lambda: own_measure(DITTO, mine), lambda: compare(it, theirs, {})):
+        with pytest.raises(ValueError, match="numbers, this experiment's"):
+            ask()
 
 
 def test_who_took_part_is_no_newcomer():

@@ -5,6 +5,7 @@
     python -m benchmarks.accounting              privacy accounting        python -m benchmarks.compression
     python -m benchmarks.dpsgd                   private SGD               python -m benchmarks.secure_aggregation
     python -m benchmarks.widget_latency          from a slider's move to the first new point
+    python -m benchmarks.clock                   events a second on the simulated clock
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ def few_examples(data: FederatedData, train: int = 30, seed: int = 0) -> Federat
 
     So learning alone is hard, and measuring is not: with n test examples chance moves an accuracy by √(p(1 - p)/n).
     """
+    _check_divided(data)
     if not is_whole(train, 1):
         raise ValueError(f"train must be a whole number of examples from 1, not {train!r}")
     kept, held = [], []
@@ -33,6 +34,7 @@ def rotated(data: FederatedData, groups: int = 4) -> FederatedData:
 
     Quarter turns are exact; other angles are interpolated. The global held-out set stays upright: it is nobody's.
     """
+    _check_divided(data)
     if not is_whole(groups, 1):
         raise ValueError(f"groups must be a whole number from 1, not {groups!r}")
     side, x = image_side(data.shape), data.x.copy()
@@ -52,6 +54,7 @@ def _turned(images: np.ndarray, degrees: float) -> np.ndarray:
 
 def set_apart(data: FederatedData, clients: int | Iterable[object]) -> tuple[FederatedData, FederatedData]:
     """The federation without these clients (a number: so many of the last), and those clients alone: they never take part."""
+    _check_divided(data)
     if is_whole(clients, 1):
         apart = set(range(len(data)))
         apart = set(sorted(apart)[-clients:]) if clients < len(data) else apart
@@ -66,3 +69,8 @@ def set_apart(data: FederatedData, clients: int | Iterable[object]) -> tuple[Fed
         ids, train, test = tuple(data.ids[k] for k in chosen), [data.train[k] for k in chosen], [data.test[k] for k in chosen]
         both.append(replace(data, ids=ids, train=tuple(train), test=tuple(test)))
     return both[0], both[1]
+
+
+def _check_divided(data: object) -> None:
+    if not isinstance(data, FederatedData):
+        raise TypeError(f"data must be divided among clients, as mnist().partition(IID(), 20) is, not {data!r}"[:200])

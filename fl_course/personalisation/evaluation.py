@@ -53,12 +53,11 @@ def own_models(experiment: Coordinator, state: Any, clients: Sequence[ClientId] 
     state: a State, a History or None for the beginning. A client without training examples has none: its row is NaN.
     """
     data = experiment.data
-    if clients is not None:
-        places = [data.position(client) for client in clients]
-        ids, train, test = tuple(data.ids[k] for k in places), [data.train[k] for k in places], [data.test[k] for k in places]
-        data = replace(data, ids=ids, train=tuple(train), test=tuple(test))
+    places = list(range(len(data))) if clients is None else [data.position(client) for client in clients]
     tasks, rows, trainer = tasks_for(experiment, state, data)
-    return _rows(len(data), rows, trainer.own(tasks) if rows else np.zeros((0, trainer.model.dim)))
+    wanted = {row: task for row, task in zip(rows, tasks, strict=True) if row in places}
+    models = trainer.own(list(wanted.values())) if wanted else np.zeros((0, trainer.model.dim))
+    return _rows(len(data), list(wanted), models)[places]
 
 
 def _rows(clients: int, rows: Sequence[int], models: Any) -> Vector:

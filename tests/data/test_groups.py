@@ -84,3 +84,10 @@ def test_nobody_everybody_and_strangers_cannot_be_set_apart(clients):
 def test_what_is_out_of_range_is_refused(ask):
     with pytest.raises(ValueError, match=r"must|square"):
         ask()
+
+
+@pytest.mark.parametrize("ask", [few_examples, rotated, lambda data: set_apart(data, 2)])
+@pytest.mark.parametrize("data", [digits(), None, "mnist", DATA.x])
+def test_data_that_nobody_owns_yet_are_refused(ask, data):
+    with pytest.raises(TypeError, match="partition"):
+        ask(data)

@@ -106,7 +106,8 @@ def test_own_models_of_some_clients_and_of_a_history_a_state_or_the_beginning():
     history = DITTO.train(3)
     every = own_models(DITTO, history)
     assert own_models(DITTO, history.state).tobytes() == every.tobytes()
-    assert own_models(DITTO, history, [4, 1]).tobytes() == every[[4, 1]].tobytes()
+    assert own_models(DITTO, history, [4, 1, 4]).tobytes() == every[[4, 1, 4]].tobytes()
+    assert own_models(DITTO, history, []).shape == (0, NET.dim)
     assert (own_models(DITTO, None) == DITTO.initial().server.params).all()
     with pytest.raises(ValueError, match="unknown client"):
         own_models(DITTO, history, ["x"])

@@ -214,12 +214,15 @@ def luck(accuracy: np.ndarray | float, tests: np.ndarray | int) -> Any:
         return np.sqrt(p * (1 - p) / n)
 
 
-def newcomers(experiment: Coordinator, state: Any, data: FederatedData, rounds: int = 1) -> dict[str, np.ndarray]:
+def newcomers(
+    experiment: Coordinator, state: Any, data: FederatedData, rounds: int = 1, beside: Mapping[str, Vector] | None = None
+) -> dict[str, np.ndarray]:
     """Clients that never took part: data's, all of them. (N,) measures on their own held-out examples:
 
         as downloaded   the server's model, nothing done to it (not for methods whose server has only a part of one)
         own             after doing at home what the method does, for so many rounds against the same server; nothing is sent
         local only      alone, for as many rounds as the federation had
+        beside          further models (d,) by name: {"global": global_model(…), "pooled": pooled(…)}
     """
     if not is_whole(rounds, 0):
         raise ValueError(f"rounds must be a whole number from 0, not {rounds!r}")
@@ -234,6 +237,7 @@ def newcomers(experiment: Coordinator, state: Any, data: FederatedData, rounds: 
     if experiment.model.speaks:
         sent = np.broadcast_to(state.server.params, (len(data), trainer.model.dim))
         models = {"as downloaded": sent, **models}
+    models |= {name: np.broadcast_to(theta, (len(data), trainer.model.dim)) for name, theta in (beside or {}).items()}
     return {name: measure_each(trainer.model, some, data) for name, some in models.items()}
 
 

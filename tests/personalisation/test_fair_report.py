@@ -275,6 +275,15 @@ def test_a_state_of_another_experiment_is_refused():
             ask()
 
 
+def test_newcomers_meet_the_models_of_those_who_took_part():
+    old, new = set_apart(DATA, 2)
+    it = Coordinator(old, Split(NET, "dense1"), replace(HOW, personal=FedRep(2)))
+    one = global_model(it, 2)
+    measured = newcomers(it, it.train(2), new, beside={"global": one, "pooled": pooled(it, 2)})
+    assert list(measured) == ["own", "local only", "global", "pooled"]
+    assert measured["global"].tolist() == one_by_one(NET, np.stack([one] * 2), new).tolist()
+
+
 def test_who_took_part_is_no_newcomer():
     history = DITTO.train(3)
     with pytest.raises(ValueError, match="took part"):

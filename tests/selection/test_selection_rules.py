@@ -111,6 +111,26 @@ def test_idle_clients_each_once_and_no_more_than_k(selector, situation):
     assert len(chosen) == min(k, len(idle)) or not full
 
 
+GOLDEN = (
+    [11, 8, 6, 0], [17, 2, 7, 4], [18, 19, 15, 0], [6, 12, 13, 4], [17, 4, 13, 2], [6, 14, 13, 2], [11, 0, 16, 9],
+    [18, 19, 16, 12], [17, 8, 7, 16], [17, 8, 7, 16], [4, 17, 2, 7], [5, 6, 19, 18], [6, 3, 18, 19], [19, 18],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("selector", "cohort"), list(zip(SELECTORS, GOLDEN, strict=True)), ids=repr)
+def test_the_same_seed_gives_the_same_cohort_on_every_machine(selector, cohort):
+    reports = {
+        c: {"asked": 1 + c % 3, "answered": 1, "asked_version": c % 5, "version": float(c % 5), "seconds": 1.0 + c,
+            "examples": 5.0 + c % 4, "loss_first": 1.0 + c % 7, "loss_last": 0.5 + c % 7, "loss_rms": 1.5 + c % 7,
+            "compute_seconds": 1.0 + c % 6, "download_seconds": 1.0, "upload_seconds": 1.0 + c % 2, "bytes_up": 50,
+            "bytes_down": 60, "probe_loss": 2.0 + c % 9, "probe_accuracy": 0.1 * (c % 8), "probe_examples": 5 + c % 4,
+            "probe_version": 4, "probe_labels": np.array([c % 3, c % 4, 1]),
+            "update": np.array([c % 3, c % 5, c % 7], np.float32)}
+        for c in range(18)
+    }  # fmt: skip
+    assert selector.select(list(range(20)), 4, stream(3, "golden"), reports) == cohort
+
+
 @every
 def test_nobody_one_client_and_a_client_offered_twice(selector):
     assert selector.select([], 3, stream(0, "x"), {}) == []

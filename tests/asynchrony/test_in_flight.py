@@ -30,6 +30,7 @@ from fl_course import (
     load,
     save,
 )
+from fl_course.federation.agenda import Agenda
 from fl_course.federation.archive import difference
 from fl_course.federation.work import Work
 
@@ -124,6 +125,38 @@ def test_a_run_cut_after_any_step_goes_on_to_the_bit(name, tmp_path):
         assert first.records + rest.records == whole.records
         assert rest.state.server.params.tobytes() == whole.state.server.params.tobytes()
         assert not difference(rest.state, whole.state)
+
+
+@pytest.mark.parametrize("name", ["fedasync, bounded", "fedbuff, residuals", "semi-synchronous"])
+def test_a_run_interrupted_at_any_event_goes_on_to_the_bit(name, monkeypatch):
+    """Also in the middle of a step: what that step had done so far is done again, the same."""
+    it, steps, events, following = build(name), 5, 0, Agenda.next
+
+    def stopping(at):
+        def next_event(self):
+            nonlocal events
+            events += 1
+            if events == at:
+                raise KeyboardInterrupt
+            return following(self)
+
+        return next_event
+
+    monkeypatch.setattr(Agenda, "next", stopping(0))
+    whole = it.train(steps)
+    total, cuts = events, set()
+    for at in range(1, total + 1):
+        events = 0
+        monkeypatch.setattr(Agenda, "next", stopping(at))
+        first = it.train(steps)
+        assert first.stopped == "interrupted"
+        monkeypatch.setattr(Agenda, "next", following)
+        rest = it.train(steps - len(first), first.state)
+        assert first.records + rest.records == whole.records
+        assert not difference(rest.state, whole.state)
+        cuts.add(len(first))
+    assert cuts == set(range(steps))
+    assert total > 3 * steps
 
 
 def test_versions_in_flight_are_in_the_file():

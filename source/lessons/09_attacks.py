@@ -152,7 +152,7 @@ assert np.allclose(middle, GeometricMedian(f)(x), atol=1e-6)
 
 # %%
 figure, (left, right) = canvas(2, height=3.4)
-found = {"mean": x.mean(axis=0), "coordinate median": median, "trimmed mean": trimmed,
+found = {"mean": x.mean(axis=0), "median": median, "trimmed mean": trimmed,
          "geometric median": middle}
 draw_updates(left, honest, np.array([lie]), found)
 distances = np.geomspace(0.1, 1000, 40)

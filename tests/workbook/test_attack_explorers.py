@@ -55,14 +55,14 @@ def test_every_rule_answers_or_says_that_there_are_too_many(where, f):
         assert "mean" not in refused
         assert ("Krum" in refused) == (HONEST + f < 2 * f + 3)
         assert ("Bulyan" in refused) == (HONEST + f < 4 * f + 3)
-        assert ("coordinate median" in refused) == (HONEST + f <= 2 * f)
+        assert ("median" in refused) == (HONEST + f <= 2 * f)
 
 
 def test_the_mean_follows_the_lie_without_limit_and_the_median_does_not():
     near, far = (dict(point(x, 0.0, 3).bars[FAR]) for x in (2.0, 8.0))
     assert far["mean"] == pytest.approx(4 * near["mean"])
     assert far["mean"] == pytest.approx(8 * 3 / (HONEST + 3))
-    for name in ("coordinate median", "Krum", "Multi-Krum", "geometric median"):
+    for name in ("median", "Krum", "Multi-Krum", "geometric median"):
         assert far[name] < 1.2
     assert "Krum has chosen the lie" in point(0.5, 0.5, 6).text
     assert "Krum has chosen" not in point(8.0, 0.0, 3).text
@@ -74,7 +74,7 @@ def test_answers_are_those_of_the_rules_and_marks_where_they_lie():
     assert np.abs(honest.mean(axis=0)).max() < 1e-12
     x = np.vstack([honest, [lie] * 3])
     found, _ = answers(honest, lie, 3)
-    for name, rule in (("coordinate median", CoordinateMedian(3)), ("Krum", Krum(3)), ("geometric median", GeometricMedian(3))):
+    for name, rule in (("median", CoordinateMedian(3)), ("Krum", Krum(3)), ("geometric median", GeometricMedian(3))):
         assert np.array_equal(found[name], rule(x))
         assert tuple(found[name]) == pytest.approx(point(4.0, 2.5, 3).marks[name])
 
@@ -143,7 +143,7 @@ def test_every_attack_runs_and_says_whom_it_controls(attack):
 
 
 def test_the_default_run_shows_a_loss_and_what_bucketing_mends():
-    runs = {before: list(under_attack(5, "IPM", "coordinate median", before, 0.3)) for before in ("nothing", "bucketing, s = 2")}
+    runs = {before: list(under_attack(5, "IPM", "median", before, 0.3)) for before in ("nothing", "bucketing, s = 2")}
     ends = {before: [point.lines["accuracy"][1] for point in run if "accuracy" in point.lines] for before, run in runs.items()}
     best = [point.lines["mean, nobody lies"][1] for point in runs["nothing"] if "mean, nobody lies" in point.lines]
     assert len(best) == len(ends["nothing"]) == ROUNDS

@@ -50,9 +50,9 @@ HONEST, RADIUS = 12, 2.0                       # honest points; bound of norm bo
 PLACES = ("a plane", "real updates")
 LIE = "the attackers"
 RULES: Mapping[str, Callable[[int], Robust]] = {
-    "coordinate median": CoordinateMedian, "trimmed mean": TrimmedMean, "Krum": Krum, "Multi-Krum": MultiKrum, "Bulyan": Bulyan,
-    "geometric median": GeometricMedian, "removal by distance": lambda f: OutlierRemoval(f=f),
-    "centred clipping": lambda f: CentredClipping(RADIUS, f=f), "norm bound": lambda f: NormBound(RADIUS, f=f),
+    "median": CoordinateMedian, "trimmed mean": TrimmedMean, "Krum": Krum, "Multi-Krum": MultiKrum, "Bulyan": Bulyan,
+    "geometric median": GeometricMedian, "removal": lambda f: OutlierRemoval(f=f),
+    "clipping": lambda f: CentredClipping(RADIUS, f=f), "norm bound": lambda f: NormBound(RADIUS, f=f),
 }
 ANSWERS = ("mean", *RULES)
 
@@ -106,7 +106,7 @@ def playground(x: float, y: float, f: int, where: str) -> Iterator[Point]:
         outlines={"honest clients": [point + circle for point in honest @ plane.T]},
         bars={"how far from the honest mean": [(name, far.get(name, np.nan)) for name in ANSWERS]},
         text=f"{len(honest)} honest clients, {f} who lie. The mean is {far['mean']:.2f} from the mean of the honest, the "
-             f"coordinate-wise median {far.get('coordinate median', np.nan):.2f}."
+             f"coordinate-wise median {far.get('median', np.nan):.2f}."
              + (" Krum has chosen the lie." if chosen else "")
              + (f" Too many attackers for {', '.join(refused)}." if refused else ""),
     )
@@ -147,7 +147,7 @@ ATTACKS: Mapping[str, Callable[[range], Attack]] = {
     "scaling": Scaling, "ALIE": ALIE, "IPM": IPM, "mimic": Mimic, "backdoor": Backdoor,
 }
 IN_TRAINING: Mapping[str, Callable[[int], Robust]] = {
-    **RULES, "centred clipping": lambda f: CentredClipping(0.3, f=f), "norm bound": lambda f: NormBound(0.5, f=f),
+    **RULES, "clipping": lambda f: CentredClipping(0.3, f=f), "norm bound": lambda f: NormBound(0.5, f=f),
     "FLTrust": lambda f: FLTrust(root_set()),
 }
 BEFORE: Mapping[str, Callable[[Robust], Robust]] = {
@@ -217,7 +217,7 @@ def attack_explorer() -> Explorer:
         controls=[
             Slider("f", 0, 8, value=5, label="attackers f"),
             Choice("attack", tuple(ATTACKS), value="IPM", label="attack"),
-            Choice("rule", ("mean", *IN_TRAINING), value="coordinate median", label="rule"),
+            Choice("rule", ("mean", *IN_TRAINING), value="median", label="rule"),
             Choice("before", tuple(BEFORE), label="before the rule"),
             LogSlider("alpha", 0.03, 100, 15, value=0.3, label="Dirichlet α"),
         ],

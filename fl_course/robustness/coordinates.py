@@ -10,7 +10,7 @@ import numpy as np
 from ..core import Context
 from .robust import Robust, check_liars, everybody
 
-TILE = 256          # coordinates at a time: a tile of some hundred clients stays in the processor's cache
+TILE = 128          # coordinates at a time: a tile of some hundred clients stays in the processor's cache
 
 
 def by_coordinate(x: np.ndarray, answer: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

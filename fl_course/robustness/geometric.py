@@ -5,8 +5,8 @@ whose distance to each of them follows from λ and the table of distances betwee
 
     ‖Σ λ_j·x_j - x_i‖² = Σ_j λ_j·d_ij² - ½·Σ_jk λ_j·λ_k·d_jk²
 
-So a step costs n² numbers and not n·d, and the iteration can go on until it has converged. Where far outliers have eaten the
-digits of the table, the last steps are taken with the updates themselves.
+So a step costs n² numbers and not n·d, and the iteration can go on until it has converged. Where far outliers would eat the
+digits of the table, they are brought nearer for a start, and the last steps are taken with the updates themselves.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def geometric_median(x: np.ndarray, nu: float = 1e-6) -> np.ndarray:
         near = (x - x[middle]) * np.minimum(1, FAR * typical / np.maximum(reach, FAR * typical))[:, None]
         table = squared_distances(near)
         return _polished(x, x[middle] + product(_weights(table, nu * typical), near), nu * typical, typical)
-    return _polished(x, product(_weights(table, nu * typical), x), nu * typical, typical)
+    return product(_weights(table, nu * typical), x)
 
 
 def _at_an_update(x: np.ndarray, table: np.ndarray) -> int | None:

@@ -57,7 +57,7 @@ class Robust(Aggregation):
         good = readable(rows)
         rule = self.facing(int((~good).sum()))
         rule.refuse_few(int(good.sum()))
-        return rule.weigh(rows[good], None)[0]
+        return rule.weigh(rows if good.all() else rows[good], None)[0]
 
     def combine(self, updates: Sequence[Update], staleness: Sequence[int], ctx: Context | None = None) -> Aggregate:
         clients, x = votes(updates)
@@ -73,7 +73,7 @@ class Robust(Aggregation):
                 raise
             ctx.meter.events.append(f"{why}; the model stays as it was")
             return Aggregate(np.zeros(x.shape[1]), 0.0, removed=tuple(removed))
-        answer, inside = rule.weigh(x[good], ctx)
+        answer, inside = rule.weigh(x if good.all() else x[good], ctx)
         heard = [client for client, fine in zip(clients, good, strict=True) if fine]
         removed += [client for client, stays in zip(heard, inside, strict=True) if not stays]
         count = float(inside.sum())
@@ -115,7 +115,7 @@ def votes(updates: Sequence[Update]) -> tuple[list[ClientId], np.ndarray]:
 
 def readable(x: np.ndarray) -> np.ndarray:
     """(n,) bool: which rows of x (n, d) are numbers, as far as float32 goes, so that squares can be added in float64."""
-    return (np.abs(x) <= LARGEST).all(axis=1)                                  # NaN is not
+    return np.maximum(x.max(axis=1), -x.min(axis=1)) <= LARGEST                # NaN is not
 
 
 def check_liars(rule: Any) -> None:

@@ -4,6 +4,7 @@
     python -m benchmarks performance --quick     one small work; nothing written: shows that the programs agree
     python -m benchmarks.accounting              privacy accounting        python -m benchmarks.compression
     python -m benchmarks.dpsgd                   private SGD               python -m benchmarks.secure_aggregation
+    python -m benchmarks.robust                  attacks and defences: reproduction cards, and robust rules beside byzfl and flwr
     python -m benchmarks.widget_latency          from a slider's move to the first new point
     python -m benchmarks.clock                   events a second on the simulated clock
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,6 +48,11 @@ def check_composition(experiment: Experiment) -> None:
     experiment.schedule.check(experiment)
     experiment.selection.check(experiment)
     experiment.aggregation.check(experiment)
+    try:
+        inspect.signature(experiment.aggregation.combine).bind((), (), None)
+    except TypeError:
+        rule = type(experiment.aggregation).__name__
+        raise TypeError(f"{rule}.combine must take three things: combine(self, updates, staleness, ctx=None)") from None
     if experiment.attack is not None:
         _check_attack(experiment)
     if experiment.training.personal is not None:

@@ -357,3 +357,20 @@ def test_a_choice_that_is_no_list_of_clients_is_refused_in_a_sentence(chosen):
 
     with pytest.raises(TypeError, match=r"the selector returned .* a list of clients"):
         small(selection=Odd()).train(1)
+
+
+def test_a_rule_that_takes_too_little_is_told_so_when_it_is_built():
+    class Old(Aggregation):
+        def combine(self, updates, staleness):
+            return WeightedMean().combine(updates, staleness)
+
+    with pytest.raises(TypeError, match=r"Old.combine must take three things"):
+        small(aggregation=Old())
+
+    class Any(Aggregation):
+        linear = True
+
+        def combine(self, *things):
+            return WeightedMean().combine(*things)
+
+    assert small(aggregation=Any()).train(1).state.server.version == 1

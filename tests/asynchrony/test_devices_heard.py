@@ -63,6 +63,14 @@ def test_the_luck_of_a_job_is_normal_and_never_takes_it_below_nought():
     assert min(fleet.compute(1, 1, luck) for luck in lucks) == 0.0
 
 
+def test_some_jobs_are_never_answered_and_which_is_luck_with_a_name():
+    it = experiment(fleet=Known(dict.fromkeys(range(6), 1.0), drop=0.3), **fedbuff(4, 2))
+    spans = rehearse(it, 300).spans()
+    share = sum(span.fate == "dropped out" for span in spans) / len(spans)
+    assert share == pytest.approx(0.3, abs=0.05)
+    assert [span.fate for span in it.train(9).spans() if span.fate != "at work"] == [s.fate for s in rehearse(it, 9).spans()]
+
+
 @pytest.mark.parametrize("fleet", [LogNormal(speed_spread=1.0), LogNormal(up_mbit=0.01), Known(dict.fromkeys(range(6), 2.5))])
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_what_a_job_takes_is_told_without_training(fleet, epochs):

@@ -300,8 +300,8 @@ def by_mouse_and_in_the_dark(view: Page, one) -> None:
 
 WIDGETS = [("fraction", "client_fraction_explorer()"), ("drift", "drift_explorer()"), ("drift", "proximal_explorer()"),
            ("sandwich", "privacy_sandwich_explorer()"), ("theatre", 'Theatre({"B": "upload"})'),
-           ("compression", "compression_explorer()"), ("robustness", "playground_explorer()"),
-           ("robustness", "attack_explorer()")]
+           ("compression", "compression_explorer()"), ("personalisation", "personalisation_explorer()"),
+           ("robustness", "playground_explorer()"), ("robustness", "attack_explorer()")]
 
 
 def test_every_widget_of_the_lessons_answers(lab, chromium, tmp_path):

@@ -89,8 +89,8 @@ def test_a_run_repeats():
 
 def test_the_explorer_has_the_set_up_of_the_lesson_and_stores_a_picture():
     lesson = (Path(__file__).parents[2] / "source" / "lessons" / "08_personalisation.py").read_text("utf-8")
-    assert 'deals = {"own hand": Writers(), "own taste": Dirichlet(0.3), "two digits": Shards(2)}' in lesson
-    assert {"own hand": Writers(), "own taste": Dirichlet(0.3), "two digits": Shards(2)} == DEALS
+    assert 'deals = {"own hand": Writers(), "own taste": Dirichlet(0.15), "two digits": Shards(2)}' in lesson
+    assert {"own hand": Writers(), "own taste": Dirichlet(0.15), "two digits": Shards(2)} == DEALS
     assert f"rounds: int = {ROUNDS}" in lesson
     assert f"Synchronous({FRACTION})" in lesson
     assert Synchronous(FRACTION).goal(CLIENTS) == 10

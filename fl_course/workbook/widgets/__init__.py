@@ -9,6 +9,7 @@
     compression.py   chapter 5: ratio, bits, error feedback
     selection.py     chapter 6: who is asked, over-selection, the score's weights, speeds; who is starved
     asynchrony.py    chapter 7: buffer, devices at work, discount, speeds; a timeline
+    personalisation.py   chapter 8: layers at home, fine-tuning, a rope; clients beside what they reach alone
     robustness.py    chapter 9: a lie dragged among honest points; attacks and rules, retrained
 """
 

@@ -27,7 +27,7 @@ from .explorer import Explorer
 from .points import Point
 
 CLIENTS, FRACTION, ROUNDS, TENTH = 50, 0.2, 50, 5          # the set-up of the lesson's text: same data, model and training
-DEALS = {"own taste": Dirichlet(0.3), "own hand": Writers(), "two digits": Shards(2)}
+DEALS = {"own taste": Dirichlet(0.15), "own hand": Writers(), "two digits": Shards(2)}
 LAYERS = {"none": (), "the last": ("dense1",), "the first": ("dense0",)}
 MODEL, LR, BATCH = mlp(784, 64, 10), 0.1, 10
 SHOWN = {1, 2, 3, *range(5, ROUNDS + 1, 5)}                # the rounds after which everybody is measured

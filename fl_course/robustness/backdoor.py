@@ -147,11 +147,14 @@ class Backdoor(Attack):
         others = y != self.target
         if not others.any():
             return {}
-        said = experiment.model.predict(server.params, self.trigger_of(experiment.data).stamp(x[others]))
-        return {"backdoor_success": float(np.mean(said.argmax(axis=1) == self.target))}
+        said = experiment.model.predict(server.params, self.trigger_of(experiment.data).stamp(x[others])).astype(np.float64)
+        as_wished, _ = experiment.model.loss.judge(said, np.full(len(said), self.target))
+        return {"backdoor_success": float(np.mean(as_wished))}
 
     def check(self, experiment: Experiment) -> None:
         data: Any = experiment.data
+        if not data.classes:
+            raise ValueError("Backdoor has stamped examples taken for a class, and these data hold numbers to hit")
         if not self.target < data.classes:
             raise ValueError(f"Backdoor's target is class {self.target}; the data have {data.classes} classes, counted from 0")
         self.trigger_of(data).stamp(data.x[:1])

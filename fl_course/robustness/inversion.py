@@ -119,8 +119,8 @@ def invert(model: Model, params: Vector, gradient: Any, labels: Any, shape: tupl
     if not size > 0:
         raise ValueError("the gradient is all zeros: there is nothing in it to look for")
     outputs = list(model.shapes().values())[-1][0]
-    if int(y.max()) >= outputs:
-        raise ValueError(f"a label is {int(y.max())}; the model has outputs for classes 0 to {outputs - 1}")
+    if int(y.max()) >= max(outputs, 2):
+        raise ValueError(f"a label is {int(y.max())}; the model knows the classes 0 to {max(outputs, 2) - 1}")
     theta = torch.from_numpy(as_vector(model, params).copy())[None]
     start = stream(seed, "inversion").uniform(0, 1, (len(y), *shape))
     x = torch.tensor(start, dtype=torch.float64, requires_grad=True)

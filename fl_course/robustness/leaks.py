@@ -31,7 +31,8 @@ def leaked_label(model: Model, gradient: Any) -> int:
 
     With cross-entropy the gradient of an output's bias is p_c - 1 for the label, below zero, and p_c, above zero, for others.
     """
-    return int(np.argmin(output_bias(model, gradient)))
+    bias = output_bias(model, gradient)
+    return int(np.argmin(bias)) if len(bias) > 1 else int(bias[0] < 0)           # one logit: p - y
 
 
 def leaked_counts(model: Model, gradient: Any, batch: int, expected: Any = None) -> np.ndarray:
@@ -43,6 +44,8 @@ def leaked_counts(model: Model, gradient: Any, batch: int, expected: Any = None)
     if not is_whole(batch, 1):
         raise ValueError(f"batch must be a whole number of examples from 1, not {batch!r}")
     bias = output_bias(model, gradient)
+    if len(bias) < 2:
+        raise ValueError("counts are read off one output a class; this model has a single logit")
     mean = np.full(len(bias), 1 / len(bias)) if expected is None else np.asarray(expected, dtype=np.float64)
     if mean.shape != bias.shape or not np.isfinite(mean).all():
         raise ValueError(f"expected must hold a finite number for each of the {len(bias)} classes, not {expected!r:.100}")

@@ -13,6 +13,7 @@ from fl_course import (
     IPM,
     QSGD,
     Backdoor,
+    BinaryCrossEntropy,
     Buffered,
     ByExamples,
     CoordinateMedian,
@@ -37,6 +38,8 @@ from fl_course import (
     Update,
     WeightedMean,
     digits,
+    from_clients,
+    logistic,
     mlp,
     stream,
     synthetic,
@@ -253,6 +256,19 @@ def test_success_by_hand():
     x[:, [0, 3]] = 4
     said = it.model.predict(state.server.params, x).argmax(axis=1)
     assert record.metrics["backdoor_success"] == pytest.approx((said == 1).mean())
+
+
+def test_one_logit_has_two_classes():
+    rng = stream(0, "two")
+    data = from_clients("two", {k: (rng.random((8, 5)), np.arange(8) % 2) for k in range(5)}, 2, rng.random((40, 5)),
+                        np.arange(40) % 2)  # fmt: skip
+    attack = Backdoor([1], target=1, trigger=Trigger((0,), 3.0), gamma=60, share=1.0)
+    it = Coordinator(data, logistic(5, 1, loss=BinaryCrossEntropy()), LocalSGD(lr=0.5, epochs=5), Synchronous(1.0), attack=attack)
+    state, record = next(it.run(1))
+    x = data.x_test[data.y_test == 0].copy()
+    x[:, 0] = 3
+    assert record.metrics["backdoor_success"] == pytest.approx((it.model.predict(state.server.params, x)[:, 0] > 0).mean())
+    assert record.metrics["backdoor_success"] > 0.5
 
 
 # --- detection -------------------------------------------------------------------------------------------------------

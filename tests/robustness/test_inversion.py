@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fl_course import (
+    BinaryCrossEntropy,
     ConvNet,
     LocalSGD,
     SquaredError,
@@ -173,6 +174,18 @@ def test_labels_leak():
         assert counts.sum() == 16
         right += 16 - np.abs(counts - truth).sum() / 2
     assert right / 480 > 0.95
+
+
+def test_labels_of_one_logit_leak_by_their_sign():
+    net = logistic(64, 1, loss=BinaryCrossEntropy())
+    params = net.init(stream(0, "init"))
+    for i in range(20):
+        y = POOL.y[i : i + 1] % 2
+        assert leaked_label(net, gradient_of(net, params, POOL.x[i : i + 1], y)) == y[0]
+    with pytest.raises(ValueError, match="single logit"):
+        leaked_counts(net, gradient_of(net, params, POOL.x[:4], POOL.y[:4] % 2), 4)
+    g = gradient_of(net, params, POOL.x[:1], np.array([1]))
+    assert psnr(POOL.x[0], invert(net, params, g, [1], (64,), "dlg", 10).x[0]) > 40
 
 
 def test_counts_of_a_trained_model_need_what_it_expects():

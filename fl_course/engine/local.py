@@ -57,7 +57,8 @@ class LocalSGD:
         if self.batch_size is not None and not is_whole(self.batch_size, 1):
             raise ValueError(f"batch_size must be a whole number from 1, or None for all, not {self.batch_size!r}")
         if self.correction is not None and not isinstance(self.correction, Correction):
-            raise TypeError(f"correction must be FedProx(…) or its like, not {self.correction!r}; a stage goes into stages=[…]")
+            cure = "it goes into personal=…" if isinstance(self.correction, PersonalTraining) else "a stage goes into stages=[…]"
+            raise TypeError(f"correction must be FedProx(…) or its like, not {self.correction!r}; {cure}")
         if self.personal is not None and not isinstance(self.personal, PersonalTraining):
             raise TypeError(f"personal must be FedRep(…), Ditto(…) or their like, not {self.personal!r}")
         if self.personal is not None and self.private is not None:

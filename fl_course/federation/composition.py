@@ -14,7 +14,18 @@ from ..data.federated import Dataset, FederatedData
 from ..engine.local import LocalSGD
 from ..engine.models import Model
 from .evaluation import Evaluation
-from .interfaces import Aggregation, Attack, Correction, Experiment, Fleet, Schedule, Selector, ServerOptimizer, Stage
+from .interfaces import (
+    Aggregation,
+    Attack,
+    Correction,
+    Experiment,
+    Fleet,
+    PersonalTraining,
+    Schedule,
+    Selector,
+    ServerOptimizer,
+    Stage,
+)
 from .stages import Weighting
 
 KINDS = {
@@ -38,6 +49,7 @@ def check_composition(experiment: Experiment) -> None:
         if not isinstance(part, kind):
             hint = f"; make one: {part.__name__}(…)" if isinstance(part, type) and issubclass(part, kind) else ""
             hint = "; it goes into LocalSGD(correction=…)" if isinstance(part, Correction) else hint
+            hint = "; it goes into LocalSGD(personal=…)" if isinstance(part, PersonalTraining) else hint
             hint = "; deal it to clients first: .partition(…)" if isinstance(part, Dataset) else hint
             hint = "; wrap it: Wrapped(module)" if isinstance(part, Module) else hint
             hint = "; make one and wrap it: Wrapped(Net(…))" if isinstance(part, type) and issubclass(part, Module) else hint

@@ -13,11 +13,14 @@ from fl_course import (
     APFL,
     DPSGD,
     IFCA,
+    IID,
     QSGD,
+    BinaryCrossEntropy,
     Buffered,
     CentralDP,
     Clip,
     Clusters,
+    ConvNet,
     CoordinateMedian,
     Coordinator,
     Devices,
@@ -57,6 +60,7 @@ from fl_course import (
     SemiSynchronous,
     SignSGD,
     Split,
+    SquaredError,
     Stage,
     Stragglers,
     Synchronous,
@@ -64,10 +68,14 @@ from fl_course import (
     TopK,
     TreeDP,
     Uniform,
+    compare,
+    digits,
+    from_clients,
     load,
     mlp,
     own_models,
     save,
+    stream,
 )
 from fl_course.core import CompositionError
 from fl_course.federation import work
@@ -343,3 +351,36 @@ def test_a_stage_of_a_users_own_stands_behind_what_ifca_brings():
     one, two = (build(IFCA(), Clusters(NET, 2), stages=stages, optimizer=FedAvg()).train(3).state.server.params
                 for stages in ([], [Twice()]))
     np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_a_method_in_the_wrong_place_is_told_the_right_one():
+    with pytest.raises(TypeError, match=r"LocalSGD\(personal="):
+        Coordinator(DATA, NET, HOW, stages=[Ditto(0.5)])
+    with pytest.raises(TypeError, match=r"personal="):
+        replace(HOW, correction=FedPer())
+
+
+def test_personal_norms_of_a_convolutional_network_are_fedbn():
+    """Li et al. (2021): normalisation stays at home, all else is averaged. A Split says it."""
+    data = digits().partition(IID(), 20)
+    net = ConvNet(8, 10, widths=(4, 8), groups=2)
+    split = Split(net, ("norm0", "norm1"))
+    assert split.own.size == 2 * 4 + 2 * 8
+    it = Coordinator(data, split, LocalSGD(lr=0.1, personal=FedPer()), Synchronous(0.2))
+    models = own_models(it, it.train(2))
+    assert len({row[split.own].tobytes() for row in models}) > 4
+    assert len({row[split.shared].tobytes() for row in models}) == 1
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), BinaryCrossEntropy()])
+def test_other_losses_are_split_as_well(loss):
+    rng = stream(0, "x")
+    y = (lambda: rng.standard_normal((9, 1))) if isinstance(loss, SquaredError) else (lambda: rng.integers(0, 2, 9))
+    data = from_clients("x", {c: (rng.standard_normal((9, 5)), y()) for c in "abcd"}, 0 if isinstance(loss, SquaredError) else 2)
+    net = mlp(5, 4, 1, loss=loss)
+    for personal, model in ((FedRep(2), Split(net, "dense1")), (Ditto(0.5), net), (PerFedAvg(0.1, "exact"), net), (APFL(), net),
+                            (IFCA(), Clusters(net, 2)), (PFedMe(1.0), net), (FineTune(), net)):  # fmt: skip
+        it = Coordinator(data, model, replace(HOW, lr=0.1, personal=personal), Synchronous(1.0))
+        told = compare(it, it.train(2), 1)
+        assert np.isfinite(told.scores["own"]).all()
+        assert told.measure == loss.measure

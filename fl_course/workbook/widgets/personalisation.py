@@ -98,7 +98,7 @@ def personalisation_explorer() -> Explorer:
             Choice("deal", tuple(DEALS), label="the clients differ in"),
             Choice("layers", tuple(LAYERS), label="layers at home"),
             Steps("epochs", (0, 1, 2, 5, 10, 20), 0, "fine-tuning", "epochs"),
-            Steps("lam", (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0), 0.0, "rope λ of the fine-tuning"),
+            Steps("lam", (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0), 0.0, "rope λ meanwhile"),
         ],
         charts=[
             BarChart("clients by the accuracy of their model", x="accuracy from … %", y="clients", y_range=(0, None),

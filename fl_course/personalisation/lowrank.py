@@ -21,6 +21,7 @@ import torch
 
 from ..core import Vector, is_whole, plain_counts
 from ..engine.models import Dense, Layers, Model, Tensor
+from .rules import check_number
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class LoRA(Model):
             raise TypeError(f"LoRA takes a dense network such as mlp(64, 32, 10), not {self.model!r}")
         if not is_whole(self.rank, 1):
             raise ValueError(f"rank must be a whole number from 1, not {self.rank!r}")
-        if not (isinstance(self.scale, int | float) and math.isfinite(self.scale)):
-            raise ValueError(f"scale must be a finite number, not {self.scale!r}")
+        check_number(self, "scale", least=-1e30)
         plain_counts(self)
         names = (self.at,) if isinstance(self.at, str) else tuple(self.at)
         known = [name.removesuffix(".weight") for name in self.model.shapes() if name.endswith(".weight")]

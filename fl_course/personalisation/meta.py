@@ -27,7 +27,7 @@ from ..core import Task, Update, Vector, is_whole, plain_counts
 from ..engine.models import Model
 from ..engine.training import Trainer
 from ..federation.interfaces import Experiment, PersonalTraining
-from .rules import own_steps, whole_network
+from .rules import check_number, own_steps, whole_network
 from .steps import batches, examples_of, gradients_at, loss_at, parts_alone, report
 
 ORDERS = ("exact", "hessian-free", "first")
@@ -50,16 +50,14 @@ class PerFedAvg(PersonalTraining):
     delta: float = 1e-2
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.inner_lr, int | float) and 0 <= self.inner_lr < float("inf")):
-            raise ValueError(f"inner_lr must be a finite number from 0, not {self.inner_lr!r}")
+        check_number(self, "inner_lr")
         if self.order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}")
         if self.support is not None and not is_whole(self.support, 1):
             raise ValueError(f"support must be a whole number of examples from 1, or None for all others, not {self.support!r}")
         if not is_whole(self.steps, 1):
             raise ValueError(f"steps must be a whole number from 1, not {self.steps!r}")
-        if not (isinstance(self.delta, int | float) and 0 < self.delta < float("inf")):
-            raise ValueError(f"delta must be a positive, finite number, not {self.delta!r}")
+        check_number(self, "delta", positive=True)
         plain_counts(self)
 
     def passes(self, epochs: int, model: Any) -> float:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import math
+from numbers import Real
+from typing import Any
 
 from ..core import CompositionError
 from ..federation.interfaces import Attack, Experiment, PersonalTraining, Selector
 
 
-def check_rate(name: str, value: float | None) -> None:
-    if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
-        raise ValueError(f"{name} must be a positive, finite number, not {value!r}")
-
-
-def check_share(name: str, value: float) -> None:
-    if not (isinstance(value, int | float) and 0 <= value <= 1):
-        raise ValueError(f"{name} must be in [0, 1], not {value!r}")
+def check_number(part: Any, name: str, least: float = 0.0, most: float = 1e30, positive: bool = False) -> None:
+    """ValueError unless this field of a frozen dataclass is a number in [least, most], and not 0 if it must be positive.
+    NumPy's numbers become Python's."""
+    value: Any = getattr(part, name)
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else float("nan")
+    if not least <= number <= most or (positive and not number):
+        bounds = f"a number from {least:g}" + (f" to {most:g}" if most < 1e30 else "")
+        raise ValueError(f"{name} must be {'a positive, finite number' if positive else bounds}, not {value!r}")
+    if type(value) is not int:
+        object.__setattr__(part, name, number)
 
 
 def whole_network(method: PersonalTraining, experiment: Experiment) -> None:

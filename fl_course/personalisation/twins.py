@@ -22,7 +22,7 @@ from ..core import ClientFailure, Task, Update, Vector, is_whole, plain_counts
 from ..engine.correction import Affine
 from ..engine.training import Trainer
 from ..federation.interfaces import Experiment, PersonalTraining
-from .rules import check_rate, check_share, own_steps, whole_network
+from .rules import check_number, own_steps, whole_network
 from .split import kept, moved
 from .steps import batches, gradients_at, parts_alone, report
 
@@ -38,7 +38,8 @@ class FineTune(PersonalTraining):
     def __post_init__(self) -> None:
         if not is_whole(self.epochs, 0):
             raise ValueError(f"epochs must be a whole number of passes from 0, not {self.epochs!r}")
-        check_rate("lr", self.lr)
+        if self.lr is not None:
+            check_number(self, "lr", positive=True)
         plain_counts(self)
 
     def train(self, tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
@@ -83,11 +84,11 @@ class Ditto(PersonalTraining):
     epochs: int | None = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.lam, int | float) and 0 <= self.lam < 1e30):
-            raise ValueError(f"lam must be a number from 0, not {self.lam!r}")
+        check_number(self, "lam")
         if self.epochs is not None and not is_whole(self.epochs, 1):
             raise ValueError(f"epochs must be a whole number of passes from 1, or None, not {self.epochs!r}")
-        check_rate("lr", self.lr)
+        if self.lr is not None:
+            check_number(self, "lr", positive=True)
         plain_counts(self)
 
     def passes(self, epochs: int, model: Any) -> float:
@@ -125,9 +126,8 @@ class PFedMe(PersonalTraining):
     steps: int = 5
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.lam, int | float) and 0 <= self.lam < 1e30):
-            raise ValueError(f"lam must be a number from 0, not {self.lam!r}")
-        check_rate("lr", self.lr)
+        check_number(self, "lam")
+        check_number(self, "lr", positive=True)
         if not is_whole(self.steps, 1):
             raise ValueError(f"steps must be a whole number of inner steps from 1, not {self.steps!r}")
         if self.lr * self.lam >= 2:
@@ -177,8 +177,9 @@ class APFL(PersonalTraining):
     lr: float | None = None
 
     def __post_init__(self) -> None:
-        check_share("alpha", self.alpha)
-        check_rate("lr", self.lr)
+        check_number(self, "alpha", most=1.0)
+        if self.lr is not None:
+            check_number(self, "lr", positive=True)
 
     def passes(self, epochs: int, model: Any) -> float:
         return 2 * epochs

@@ -266,3 +266,11 @@ def test_steps_of_ones_own_know_no_corrections(personal):
 def test_what_is_out_of_range_is_refused(make):
     with pytest.raises(ValueError, match="must be"):
         make()
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), 0.5])
+def test_numbers_of_numpy_are_numbers(number):
+    for make in (lambda n: Ditto(n, lr=n), lambda n: PFedMe(n, n), lambda n: APFL(n, lr=n), lambda n: FineTune(1, n)):
+        assert repr(make(number)) == repr(make(0.5))
+        assert make(number) == make(0.5)
+    assert repr(Ditto(np.int64(2))) in (repr(Ditto(2.0)), repr(Ditto(2)))

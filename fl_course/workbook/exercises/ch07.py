@@ -223,8 +223,9 @@ def draw_answers(rng):
 def replay(seconds, at_work, until):
     """seconds: a list, what a job takes on device 0, 1, …; at_work: jobs at a time. Returns a list of
     (instant, device, staleness), one an answer, up to and including the instant `until`."""
-    idle, heap, version, now, heard = list(range(len(seconds))), [], 0, 0, []
-    working = 0
+    heap: list[tuple[float, int, int]] = []                  # (end, device, version at its start)
+    heard: list[tuple[float, int, int]] = []
+    idle, version, now, working = list(range(len(seconds))), 0, 0.0, 0
     while True:
         while idle and working < at_work:
             device = idle.pop(0)
@@ -243,7 +244,9 @@ def replay(seconds, at_work, until):
 
 def replayed(seconds, at_work, until, drain=True, front=False, first=0, whole=True, once=False, reverse=False):
     """The same with one thing done wrong."""
-    idle, heap, version, now, heard, working = list(range(len(seconds))), [], 0, 0, [], 0
+    heap: list[tuple[float, int, int]] = []
+    heard: list[tuple[float, int, int]] = []
+    idle, version, now, working = list(range(len(seconds))), 0, 0.0, 0
     while idle or heap:
         while idle and working < at_work:
             device = idle.pop(0)
@@ -487,11 +490,11 @@ def draw_seconds(rng):
 def read_timeline(spans, steps):
     """spans: a list of (device, begun, ended), seconds; steps: instants of the server's steps, rising. Returns
     (staleness of each span's answer, a list; busy, a dict: device -> share of the time until the last step)."""
-    ages, busy = [], {}
+    ages, busy = [], dict.fromkeys((device for device, _, _ in spans), 0.0)
     for device, begun, ended in spans:
         before = sum(step <= begun for step in steps)
         ages.append(sum(step < ended for step in steps) - before)
-        busy[device] = busy.get(device, 0.0) + (ended - begun) / steps[-1]
+        busy[device] += (ended - begun) / steps[-1]
     return ages, busy
 
 
@@ -769,7 +772,7 @@ EXERCISES = (
             Mistake(version_first, "You raise the version before you count the staleness: a fresh answer has 0."),
             Mistake(last_instant_lost, "Answers at the very instant `until` count, too."),
             Mistake(each_once, "Who has answered waits in the queue for another job."),
-            Mistake(highest_number_first, "At one instant the lowest number is heard first."),
+            Mistake(highest_number_first, "At one instant the device with the lowest number is heard first."),
             Mistake(everybody_works, "No more than `at_work` devices work at a time."),
             Mistake(never_stale, "While a device works the others step the server: staleness is the steps in between."),
             Mistake(staleness_left_out, "The staleness is asked for, too: (instant, device, staleness)."),

@@ -21,14 +21,18 @@ def grade(
     cell_seconds: Annotated[float, typer.Option(min=0.1, help="Time limit of one cell.")] = 15,
     jobs: Jobs = 2,
     seed: Annotated[int, typer.Option(help="Seed of the inputs, the same for every student.")] = 0,
+    again: Annotated[bool, typer.Option("--again", help="Grade all anew, also what an earlier run has done.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a folder of several levels is run.")] = False,
 ) -> None:
     """Grade a folder of notebooks: grades.csv, and one page of feedback a student.
 
     Runs the students' code: without network and other processes, but otherwise as you. For strangers use a container.
+    Each grade is written when it is known; a run that was stopped goes on where it was.
 
     Example: `fl-course grade handed-in --chapter 01 --out grades`
     """
     from ..grading import checks, classroom
+    from ..grading.gradebook import Gradebook
 
     files = classroom.submissions(folder) if folder.is_dir() else []
     if not files:
@@ -38,16 +42,44 @@ def grade(
         checks.chapter(chapter)
     except ValueError as error:               # said before anything runs
         refuse(str(error))
-    grades = []
-    for one in classroom.grade_files(folder, files, chapter, seconds, cell_seconds, jobs, seed):
-        grades.append(one)
-        say(f"[{len(grades)}/{len(files)}] {one.file}: {one.solved} of {len(one.exercises)} solved. {one.problem}".rstrip())
-    written = classroom.write_grades(grades, out)
+    _agree(folder, files, chapter, yes)
+    book = Gradebook(out, {"chapter": chapter, "seconds": seconds, "cell_seconds": cell_seconds, "seed": seed})
+    done = 0
+    try:
+        book.open(again)
+        for one in classroom.grade_files(folder, files, chapter, seconds, cell_seconds, jobs, seed, book):
+            done += 1
+            say(f"[{done}/{len(files)}] {one.file}: {one.solved} of {len(one.exercises)} solved. {one.problem}".rstrip())
+        book.table()
+    except OSError as error:
+        refuse(f"the results cannot be written to {out}: {error.strerror or error}; {done} of {len(files)} are done, and the "
+               "same command goes on from there")
+    except KeyboardInterrupt:
+        say(f"stopped: {done} of {len(files)} are graded, see {out / 'grades.csv'}; the same command goes on from there")
+        raise typer.Exit(130) from None
     total = len(checks.chapter(chapter))
-    grades.sort(key=lambda grade: grade.file)
+    grades = sorted(book.grades.values(), key=lambda grade: grade.file)
     rows = [(one.file, f"{one.solved}/{total}", f"{one.percent:g} %", one.problem) for one in grades]
     table(f"Chapter {chapter}", ["file", "solved", "mark", "problem"], rows)
-    say(f"Table: {written}  Feedback: {out / 'feedback'}")
+    if others := classroom.skipped(folder, files):
+        say(f"{len(others)} files are no notebooks and were skipped: {', '.join(others[:10])}{' …' if len(others) > 10 else ''}")
+    say(f"Table: {out / 'grades.csv'}  Feedback: {out / 'feedback'}")
+
+
+def _agree(folder: Path, files: list[Path], chapter: str, yes: bool) -> None:
+    """Say what was found, and where it lies on several levels ask before other people's code is run."""
+    from ..grading import classroom
+
+    about = [classroom.chapters_of(path) for path in files]
+    mine, none = sum(chapter in found for found in about), sum(not found for found in about)
+    others = len(files) - mine - none
+    say(f"{len(files)} notebooks in {folder}: {mine} of chapter {chapter}, {others} of other chapters, {none} of none "
+        "(those are not run).")
+    deep = any(len(path.relative_to(folder).parts) > 2 for path in files)
+    if deep and not yes:
+        if not sys.stdin.isatty():
+            refuse("the notebooks lie on several levels of folders; say --yes if it is the right folder")
+        typer.confirm("They lie on several levels of folders. Run them all?", abort=True)
 
 
 def start(

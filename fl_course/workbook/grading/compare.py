@@ -12,16 +12,20 @@ from typing import Any
 import numpy as np
 
 Function = Callable[..., Any]
+PLAIN: tuple[Any, ...] = (str, bytes, set, frozenset)
 EXACT, NUMBERS = "biu", "biufc"               # NumPy's kinds: booleans and integers; these, floats and complex numbers
 
 
 def same(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
-    """Equal up to rounding. Integers agree exactly, lists count as arrays, tensors and dataclasses are looked into."""
+    """Equal up to rounding. Integers agree exactly, lists count as arrays, tensors and dataclasses are looked into.
+
+    b is the expected value: an object whose == is always true equals nothing but itself.
+    """
     a, b = _plain(a), _plain(b)
     if a is b:
         return True
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(same(a[key], b[key], rtol, atol) for key in a)
+        return len(a) == len(b) and all(key in a and same(a[key], b[key], rtol, atol) for key in b)
     x, y = _array(a), _array(b)
     if x is not None and y is not None:
         if x.shape != y.shape:
@@ -31,8 +35,11 @@ def same(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
         return bool(np.allclose(x, y, rtol=rtol, atol=atol, equal_nan=True))
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(same(p, q, rtol, atol) for p, q in zip(a, b, strict=True))
+    for kind in PLAIN:                        # by our own eyes: what an object says about itself is not asked
+        if isinstance(a, kind) and isinstance(b, kind):
+            return kind.__eq__(a, b) is True
     try:
-        return bool(a == b)
+        return type(a) is type(b) and bool(a == b)
     except Exception:                         # a comparison that has no single truth value is not equality
         return False
 

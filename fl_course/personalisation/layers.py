@@ -116,10 +116,11 @@ def _check(method: PersonalTraining, experiment: Experiment) -> None:
     name = type(method).__name__
     if not isinstance(experiment.model, Split):
         raise CompositionError(f"{name} must be told which layers stay at home: model=Split({experiment.model!r}, personal=…).")
-    if experiment.stages and not experiment.model.dim:
+    idle = [*experiment.stages, *([] if experiment.aggregation.linear else [experiment.aggregation])]
+    if idle and not experiment.model.dim:
         raise CompositionError(
-            f"every layer of {experiment.model!r} is personal, so nothing travels, and {type(experiment.stages[0]).__name__} has "
-            "nothing to do; leave the stages out, or let some layers be shared."
+            f"every layer of {experiment.model!r} is personal, so nothing travels, and {type(idle[0]).__name__} has nothing to do; "
+            "leave it out, or let some layers be shared."
         )
     if experiment.training.correction is not None:
         raise CompositionError(

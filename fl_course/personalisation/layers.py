@@ -119,8 +119,8 @@ def _check(method: PersonalTraining, experiment: Experiment) -> None:
     idle = [*experiment.stages, *([] if experiment.aggregation.linear else [experiment.aggregation])]
     if idle and not experiment.model.dim:
         raise CompositionError(
-            f"every layer of {experiment.model!r} is personal, so nothing travels, and {type(idle[0]).__name__} has nothing to do; "
-            "leave it out, or let some layers be shared."
+            f"every layer of {experiment.model!r} is personal, so nothing travels, and {type(idle[0]).__name__} has nothing to "
+            "do; leave it out, or let some layers be shared."
         )
     if experiment.training.correction is not None:
         raise CompositionError(

@@ -112,6 +112,10 @@ def test_nobody_honest_to_read_leaves_them_as_they_are():
 def test_farthest_is_along_the_first_principal_direction():
     x = np.array([[0.0, 0], [1, 0], [-6, 0.1], [4, 0], [0, 1]])
     assert farthest(x) == 2
+    for seed in range(20):
+        cloud = stream(seed, "cloud").standard_normal((9, 4)) * [3, 1, 1, 1]
+        off = cloud - cloud.mean(axis=0)
+        assert farthest(cloud) == np.argmax(np.abs(off @ np.linalg.svd(off)[2][0]))
     assert farthest(x[:1]) == 0
     assert farthest(np.zeros((3, 2))) in range(3)
 
@@ -256,6 +260,19 @@ def test_success_by_hand():
     x[:, [0, 3]] = 4
     said = it.model.predict(state.server.params, x).argmax(axis=1)
     assert record.metrics["backdoor_success"] == pytest.approx((said == 1).mean())
+
+
+def test_success_counts_those_of_other_classes():
+    attack, it = Backdoor([2], target=1, trigger=Trigger((0, 3), 1.0)), experiment(DATA)
+    wrong = 0
+    for seed in range(10):
+        params = it.model.init(stream(seed, "init"))
+        x = attack.trigger.stamp(DATA.x_test)
+        hit = it.model.predict(params, x).argmax(axis=1) == 1
+        measured = attack.measure(it, Server(params))["backdoor_success"]
+        assert measured == pytest.approx(hit[DATA.y_test != 1].mean())
+        wrong += measured != pytest.approx(hit.mean())
+    assert wrong >= 5
 
 
 def test_one_logit_has_two_classes():

@@ -107,6 +107,14 @@ def test_two_examples_one_unit_is_a_mixture():
     assert share.sum() == pytest.approx(1, abs=1e-3)
 
 
+def test_the_strongest_unit_comes_first():
+    delta, slices = sent(range(6)).astype(float), MODEL.slices()
+    dw, db = delta[slices["dense0.weight"]].reshape(64, 64), delta[slices["dense0.bias"]]
+    slow = [dw[i] / db[i] for i in sorted(range(64), key=lambda i: -abs(db[i])) if db[i] != 0]
+    np.testing.assert_allclose(unit_inputs(MODEL, delta), slow)
+    np.testing.assert_allclose(closed_form(MODEL, -delta), slow[0])
+
+
 # --- by optimisation -------------------------------------------------------------------------------------------------
 
 

@@ -119,7 +119,7 @@ def test_fraction(fn, rng):
         expect(len(set(got)), want, f"{tried}: how many different ones")
         if given != idle:
             raise Wrong(f"tried {tried}: a good draw, but the list `idle` was changed in place; copy it")
-    idle, counts, pairs = list("ABCDEF"), {}, {}
+    idle, counts, pairs = list("ABCDEF"), dict[str, int](), dict[str, int]()
     for _ in range(TRIES):
         got = sorted(names_of(fn(list(idle), 12, 0.25, 1, fresh(rng)), "6 idle clients"))
         expect(len(got), 3, "6 idle clients of 12, fraction 0.25: how many")
@@ -217,15 +217,11 @@ def draw_profiles(rng):
 def spread_labels(counts, k):
     """counts: (n, c), examples of each client and class, k <= n. Returns k different row numbers, in the order of choice."""
     shares = counts / counts.sum(axis=1, keepdims=True)
-    chosen = []
+    chosen = [int(np.argmax(counts.sum(axis=1)))][:k]             # nobody if k = 0
     while len(chosen) < k:
-        if not chosen:
-            scores = counts.sum(axis=1).astype(float)
-        else:
-            distances = np.abs(shares[:, None] - shares[chosen]).sum(axis=2)
-            scores = distances.min(axis=1)
-        scores[chosen] = -1
-        chosen.append(int(np.argmax(scores)))
+        nearest = np.abs(shares[:, None] - shares[chosen]).sum(axis=2).min(axis=1)
+        nearest[chosen] = -1
+        chosen.append(int(np.argmax(nearest)))
     return chosen
 
 
@@ -420,7 +416,7 @@ def largest_sizes(sizes, ask, d, m, rng):
 def test_power(fn, rng):
     """Who is asked is as important as who is chosen: each question is a model on its way down."""
     for d, m, clients in ((12, 4, 12), (6, 2, 40), (7, 7, 25), (1, 1, 9)):
-        sizes, losses, asked = rng.permutation(clients) + 5.0, rng.permutation(clients) / clients + 0.1, []
+        sizes, losses, asked = rng.permutation(clients) + 5.0, rng.permutation(clients) / clients + 0.1, list[int]()
 
         def ask(k, losses=losses, asked=asked):
             asked.append(int(k))
@@ -434,7 +430,7 @@ def test_power(fn, rng):
             raise Wrong(f"tried {tried}: {short(strange[0])} was chosen and never asked; asked were {short(sorted(asked))}")
         want = sorted(asked, key=lambda k: -losses[k])[:m]
         expect(got, want, f"{tried}, asked were {short(sorted(asked))} with losses {short([losses[k] for k in sorted(asked)])}")
-    counts = {}
+    counts = dict[int, int]()
     for _ in range(TRIES):
         got = names_of(fn(np.array([1.0, 2.0, 3.0, 10.0]), float, 1, 1, fresh(rng)), "4 clients, d = m = 1")
         for k in got:
@@ -847,7 +843,7 @@ def test_mended(fn, rng):
         want = sorted(idle, key=lambda name: -reports.get(name, np.inf))[:m]
         tried = f"idle = {short(idle)}, reports = {short(reports)}, d = {n}, m = {m}"
         expect(names_of(fn(list(idle), dict(reports), n, m, fresh(rng)), tried), want, tried)
-    idle, counts = [4, 2, 7, 5, 0, 1], {}
+    idle, counts = [4, 2, 7, 5, 0, 1], dict[int, int]()
     reports = {0: 0.5, 1: 1.0, 2: 1.5, 4: 2.0, 5: 2.5, 7: 3.0}
     for _ in range(TRIES):
         got = names_of(fn(list(idle), dict(reports), 3, 1, fresh(rng)), "6 idle clients, d = 3, m = 1")
@@ -1013,7 +1009,7 @@ EXERCISES = (
         minutes=15,
         test=test_bias,
         hints=(
-            "Count how often each of the K clients was asked; who never was counts as 0.",
+            "Count how often each of the K clients was in a cohort; who never was counts as 0.",
             "gini = Σᵢ Σⱼ |cᵢ − cⱼ| / (2·K²·mean count): `np.abs(c[:, None] - c).sum()` is the double sum.",
             "bias: each round has a mean value of its cohort. The mean of these, minus the mean over all K clients.",
         ),

@@ -428,7 +428,9 @@ def test_a_weight_is_divided_out_and_gives_no_say(rule):
 def test_two_answers_of_one_client_are_one_vote():
     x = np.array([[1.0], [2], [3], [100], [102]])
     twice = CoordinateMedian().combine(updates(x, clients=["a", "b", "c", "d", "d"]), [0, 0, 0, 1, 0])
-    assert twice.mean == pytest.approx(2.5)                                    # of 1, 2, 3 and 101
+    assert twice.mean == pytest.approx(2.5)
+    alike = TrimmedMean(0).combine(updates(x, clients=["a", "b", "c", "d", "d"]), [0, 0, 0, 1, 0])
+    assert alike.mean == pytest.approx((1 + 2 + 3 + 101) / 4)
     assert Krum(0).combine(updates(x, clients=["a", "b", "c", "d", "d"]), [0] * 5).removed == ("a", "c", "d")
 
 

@@ -189,7 +189,7 @@ print(pd.DataFrame(gains).round(3).to_string())
 # %% tags=["proof"]
 # Proof, open me: it pays with an own taste, beyond the pooled data; with an own hand it does not
 if rounds >= 50:
-    assert tuned["own taste"][5].mean() > max(each.mean() for each in base["own taste"].values()) - 0.01
+    assert tuned["own taste"][5].mean() > max(means["own taste"].values()) - 0.01
     assert tuned["own hand"][20].mean() < base["own hand"]["global"].mean()
     assert tuned["two digits"][20].mean() > base["two digits"]["local only"].mean() - 0.01
 
@@ -853,7 +853,8 @@ print(compare(*runs["own taste"]["LG-FedAvg"], base["own taste"]))
 # %% tags=["proof"]
 # Proof, open me: the library's mean, worst tenth and share of gains are those by hand
 row = compare(*runs["own taste"]["LG-FedAvg"], base["own taste"]).rows()[0]
-assert np.allclose([row["mean"], row["worst tenth"], row["wins"]], final["own taste"].loc["LG-FedAvg"])
+mine = final["own taste"].loc["LG-FedAvg"]
+assert np.allclose([row["mean"], row["worst tenth"], row["wins"]], mine)
 
 # %% [markdown]
 # Read it by columns. With an *own hand* no personal model beats the model of all; the more of it is learned from 40 images alone, the

@@ -265,13 +265,16 @@ print(f"by median and MAD: {from_middle.max() / (1.4826 * mad):,.0f} deviations"
 # were liars, and *recall*, how many of the liars were removed.
 
 # %%
+def score(history):                                      # means over the rounds that have one:
+    told = [record.metrics for record in history.records]   # no precision where nobody is removed
+    return {name: pd.Series([metrics.get(f"detection_{name}") for metrics in told], dtype=float).mean()
+            for name in ("precision", "recall")}
+
 rows = {}
 for name, kind in {**kinds, "ten times too long": Scaling}.items():
     for by in ("norm", "distance"):
         history = run(OutlierRemoval(by=by, f=5), kind(range(5)))
-        rows[f"{name}, by {by}"] = {"precision": np.nanmean(history.series("detection_precision")),
-                                    "recall": np.nanmean(history.series("detection_recall")),
-                                    **row(history)}
+        rows[f"{name}, by {by}"] = {**score(history), **row(history)}
 removal = pd.DataFrame(rows).T
 print(removal.round(2).to_string())
 

@@ -265,9 +265,9 @@ print(f"by median and MAD: {from_middle.max() / (1.4826 * mad):,.0f} deviations"
 # were liars, and *recall*, how many of the liars were removed.
 
 # %%
-def score(history):                                      # means over the rounds that have one:
-    told = [record.metrics for record in history.records]   # no precision where nobody is removed
-    return {name: pd.Series([metrics.get(f"detection_{name}") for metrics in told], dtype=float).mean()
+def score(history):                  # means over the rounds that have one: no precision of nobody
+    table = pd.DataFrame([dict(record.metrics) for record in history.records])
+    return {name: table.get(f"detection_{name}", pd.Series([np.nan])).mean()
             for name in ("precision", "recall")}
 
 rows = {}

@@ -12,7 +12,7 @@ from workbook_fixtures import built
 
 from fl_course.workbook.grading import checks, classroom
 from fl_course.workbook.grading.gradebook import Gradebook
-from fl_course.workbook.grading.worker import code_cells
+from fl_course.workbook.grading.intake import code_cells
 
 pytestmark = pytest.mark.timeout(1200)       # thirty processes: on a busy machine that takes its time
 

@@ -223,12 +223,14 @@ def test_files_that_cannot_be_read_have_a_row(tmp_path):
     (tmp_path / "empty.ipynb").write_bytes(b"")
     (tmp_path / "other.ipynb").write_text(notebook("print(1)"))
     (tmp_path / "essay.docx").write_bytes(b"words")
+    (tmp_path / "data.npy").write_bytes(b"words")
     files = classroom.submissions(tmp_path)
     found = {grade.file: grade.problem for grade in classroom.grade_files(tmp_path, files, "99")}
-    assert set(found) == {"gone.ipynb", "zip.ipynb", "empty.ipynb", "other.ipynb"}
+    assert set(found) == {"gone.ipynb", "zip.ipynb", "empty.ipynb", "other.ipynb", "essay.docx"}
     assert "cannot be read" in found["gone.ipynb"]
     assert "not run" in found["other.ipynb"]
-    assert classroom.skipped(tmp_path, files) == ["essay.docx"]
+    assert "'.docx'" in found["essay.docx"]
+    assert classroom.skipped(tmp_path, files) == ["data.npy"]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,35 +22,57 @@ def grade(
     jobs: Jobs = 2,
     seed: Annotated[int, typer.Option(help="Seed of the inputs, the same for every student.")] = 0,
     again: Annotated[bool, typer.Option("--again", help="Grade all anew, also what an earlier run has done.")] = False,
+    roster: Annotated[Path | None, typer.Option(help="Class list: CSV with id, name, email.")] = None,
+    weights: Annotated[str, typer.Option(help="What exercises count: difficulty, or a CSV of exercise,weight.")] = "",
+    format: Annotated[str, typer.Option("--format", help="A table to import: moodle, canvas, or csv for Excel.")] = "",
+    column: Annotated[str, typer.Option(help="Canvas: title of the assignment, as in its export.")] = "",
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="Linux: run each file in a room of its own, by bwrap.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a folder of several levels is run.")] = False,
 ) -> None:
     """Grade a folder of notebooks: grades.csv, and one page of feedback a student.
 
-    Runs the students' code: without network and other processes, but otherwise as you. For strangers use a container.
+    Runs the students' code: without network and other processes, but otherwise as you. For strangers use --sandbox (Linux),
+    or a container.
     Each grade is written when it is known; a run that was stopped goes on where it was.
 
     Example: `fl-course grade handed-in --chapter 01 --out grades`
     """
-    from ..grading import checks, classroom
-    from ..grading.gradebook import Gradebook
+    from ..grading import checks, classroom, fence, school
+    from ..grading import roster as rosters
+    from ..grading.gradebook import Gradebook, percent
 
+    if sandbox and (reason := fence.why_not()):
+        refuse(reason)
+    if format not in ("", *school.FORMATS):
+        refuse(f"--format takes {', '.join(school.FORMATS)}, not {format!r}")
     files = classroom.submissions(folder) if folder.is_dir() else []
     if not files:
         refuse(f"there are no notebooks in {folder}")
     try:
         chapter = chapter or classroom.majority_chapter(files)
         checks.chapter(chapter)
+        people = rosters.read_roster(roster) if roster else []
+        weighing = school.weights_of(chapter, weights)
     except ValueError as error:               # said before anything runs
         refuse(str(error))
     _agree(folder, files, chapter, yes)
-    book = Gradebook(out, {"chapter": chapter, "seconds": seconds, "cell_seconds": cell_seconds, "seed": seed})
+    paths = {path.relative_to(folder).as_posix(): path for path in files}
+    whose = rosters.owners(list(paths), people)
+    instead = school.counting(paths, whose, chapter)
+    settings = {"chapter": chapter, "seconds": seconds, "cell_seconds": cell_seconds, "seed": seed, "sandbox": sandbox}
+    book = Gradebook(out, settings, weights=weighing)
+    book.who = {name: (one.person.id, one.person.name, one.person.email) if one.person else ("", one.name, "")
+                for name, one in whose.items()}
+    book.notes = {name: school.notes(name, whose, instead) for name in paths}
     done = 0
     try:
         book.open(again)
-        for one in classroom.grade_files(folder, files, chapter, seconds, cell_seconds, jobs, seed, book):
+        for one in classroom.grade_files(folder, files, chapter, seconds, cell_seconds, jobs, seed, book, sandbox):
             done += 1
             say(f"[{done}/{len(files)}] {one.file}: {one.solved} of {len(one.exercises)} solved. {one.problem}".rstrip())
         book.table()
+        column = column or f"Chapter {chapter}"
+        made = _for_the_teacher(book, chapter, whose, instead, people, format, column, fence.words(sandbox))
     except OSError as error:
         refuse(f"the results cannot be written to {out}: {error.strerror or error}; {done} of {len(files)} are done, and the "
                "same command goes on from there")
@@ -59,11 +81,35 @@ def grade(
         raise typer.Exit(130) from None
     total = len(checks.chapter(chapter))
     grades = sorted(book.grades.values(), key=lambda grade: grade.file)
-    rows = [(one.file, f"{one.solved}/{total}", f"{one.percent:g} %", one.problem) for one in grades]
-    table(f"Chapter {chapter}", ["file", "solved", "mark", "problem"], rows)
+    rows = []
+    for one in grades:
+        said = "; ".join(filter(None, [book.notes.get(one.file, ""), one.problem]))
+        rows.append((one.file, book.who[one.file][1], f"{one.solved}/{total}", f"{percent(one, weighing):g} %", said))
+    table(f"Chapter {chapter}", ["file", "name", "solved", "mark", "problem"], rows)
     if others := classroom.skipped(folder, files):
         say(f"{len(others)} files are no notebooks and were skipped: {', '.join(others[:10])}{' …' if len(others) > 10 else ''}")
-    say(f"Table: {out / 'grades.csv'}  Feedback: {out / 'feedback'}")
+    if people and (unknown := [name for name, one in whose.items() if one.person is None]):
+        say(f"{len(unknown)} files belong to nobody of the class list for sure: {', '.join(unknown[:10])}"
+            f"{' …' if len(unknown) > 10 else ''}")
+    say(f"Fence: {fence.words(sandbox)}")
+    say(f"Table: {out / 'grades.csv'}  Feedback: {out / 'feedback'}  The class: {out / 'index.html'}"
+        f"{f'  To import: {made}' if made else ''}")
+
+
+def _for_the_teacher(
+    book: Any, chapter: str, whose: Any, instead: Any, people: Any, kind: str, column: str, fence: str
+) -> Path | None:
+    """The page of the class, and the table for import if one was asked for."""
+    from ..grading import school
+    from ..grading.gradebook import write
+    from ..grading.overview import overview
+
+    grades = list(book.grades.values())
+    there = {one.person.id for one in whose.values() if one.person}
+    missing = [one.name or one.id for one in people if one.id not in there]
+    names = {name: who[1] for name, who in book.who.items()}
+    write(book.out / "index.html", overview(grades, chapter, book.weights, names, book.notes, instead, missing, fence))
+    return school.export(kind, book.out, grades, whose, instead, people, book.weights, column) if kind else None
 
 
 def _agree(folder: Path, files: list[Path], chapter: str, yes: bool) -> None:

@@ -12,13 +12,17 @@ import io
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from .cards import card
+from .intake import read
+
+ABOUT = ("id", "name", "email", "note")       # columns of grades.csv: of the class list, and what is to be known
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Grade:
     seconds: float
     problem: str = ""                         # of the file as a whole
     cells: list[dict[str, Any]] = field(default_factory=list)    # cells that ended in an error
+    fence: str = ""                           # that stood around it while it ran; empty: it did not run
 
     @property
     def solved(self) -> int:
@@ -49,11 +54,17 @@ class Grade:
 
 @dataclass
 class Gradebook:
-    """A folder of results. `settings` is what the marks depend on beside the files; a run with the same goes on."""
+    """A folder of results. `settings` is what the marks depend on beside the files; a run with the same goes on.
+
+    What is asked of the table only, as weights and whose a file is, may change between runs.
+    """
 
     out: Path
     settings: dict[str, Any]
     grades: dict[str, Grade] = field(default_factory=dict)       # file -> its grade
+    weights: Mapping[str, float] = field(default_factory=dict)   # of exercises; empty: all count the same
+    who: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)    # file -> id, name, e-mail
+    notes: Mapping[str, str] = field(default_factory=dict)       # file -> late, does not count
 
     def open(self, again: bool = False) -> None:
         """Try the folder, and read what is done already, unless it shall be done again. OSError if it cannot be written."""
@@ -70,12 +81,18 @@ class Gradebook:
 
     def add(self, grade: Grade, path: Path) -> None:
         """Write down one grade: its page, its line, the table."""
-        self.grades[grade.file] = grade
-        write(self.out / "feedback" / grade.page, feedback(grade, self.settings.get("chapter", "")))
+        self.keep(grade)
         line = {"settings": self.settings, "print": fingerprint(path), "grade": asdict(grade)}
         with (self.out / "marks.jsonl").open("a", encoding="utf-8", errors="surrogatepass") as file:
             file.write("\n" + json.dumps(line) + "\n")           # a line that a full disk has cut off stays a line of its own
         self.table()
+
+    def keep(self, grade: Grade) -> None:
+        """Take a grade in that is written down already, and write its page."""
+        self.grades[grade.file] = grade
+        name = self.who.get(grade.file, ("", "", ""))[1]
+        page = feedback(grade, self.settings.get("chapter", ""), self.weights, name, self.notes.get(grade.file, ""))
+        write(self.out / "feedback" / grade.page, page)
 
     def table(self) -> Path:
         """grades.csv: a row a file, in the order of names. A spreadsheet that has it open may keep it from being written on
@@ -84,11 +101,12 @@ class Gradebook:
         names = list(grades[0].exercises) if grades else []
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerow(["file", "solved", "exercises", "percent", *names, "seconds", "problem", "page"])
+        writer.writerow(["file", "solved", "exercises", "percent", *names, "seconds", "problem", "page", "fence", *ABOUT])
         for grade in grades:
             states = [grade.exercises[name]["state"] for name in names]
-            row = [grade.file, grade.solved, len(names), grade.percent, *states, round(grade.seconds, 1), grade.problem]
-            writer.writerow([_cell(value) for value in (*row, grade.page)])
+            mark, about = percent(grade, self.weights), (*self.who.get(grade.file, ("", "", "")), self.notes.get(grade.file, ""))
+            row = [grade.file, grade.solved, len(names), mark, *states, round(grade.seconds, 1), grade.problem]
+            writer.writerow([guarded(value) for value in (*row, grade.page, grade.fence, *about)])
         try:
             write(self.out / "grades.csv", text.getvalue())
         except PermissionError:
@@ -114,7 +132,7 @@ class Gradebook:
 def fingerprint(path: Path) -> str:
     """Of the bytes of a file; of its name, if it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read(path)).hexdigest()
     except OSError:
         return f"unreadable {path.name}"
 
@@ -129,20 +147,35 @@ def write(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def feedback(grade: Grade, chapter: str = "") -> str:
+def percent(grade: Grade, weights: Mapping[str, float]) -> float:
+    """The mark: what the solved exercises weigh, of what all weigh."""
+    if not weights:
+        return grade.percent
+    solved = sum(weights.get(name, 1.0) for name, found in grade.exercises.items() if found["state"] == "pass")
+    return round(100 * solved / (sum(weights.get(name, 1.0) for name in grade.exercises) or 1.0), 1)
+
+
+def feedback(
+    grade: Grade, chapter: str = "", weights: Mapping[str, float] = MappingProxyType({}), name: str = "", note: str = ""
+) -> str:
     """The page for one student."""
     today = datetime.date.today().isoformat()
     about = f"chapter {escape(chapter)}, " if chapter else ""
-    parts = [f"<p>{about}graded {today}</p>"]
-    parts.append(f"<p><b>{grade.solved} of {len(grade.exercises)}</b> exercises solved ({grade.percent:g} %).</p>")
+    parts = [f"<p>{escape(name + ', ') if name else ''}{about}graded {today}</p>"]
+    mark = f"{percent(grade, weights):g} %{', weighted' if len(set(weights.values())) > 1 else ''}"
+    parts.append(f"<p><b>{grade.solved} of {len(grade.exercises)}</b> exercises solved ({mark}).</p>")
+    if note:
+        parts.append(f"<p><b>Note:</b> {escape(note)}</p>")
     if grade.problem:
         parts.append(f"<p><b>The notebook as a whole:</b> {escape(grade.problem)}</p>")
-    for name, found in grade.exercises.items():
+    for exercise, found in grade.exercises.items():
         hint = f"<div><b>Hint.</b> {escape(found['hint'])}</div>" if found["hint"] else ""
-        parts.append(card(found["state"], name, f"<div>{escape(found['message'])}</div>{hint}"))
+        parts.append(card(found["state"], exercise, f"<div>{escape(found['message'])}</div>{hint}"))
     errors = "".join(f"<li>cell {cell['cell']}: <code>{escape(cell['error'])}</code></li>" for cell in grade.cells)
     if errors:
         parts.append(f"<p>Cells that ended in an error:</p><ul>{errors}</ul>")
+    if grade.fence:
+        parts.append(f"<p><small>It ran behind this fence: {escape(grade.fence)}.</small></p>")
     title = escape(grade.file)
     head = f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
     return f'{head}<body style="font-family:sans-serif;max-width:50em"><h1>{title}</h1>{"".join(parts)}</body></html>\n'
@@ -159,6 +192,6 @@ def mistakes(grades: Sequence[Grade]) -> list[tuple[str, str, int]]:
     return [(name, hint, count) for (name, hint), count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
 
 
-def _cell(value: Any) -> Any:
+def guarded(value: Any) -> Any:
     """A text that a spreadsheet would take for a formula gets an apostrophe: file names are chosen by students."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

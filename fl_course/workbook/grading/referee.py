@@ -17,8 +17,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
+
+from . import fence
 
 STARTING = 300                                # seconds in which a worker must have imported what it needs
 STATES = ("pass", "fail", "todo")
@@ -75,14 +78,22 @@ def text(value: Any, letters: int = LETTERS) -> str:
     return value[:letters] if isinstance(value, str) else ""
 
 
-def referee(job: dict[str, Any], names: Iterable[str], work: str, seconds: float) -> tuple[Marks, str]:
-    """Run a worker on a job, in the folder `work`. Returns what it found, and what went wrong with the file as a whole, or ""."""
+def referee(
+    job: dict[str, Any], names: Iterable[str], work: str, seconds: float, hidden: Sequence[Path] | None = None
+) -> tuple[Marks, str]:
+    """Run a worker on a job, in the folder `work`. Returns what it found, and what went wrong with the file as a whole, or "".
+
+    With `hidden` it runs in a sandbox, in which these folders are empty.
+    """
     keep = {name: value for name, value in os.environ.items() if name != "FL_COURSE_STRICT"}
     environment = {**keep, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "IPYTHONDIR": work, "PYTHONWARNINGS": "ignore"}
+    environment["TMPDIR"] = work
+    command = [sys.executable, "-m", f"{__package__}.worker"]
+    command = command if hidden is None else fence.in_room(command, work, hidden)
     marks = Marks(secrets.token_hex(16), names)
     with tempfile.TemporaryFile() as said:
         worker = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker"], cwd=work, env=environment, stdin=subprocess.PIPE,
+            command, cwd=work, env=environment, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=said, start_new_session=True,
         )  # fmt: skip
         assert worker.stdin is not None

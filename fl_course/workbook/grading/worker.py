@@ -1,6 +1,6 @@
 """The process in which one student's notebook is run and marked. It reads a job from stdin and reports to its parent.
 
-    {"notebook": path, "chapter": "01", "cell_seconds": 10, "seed": 0, "word": "5f…"}
+    {"cells": [[1, "import numpy"], …], "chapter": "01", "cell_seconds": 10, "seed": 0, "word": "5f…"}
 
 Every cell runs, whatever became of the one before. When the notebook calls check(name, fn), our own check is put to
 `fn`; at the end a function that was never handed over is looked up by its name. All that is known is reported after each
@@ -8,10 +8,10 @@ exercise, so that whatever kills the process costs only what had not been reache
 word, to a copy of stdout; stdout itself leads nowhere (see referee.py, which reads it).
 
 What the student's code may not do is refused by an audit hook, which Python code cannot take away: connect anywhere
-but to this machine, start another process. Shell commands in a cell (`!pip …`) are passed over and named. That is a fence
-against accidents and idle mischief, not a prison: compiled code can step over it, a host name may still be looked up, and
-files of the account that runs the grading can be read and written. Grade files of strangers in a container, or as a user who
-owns nothing.
+but to this machine, start another process. Memory, files and processes are bounded by the system (fence.py). Shell commands in
+a cell (`!pip …`) are passed over and named. That is a fence against accidents and idle mischief, not a prison: compiled code can
+step over it, a host name may still be looked up, and files of the account that runs the grading can be read and written.
+Grade files of strangers with --sandbox, in a container, or as a user who owns nothing.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...core import stream
-from . import checks
+from . import checks, fence
 from .compare import Function
 
 PROCESSES = (
@@ -129,7 +128,6 @@ def run(job: dict[str, Any]) -> None:
     import fl_course.workbook as workbook
 
     marks = Marks(job["chapter"], job["seed"], teller(job.pop("word").encode()))
-    cells = code_cells(Path(job["notebook"]).read_bytes()) or []
     workbook.check = checks.check = marks.put
     settings = Config()
     settings.HistoryManager.enabled = False
@@ -139,10 +137,11 @@ def run(job: dict[str, Any]) -> None:
     shell.system = shell.system_piped = shell.system_raw = lambda command: marks.cells.append(  # type: ignore[method-assign]
         {"cell": marks.at, "error": f"the shell command was not run: {command}"[:500]})
     shell.getoutput = lambda command, **_: shell.system(command) or []                          # type: ignore[method-assign]
+    fence.limit()
     refuse_processes()
     refuse_network()
     _ready()
-    for number, source in cells:
+    for number, source in job["cells"]:
         marks.at = number
         marks.save()
         if error := _run_cell(shell, source, job["cell_seconds"]):
@@ -188,22 +187,6 @@ def _ready() -> None:
     os.write(1, b"r")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-
-
-def code_cells(data: bytes) -> list[tuple[int, str]] | None:
-    """(number of the cell, source) of a notebook's code cells, or None if the bytes are not a notebook."""
-    try:
-        cells = json.loads(data).get("cells")
-    except (ValueError, AttributeError, RecursionError):
-        return None
-    if not isinstance(cells, list):
-        return None
-    code = []
-    for number, cell in enumerate(cells, start=1):
-        if isinstance(cell, dict) and cell.get("cell_type") == "code":
-            source = cell.get("source", "")
-            code.append((number, "".join(map(str, source)) if isinstance(source, list) else str(source)))
-    return code
 
 
 def _same_trouble(found: dict[str, str]) -> bool:

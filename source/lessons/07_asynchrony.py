@@ -9,7 +9,7 @@
 # - write FedAsync and FedBuff by hand, count staleness rightly, and choose how many work at a time, the buffer and the discount;
 # - read a timeline, and say who is hardly heard any more.
 #
-# About 110 minutes for a newcomer, the exercises not counted. You need chapter 1. Some lines name things of chapters 2 to 5
+# About 120 minutes for a newcomer, the exercises not counted. You need chapter 1. Some lines name things of chapters 2 to 5
 # (FedProx, Scaffold, SecureSum, TopK); who has not met them can pass over those. In the library:
 # `fl_course/asynchrony/mixing.py` (FedAsync), `fl_course/asynchrony/schedules.py` (rounds and no rounds),
 # `fl_course/asynchrony/devices.py` (who is how fast), `fl_course/federation/aggregation.py` (the discounts),
@@ -656,11 +656,11 @@ if rounds >= 60:
     assert slow_share["over-selected"] < slow_share["FedBuff, K = 5"]
 
 # %% [markdown]
-# By *answers*, and by bytes, rounds are a little ahead: their answers are fresh. FedBuff with K = 5 is close, its answers being
-# two steps old on average; FedAsync's are nine steps old, and it is behind. By *seconds* the order is turned round: the two
-# without rounds come first, and rounds last by far. Over-selection lies between. In the end it has bought most of the gain, and
-# pays with the turns of the slow (its Gini is the highest). FedBuff with ten of a hundred at work does *not* starve the slow:
-# each is drawn as often as the others. Is it always so harmless?
+# By *answers*, and by bytes, rounds, over-selection and FedBuff are about level (a few points, in another seed in another order):
+# with K = 5 an answer is two steps old on average, and worth about as much as a fresh one. FedAsync's answers are nine steps old,
+# and at first it is behind. By *seconds* rounds are last by far. Over-selection has bought most of the gain by the end, and pays
+# with the turns of the slow (its Gini is the highest). FedBuff with ten of a hundred at work does *not* starve the slow: each is
+# drawn as often as the others. Is it always so harmless?
 #
 # ## Who is heard?
 #
@@ -730,11 +730,10 @@ if rounds >= 60:
 # not say who has lost it. So print the accuracy per speed group beside every speed-up.
 #
 # Not all of FedBuff's loss is a matter of who is heard. With a hundred at work and K = 10 an answer is some ten steps old, so
-# each step is cut to about a third, and after equally many answers the model is less trained: that shows where speed and data
-# were drawn apart, in all thirds alike. The rest, the gap between the slow and the fast, is what the clock has done. With ten
-# at work the slow are heard as often as the others. That they are even ahead is the luck of seed 0, of whose answers came last;
-# in most other seeds the fast are, by less than with all at work. (A fair share of the answers is not yet a fair weight: theirs
-# are older.)
+# each step is cut to about a third, and the model is less trained: that shows where speed and data were drawn apart, in all
+# thirds alike. The rest, the gap between the slow and the fast, is what the clock has done. With ten at work the slow are heard
+# as often as the others. That they are even ahead is the luck of seed 0; in most other seeds the fast are, by less than with
+# all at work.
 #
 # There is another side to it. With all at work the server gets its answers in a small part of the time. So compare once more,
 # at the *same simulated time*: with all at work we take six times as many steps, and see how far the other ways are by then.
@@ -800,8 +799,7 @@ asynchrony_explorer()
 # | what differs | phones' real traces and larger models; another data set in each | digits, two shards, log-normal times of spread 1, 10 at work, K = 5; mean over `repeats` federations |
 #
 # And what the claim leaves out. Over-selected rounds already have most of that gain (FedBuff is 1.4 to 1.6 times faster than
-# they are; 1.7 times in the table above), and pay for it with the slow third. And without a spread of the speeds there is
-# little to gain.
+# they are; 1.7 times in the table above), and pay for it with the slow third.
 
 # %%
 card = {"rounds": (40, parts["rounds"][1]), "over-selected": (40, parts["over-selected"][1]),

@@ -301,6 +301,7 @@ def by_mouse_and_in_the_dark(view: Page, one) -> None:
 WIDGETS = [("fraction", "client_fraction_explorer()"), ("drift", "drift_explorer()"), ("drift", "proximal_explorer()"),
            ("sandwich", "privacy_sandwich_explorer()"), ("theatre", 'Theatre({"B": "upload"})'),
            ("compression", "compression_explorer()"), ("personalisation", "personalisation_explorer()"),
+           ("selection", "selection_explorer()"), ("asynchrony", "asynchrony_explorer()"),
            ("robustness", "playground_explorer()"), ("robustness", "attack_explorer()")]
 
 

@@ -6,4 +6,5 @@
     export.py       offline HTML                     validate.py  check
     doctor.py       what is wrong, how to mend it    kernels.py   a kernel of this interpreter
     places.py       where the notebooks are          terminal.py  what is printed, and how
+    orphans.py       children end with their parent
 """

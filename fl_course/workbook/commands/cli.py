@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import desk
-from .terminal import OUT, Jobs, Names, Pairs, number, refuse, say, table
+from .terminal import OUT, Jobs, Names, Pairs, number, refuse, say, table, writable
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -27,6 +27,7 @@ def train(
 
     Example: `fl-course train --rounds 5`
     """
+    writable(out)
     raise typer.Exit(_demo(rounds, out))
 
 
@@ -47,24 +48,27 @@ def run(
 
     code = 0
     if not names and not everything:
+        writable(out)
         code = _demo(30, out)
     paths = places.notebooks() if everything else places.resolve(names) if names else [places.tour()]
     if not paths:
         refuse("there are no lessons to run")
     chosen = asked.choose(paths, _pairs(parameters or []))
+    writable(out)
     outcomes, pages = [], []
     for place, path in enumerate(chosen, start=1):
         say(f"[{place}/{len(chosen)}] {path.stem} …")
         outcome = runner.run_notebook(path, out / path.name, chosen[path], timeout)
         if outcome.output:
             try:
-                pages.append(export.to_html(outcome.output, out / f"{path.stem}.html", {one.stem for one in chosen}).name)
+                page = export.to_html(outcome.output, out / f"{path.stem}.html", {one.stem for one in chosen})
+                pages.append((page.name, places.title(path)))
             except Exception as error:        # a page that cannot be made is this notebook's failure, not the end
                 outcome = runner.Outcome(*_fields(outcome, error=outcome.error or f"no page: {error}"))
         said = "ok" if outcome.ok else f"FAILED: {outcome.error}"
         say(f"      {outcome.cells}/{outcome.total} cells, {outcome.seconds:.1f} s, {said}")
         outcomes.append(outcome)
-    export.index_page([(page, "") for page in pages], out / "index.html")
+    export.index_page(pages, out / "index.html")
     rows = [(o.notebook, f"{o.cells}/{o.total}", f"{o.seconds:.1f}", "ok" if o.ok else o.error) for o in outcomes]
     table("Notebooks", ["notebook", "cells", "seconds", "result"], rows)
     say(f"Pages: {out / 'index.html'}")
@@ -87,6 +91,7 @@ def sweep(
 
     (path,) = places.resolve([notebook])
     points = sweeping.grid(path, _pairs(parameters or []), out)
+    writable(out)
     failures = []
     say(f"{len(points)} points, {sum(point.output.exists() for point in points)} of them finished before")
     for point, outcome in sweeping.run_points(path, points, jobs):
@@ -144,8 +149,9 @@ def export(names: Names = None, out: Annotated[Path, OUT] = Path("reports/html")
     if not paths:
         refuse("there is nothing to export: no notebooks here")
     beside = {path.stem for path in paths}
-    pages = [exporting.to_html(path, out / f"{path.stem}.html", beside).name for path in paths]
-    say(f"{len(pages)} pages: {exporting.index_page([(page, '') for page in pages], out / 'index.html')}")
+    writable(out)
+    pages = [(exporting.to_html(path, out / f"{path.stem}.html", beside).name, places.title(path)) for path in paths]
+    say(f"{len(pages)} pages: {exporting.index_page(pages, out / 'index.html')}")
 
 
 def _demo(rounds: int, out: Path) -> int:
@@ -194,6 +200,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         app(_joined(sys.argv[1:] if argv is None else argv))
     except (BadParameter, NoWorkbook, NoValidator) as error:
         say(f"fl-course: {error}")
+        sys.exit(2)
+    except OSError as error:                  # a disk that is full, a folder that was taken away
+        where = f" ({error.filename})" if error.filename else ""
+        say(f"fl-course: this could not be read or written: {error.strerror or error}{where}; what was finished before is kept")
         sys.exit(2)
 
 

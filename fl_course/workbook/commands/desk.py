@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .terminal import OUT, Jobs, refuse, say, table
+from .terminal import OUT, Jobs, refuse, say, table, writable
 
 
 def grade(
@@ -139,6 +139,7 @@ def start(
     """
     from . import places
 
+    writable(folder)
     written, kept = places.copy_workbook(folder, solutions, force)
     say(f"{written} notebooks copied to {folder}")
     if kept:
@@ -155,6 +156,7 @@ def lab(
     Example: `fl-course lab --dir my-course`
     """
     from . import places
+    from .orphans import watched_server
 
     root = folder or places.here()
     if root.is_relative_to(places.PACKAGE):   # the installed copy: work on one of your own
@@ -165,7 +167,9 @@ def lab(
         refuse(f"there are no notebooks in {root / 'notebooks'}; make a copy: fl-course start {root}")
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root.resolve()}", *context.args]
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    raise typer.Exit(subprocess.call([*command, str(first.resolve())], env=environment))
+    with watched_server() as watched:
+        code = subprocess.call([*command, str(first.resolve())], env={**environment, **watched})
+    raise typer.Exit(code)
 
 
 def doctor() -> None:

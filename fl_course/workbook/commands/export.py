@@ -11,7 +11,9 @@ from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from ..grading.gradebook import write
 from . import places
 
 # The template of nbconvert without what it fetches from a CDN (require.js, MathJax, mermaid, the widget manager), and
@@ -86,7 +88,7 @@ def _write(node: Any, notebook: Path, output: Path, beside: Collection[str]) -> 
     if found := OUTSIDE.search(page):
         raise ValueError(f"{notebook.name} would load {found[0][:120]!r} from the network; embed it")
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page, encoding="utf-8")
+    write(output, page)
     return output
 
 
@@ -105,10 +107,17 @@ def link_pages(text: str, beside: Collection[str]) -> str:
 
 
 def index_page(pages: list[tuple[str, str]], output: Path, title: str = "fl_course") -> Path:
-    """A page of links, one a notebook: (file name, text beside the link)."""
-    rows = "\n".join(f'<li><a href="{escape(name)}">{escape(name)}</a> {escape(text)}</li>' for name, text in pages)
-    head = f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title></head>'
-    output.write_text(f"{head}<body><h1>{escape(title)}</h1><ul>\n{rows}\n</ul></body></html>\n", encoding="utf-8")
+    """A page of links, one a notebook: (file name, title), the name beside the link if there is a title."""
+    lines = []
+    for name, text in pages:
+        link = f'<a href="{escape(quote(name))}">{escape(text or name)}</a>'
+        lines.append(f"<li>{link}{f' <small>{escape(name)}</small>' if text else ''}</li>")
+    meta = '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+    head = f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{meta}<title>{escape(title)}</title></head>'
+    body = '<body style="font-family:sans-serif;max-width:50em;margin:1em auto;padding:0 1em">'
+    rows = "\n".join(lines)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write(output, f"{head}{body}<h1>{escape(title)}</h1><ul>\n{rows}\n</ul></body></html>\n")
     return output
 
 

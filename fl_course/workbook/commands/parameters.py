@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+COUNT = re.compile(r"(?:^|_)(?:rounds|repeats|clients|trials|problems|epochs)$")     # without one of these no lesson can begin
 
 
 class BadParameter(ValueError):
@@ -75,10 +78,15 @@ def parse(parameter: Parameter, text: str) -> Any:
         if kind == "bool":
             return {"true": True, "false": False, "1": True, "0": False}[text.strip().lower()]
         if kind == "int":
-            return int(text)
+            number = int(text)
+            if number < 1 and COUNT.search(parameter.name):
+                raise BadParameter(f"{parameter.name} = {text!r} does not fit; {parameter} is a count: a whole number from 1")
+            return number
         if kind == "float":
             return float(text)
         value = ast.literal_eval(text)
+    except BadParameter:
+        raise
     except (ValueError, KeyError, SyntaxError) as error:
         raise BadParameter(refusal) from error
     outer = kind.partition("[")[0].lower()

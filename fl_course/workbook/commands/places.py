@@ -7,6 +7,8 @@ import posixpath
 import re
 from pathlib import Path
 
+from ..grading.gradebook import write
+
 PACKAGE = Path(__file__).resolve().parents[2]
 FOLDERS = ("notebooks", "exercises")                             # what a student gets; solutions/ only when asked for
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\((\.\./[^)\s#]+)[^)]*\)")      # [text](../exercises/01_fedavg.ipynb)
@@ -87,23 +89,37 @@ def resolve(names: list[str]) -> list[Path]:
 
 
 def copy_workbook(target: Path, solutions: bool = False, force: bool = False) -> tuple[int, list[Path]]:
-    """Copy the workbook to a folder of the reader's own. Returns (notebooks written, those that were there and kept)."""
+    """Copy the workbook to a folder of the reader's own. Returns (notebooks written, those that were there and kept).
+
+    Each file is there whole or not at all. One of which only the beginning is there, as an earlier copy to a full disk may have
+    left it, is written again.
+    """
     root, written, kept = course(), 0, []
     folders = (*FOLDERS, *(["solutions"] if solutions else []))
     for folder in folders:
         (target / folder).mkdir(parents=True, exist_ok=True)
         for source in sorted([*(root / folder).glob("*.ipynb"), *(root / folder).glob("*.md")]):
             copy = target / folder / source.name
-            if copy.exists() and not force:
+            text = loosened(source.read_text(encoding="utf-8"), folder, folders)
+            if copy.exists() and not force and not cut_off(copy, text):
                 kept += [copy] if copy.suffix == ".ipynb" else []
                 continue
-            text = source.read_text(encoding="utf-8")
-            copy.write_text(loosened(text, folder, folders), encoding="utf-8", newline="\n")
+            write(copy, text)
             written += copy.suffix == ".ipynb"
     guide = target / "README.md"
-    if force or not guide.exists():
-        guide.write_text(welcome(target), encoding="utf-8", newline="\n")
+    text = welcome(target)
+    if force or not guide.exists() or cut_off(guide, text):
+        write(guide, text)
     return written, kept
+
+
+def cut_off(copy: Path, text: str) -> bool:
+    """Is the file a mere beginning of this text? What a reader has written is not."""
+    try:
+        found, whole = copy.read_bytes(), text.encode()
+    except OSError:                           # a folder of that name, or no right to read it: leave it alone
+        return False
+    return len(found) < len(whole) and whole.startswith(found)
 
 
 def loosened(text: str, folder: str, copied: tuple[str, ...]) -> str:
@@ -122,7 +138,7 @@ def welcome(target: Path) -> str:
     for path in sorted((target / "notebooks").glob("[0-9]*.ipynb")):
         beside = [folder for folder in ("exercises", "solutions") if (target / folder / path.name).exists()]
         links = [f"[{folder}]({folder}/{path.name})" for folder in beside]
-        rows.append(f"- {', '.join([f'[{_title(path)}](notebooks/{path.name})', *links])}")
+        rows.append(f"- {', '.join([f'[{title(path)}](notebooks/{path.name})', *links])}")
     words = "\nSigns and words that you do not know: [symbols and words](notebooks/glossary.md).\n"
     return f"""# Your copy of the federated-learning course
 
@@ -140,7 +156,7 @@ The lessons name files of the library, as `fl_course/core.py`. They are in `{PAC
 """
 
 
-def _title(path: Path) -> str:
+def title(path: Path) -> str:
     """The first heading of a notebook, or its name."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..grading.cards import reported
+from .orphans import die_with_parent
 from .parameters import BadParameter, inspect, listing, parse
 from .runner import Outcome, run_notebook
 
@@ -65,7 +66,7 @@ def run_points(notebook: Path, points: list[Point], jobs: int = 1) -> Iterator[t
             yield point, _run(notebook, point)
         return
     spawn = multiprocessing.get_context("spawn")                 # the same on every system; no forked threads
-    with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=spawn) as pool:
+    with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=spawn, initializer=die_with_parent) as pool:
         waiting = {pool.submit(_run, notebook, point): point for point in missing}
         try:
             for done in as_completed(waiting):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -33,6 +35,19 @@ def table(title: str, columns: list[str], rows: list[tuple[Any, ...]]) -> None:
 
 def number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def writable(folder: Path) -> None:
+    """Make the folder and try it, before anything takes time; refuse in a sentence if nothing can be written there."""
+    probe = folder / f".writable.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(b"?" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        refuse(f"{folder} cannot be written: {error.strerror or error}; name another folder")
 
 
 def refuse(sentence: str) -> NoReturn:

@@ -91,7 +91,10 @@ def chapter(number: str) -> tuple[Exercise, ...]:
 
 
 def find(name: str) -> Exercise:
-    """The exercise of that name. ValueError suggests the nearest one."""
+    """The exercise of that name. ValueError suggests the nearest one; TypeError for what is no name."""
+    if not isinstance(name, str):
+        said = f"the function {name.__name__}" if callable(name) and hasattr(name, "__name__") else repr(name)[:60]
+        raise TypeError(f'the name of an exercise comes first, as a text: check("01.shards", shards); got {said}')
     known = {exercise.name: exercise for exercise in chapter(name.partition(".")[0])}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)

@@ -21,7 +21,7 @@ KINDS = re.compile(r"\[(markdown|md|raw)\]")
 HEADER = re.compile(r"\A\s*# ---\n(?:#.*\n)*?# ---\n")            # Jupytext's own, in comments
 FENCE = re.compile(r"^(```+|~~~+)\s*\{?(?:code-cell\s+)?(?:python|ipython)3?\b[^\n]*\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
 OTHER = {
-    ".doc", ".docx", ".odt", ".rtf", ".pages", ".pdf", ".txt", ".htm", ".html", ".rar", ".7z", ".tar", ".gz", ".tgz", ".jpg",
+    ".doc", ".docx", ".odt", ".rtf", ".pages", ".pdf", ".rar", ".7z", ".tar", ".gz", ".tgz", ".jpg",
     ".jpeg", ".png", ".heic",
 }  # fmt: skip
 

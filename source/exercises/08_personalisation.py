@@ -12,13 +12,13 @@ from fl_course.workbook import check, hint, progress, reveal
 
 # %% exercise 08.personal_mask [markdown]
 # A model is one vector; `shapes` says which tensors lie in it, one after the other, for instance
-# `{"base.weight": (4, 3), "base.bias": (4,), "head.weight": (2, 4), …}`. What stands before the dot is the layer. Which of the d
+# `{"base.weight": (4, 3), "base.bias": (4,), "head.weight": (2, 4), …}`. What stands before the first dot is the layer. Which of the d
 # numbers stay with the client if the layers in `personal` are personal? A layer that no tensor belongs to is refused with a
 # `ValueError`: a typing error must not let everything travel. No personal layer at all is allowed.
 
 # %% exercise 08.fedrep_client [markdown]
 # A client's round of FedRep in the smallest model that has a base and a head: an example $x$ is answered
-# with $x B w$, where the base $B$ is shared and the head $w$ is the client's own. First `head_steps` gradient steps on the head, with
+# with $x B h$, where the base $B$ is shared and the head $h$ is the client's own. First `head_steps` gradient steps on the head, with
 # the base as it came; then `base_steps` on the base, with the head that the first phase made. What travels is the change of the base;
 # what stays is the head.
 
@@ -28,16 +28,16 @@ from fl_course.workbook import check, hint, progress, reveal
 
 # %% exercise 08.adapted_loss [markdown]
 # What Per-FedAvg wants to be small: not the loss of $w$, but the loss *after* the client has adapted it. Take one gradient step of
-# rate `alpha` on the support set, and return the loss of the adapted model on the query set. The model is linear, the loss of
+# rate `alpha` (the lesson's $\eta_i$) on the support set, and return the loss of the adapted model on the query set. The model is linear, the loss of
 # `(x, y)` is the mean of $\frac12 (x \cdot w - y)^2$.
 
 # %% exercise 08.meta_gradient [markdown]
-# The gradient of that, with respect to $w$. The inner step is $\tilde w = w - \alpha\,g_s(w)$ with the gradient
+# The gradient of that, with respect to $w$. The inner step is $\tilde w = w - \alpha\,g_s(w)$ ($\alpha$ is the lesson's $\eta_i$) with the gradient
 # $g_s$ = `support`; the examination's gradient is $g_q$ = `query`, and $H$ = `hessian` gives the second derivatives of the *support*
 # loss. Return two vectors: the *first-order* version, which takes $\tilde w$ for $w$ plus a constant, and the *exact* one.
 
 # %% exercise 08.fair_report [markdown]
-# Every client measured its own model on its own held-out examples. Client k has `tests[k]` of them, maybe none;
+# Every client measured its own model on its own held-out examples. Client k has `tests[k]` of them, maybe none (but somebody has some);
 # its personalised model was right on `right[k]`, the model that it trained alone on `alone[k]`. Report three numbers over the clients
 # that have tests: the mean accuracy, each client counting once; the mean accuracy of the worst tenth of the clients (rounded down,
 # but at least one); and the share of the clients that personalisation made better than they are alone. A draw is no gain.

@@ -6,7 +6,7 @@
 #
 # **You will be able to**
 # - say for which data alone, together or in between is best, and how much of a difference is luck;
-# - write personal layers, a rope, a mixture, groups and a model that is made to be adapted, and say what each of them sends;
+# - write personal layers, a rope between two models, a mixture, groups and a model that is made to be adapted, and say what each of them sends;
 # - evaluate such models fairly: each client's model on its own tests, the worst tenth, *local only* and *pooled* beside.
 #
 # About 130 minutes for a newcomer, the exercises not counted. You need chapters 1 and 2 (and chapters 3 and 4 for the end of
@@ -40,12 +40,16 @@ from fl_course.workbook.lesson import canvas, refusal, show
 # | $L_k$ | the loss of client $k$ on its own training examples |
 # | $\lambda$ | strength of the rope between $v_k$ and $w^t$ |
 # | $\alpha$ | share of the own model in a mixture |
-# | $\eta$ | learning rate; $\eta_i$ that of the inner step |
+# | $\eta$ | learning rate; $\eta_i$ that of the inner step (in Per-FedAvg's paper and the exercises: α) |
 # | $B$, $h_k$ | the shared layers (the *base*); the layers of client $k$ alone (its *head*) |
+# | $K$, $n$ | number of clients; examples (or tests) of one client |
+# | $\mu_k$, $\sigma$, $\tau$ | in the estimation problem: a client's true mean, the noise of its numbers, how far true means scatter |
+# | $P_k$, $Q_k$, $r$ | the two thin matrices of an adapter, and how thin they are |
 #
 # ## Alone, together, or one model in one place?
 #
-# Before any method, the case. Fifty clients share 4,000 images, each trains on 40 of its own and keeps 40 for a test of
+# Before any method, the case. (`Trainer` is what the coordinator has clients trained by; `Server(w, version)` is a model as it is
+# sent out, and the version names the order of the batches.) Fifty clients share 4,000 images, each trains on 40 of its own and keeps 40 for a test of
 # its own. They can differ in three ways: each writes in its *own hand* (slanted, bold, noisy); each has its *own taste* for
 # digits (Dirichlet 0.15); or each knows about *two digits* only (shards).
 
@@ -114,8 +118,9 @@ if rounds >= 50:
 # %% [markdown]
 # Three deals, three answers. Who writes in an own hand needs the others: 40 images are too few to learn ten digits. Who knows
 # two digits has an easy life alone, and a model that must tell ten digits apart disturbs it: *local only* beats even
-# the pooled data. With an own taste alone and together are about equally good, for other
-# reasons: might a model in between be better than both? A comparison of
+# the pooled data. With an own taste alone and together are about equally good: the
+# client alone knows what it is asked for, but has few examples; the model of all has seen many, but does not know who asks. Might a
+# model in between be better than both? A comparison of
 # personalised models on shards that leaves *local only* out says nothing: whoever does nothing gets a splendid number there.
 #
 # ## How much of that is luck?
@@ -143,10 +148,10 @@ assert rows["two digits"]["worst tenth, seen"] < rows["two digits"]["worst tenth
 assert abs(equal.std() - rows["two digits"]["luck of one client"]) < 0.002
 
 # %% [markdown]
-# One client's accuracy says little: five or six points up or down are nothing. The *mean* over fifty clients is known to within a
-# point (and a difference of two models on the *same* tests better than that). The worst tenth is always low, because it is chosen
-# for being low: compare it with the worst tenth of another model, never with the mean. With two digits the seen spread is well
-# beyond luck: there the global model really serves some clients worse.
+# One client's accuracy says little: five or six points up or down are nothing. The *mean* over fifty clients has a deviation of about
+# a point (a difference of two models on the *same* tests has less; another seed of the training adds some). The worst tenth is always low, because it is chosen
+# for being low: compare it with the worst tenth of another model, never with the mean. With an own taste the seen spread is
+# beyond luck, and with two digits far beyond: there the global model really serves some clients worse.
 #
 # **Try it.** How many tests would a client need, so that its luck is one point at 90 %?
 #
@@ -182,36 +187,40 @@ for name, by_epochs in tuned.items():
     before = base[name]["global"].mean()
     gains[name] = {"5 epochs gain": by_epochs[5].mean() - before,
                    "20 epochs gain": by_epochs[20].mean() - before,
-                   "clients that gain": np.mean(by_epochs[5] > base[name]["global"]),
-                   "clients that lose": np.mean(by_epochs[5] < base[name]["global"])}
+                   "gain on the global model": np.mean(by_epochs[5] > base[name]["global"]),
+                   "lose to it": np.mean(by_epochs[5] < base[name]["global"])}
 print(pd.DataFrame(gains).round(3).to_string())
 
 # %% tags=["proof"]
 # Proof, open me: it pays with an own taste, beyond the pooled data; with an own hand it does not
 if rounds >= 50:
-    assert tuned["own taste"][5].mean() > max(means["own taste"].values()) - 0.01
+    best = max(means["own taste"]["local only"], means["own taste"]["global"])
+    assert tuned["own taste"][5].mean() > best + 0.02
+    assert tuned["own taste"][5].mean() > means["own taste"]["pooled"] - 0.005
     assert tuned["own hand"][20].mean() < base["own hand"]["global"].mean()
     assert tuned["two digits"][20].mean() > base["two digits"]["local only"].mean() - 0.01
 
 # %% [markdown]
-# With an own taste a few epochs take the mean past everything else, the pooled data included: nobody who holds all the
+# With an own taste a few epochs take the mean past alone and together, and (over seeds 0 to 9 by half a point to three)
+# past the pooled data: nobody who holds all the
 # examples in one place knows *who asks*, and the client does. With an own hand it makes things worse. Forty images say
 # little about a hand, and what they say by accident is learned as well. Fine-tuning is no gift: with an own hand more
-# clients lose than gain, and also with an own taste a few lose. How many belongs into every table.
+# clients lose than gain, and also with an own taste a few lose. How many gain and how many
+# lose belongs into every table.
 #
 # In the library how a client gets its own model is a *method*, a part of the training: `LocalSGD(personal=FineTune(5))`. What
 # travels is FedAvg, to the bit.
 
 # %%
 def federated(of, method, network=model, first=None):
-    """A federation with a personal method: experiment and history. first: a trained model."""
+    """A federation with a personal method: experiment and history. first: (d,) to begin with."""
     how = LocalSGD(lr=0.1, epochs=2, batch_size=10, personal=method)
     more = {"evaluation": Evaluation(every=rounds), "seed": seed}
     fed = Coordinator(of, network, how, Synchronous(0.2), **more)
     return fed, fed.train(rounds, None if first is None else handed_out(fed, first))
 
 def own_accuracies(fed, history):
-    """(K,) each client's own model on its own test."""
+    """(K,) each client's own model on its own test: in the library, own_measure."""
     return own_measure(fed, history.state)
 
 taste = data["own taste"]
@@ -265,27 +274,42 @@ for k, client in enumerate(taste.ids):
 # %% [markdown]
 # **FedRep** (Collins et al. 2021) uses the same split in another order: first the head, with the base as it came, then
 # the base under that head. **LG-FedAvg** (Liang et al. 2020) turns the split round: the *base* stays at home, the head is
-# shared, and it is meant to start from a model that FedAvg has trained. All three on all deals, and how much they send:
+# shared. It is meant to start from a model that FedAvg has trained, and FedPer can do that, too. So there are two questions: which layers
+# stay, and where they begin. (`handed_out` in `federated` gives everybody a trained model to begin with; FedAvg's 50 rounds and their
+# bytes come on top there.)
 
 # %%
-runs, turned_round = {}, Split(model, personal="dense0")
-for name, of in data.items():
-    runs[name] = {"FedPer": federated(of, FedPer(), split),
-                  "FedRep": federated(of, FedRep(head_epochs=5), split),
-                  "LG-FedAvg": federated(of, LGFedAvg(), turned_round, together[name])}
-own = {name: {method: own_accuracies(*run) for method, run in some.items()}
+lower = Split(model, personal="dense0")
+ways = {"FedPer": (FedPer(), split, False), "FedRep": (FedRep(head_epochs=5), split, False),
+        "LG-FedAvg": (LGFedAvg(), lower, False), "FedPer after FedAvg": (FedPer(), split, True),
+        "LG-FedAvg after FedAvg": (LGFedAvg(), lower, True)}
+runs = {name: {way: federated(of, method, network, together[name] if trained_first else None)
+               for way, (method, network, trained_first) in ways.items()}
+        for name, of in data.items()}
+own = {name: {way: own_accuracies(*run) for way, run in some.items()}
        for name, some in runs.items()}
-table = pd.DataFrame({name: {method: each.mean() for method, each in some.items()}
+table = pd.DataFrame({name: {way: each.mean() for way, each in some.items()}
                       for name, some in own.items()}).round(3)
-table["bytes up, one client"] = [sum(history.records[-1].bytes_up.values()) // 10
-                                 for _, history in runs["own taste"].values()]
+table["bytes up, a client and round"] = [sum(history.records[-1].bytes_up.values()) // 10
+                                         for _, history in runs["own taste"].values()]
 print(table.to_string())
 
+# %% tags=["proof"]
+# Proof, open me: from nothing few personal numbers are better; from a trained model it is all one
+if rounds >= 50:
+    hand = table["own hand"]
+    assert hand["LG-FedAvg"] < hand["FedPer"] - 0.05
+    assert hand["FedPer"] < hand["FedPer after FedAvg"] - 0.05
+    assert abs(hand["FedPer after FedAvg"] - hand["LG-FedAvg after FedAvg"]) < 0.03
+
 # %% [markdown]
-# Compare with the first table. With an own taste a personal head beats both the global model and training alone; with two digits
-# it about keeps up with training alone; with an own hand it is far behind the global model: a head has 650 numbers, and 40
-# images do not suffice for them. LG-FedAvg begins with FedAvg's model, after 50 rounds of which the others know nothing, so compare it
-# with fine-tuning, which it about equals. And look at the bytes: the base is nearly the whole model, so FedPer and FedRep save nothing. LG-FedAvg sends a head only.
+# Look at the own hand. From nothing, personal layers are learned from 40 images: the more numbers, the worse, 650 in FedPer's head,
+# 50,240 in LG-FedAvg's base, and everything when training alone. From a trained model the split hardly matters, for what is personal
+# has been learned from everybody first; all that is left to do is what fine-tuning does, and it comes to the same accuracy. With an own
+# taste or two digits the start is worth less, because there a client's own examples say more.
+#
+# FedRep's order makes no difference on digits; a card below shows where it does. And look at the bytes: the base is nearly the whole
+# model, so FedPer and FedRep save nothing; LG-FedAvg sends a head only.
 #
 # **Try it.** What does `Split(model, personal="dens1")` say? And `personal="dense"`?
 #
@@ -300,7 +324,7 @@ print(table.to_string())
 #
 # | | the paper | here (the cells below) |
 # |---|---|---|
-# | claim | FedRep finds the base; one model for all does not | first number near 0, the others not; over seeds 0 to 9 it was below 0.0001, FedAvg with one step above 0.97, with five between 0.05 and 1 |
+# | claim | FedRep finds the base; one model for all does so rarely | first number near 0, the others not; over seeds 0 to 9 it was below 0.0001, FedAvg with one step above 0.97, with five between 0.05 and 1 |
 # | set-up | linear, d = 20, k = 2, n = 100 clients, m = 10 examples, 500 rounds | the same; 10 clients a round, learning rate 0.1 |
 # | what differs | the paper's head is the exact minimum | ten gradient steps on the head, then one on the base |
 
@@ -383,7 +407,8 @@ report(fedrep_angle=angles["FedRep"][-1], fedavg_angle=angles["FedAvg, E = 5"][-
 
 # %% [markdown]
 # Why? The heads point in all directions and their mean is close to nothing. FedAvg has one head for everybody, so in one step the
-# base learns one direction, that of the mean head; with more local steps something of the others seeps in, more or less. FedRep's
+# base learns one direction, that of the mean head. In five local steps the head begins to turn to its client, and the base hears a little
+# of the second direction: on some seeds that is enough in the end, on most it is not. FedRep's
 # base is asked for by a hundred heads, which between them point everywhere.
 #
 # ## A model on a rope
@@ -393,14 +418,15 @@ report(fedrep_angle=angles["FedRep"][-1], fedavg_angle=angles["FedAvg, E = 5"][-
 #
 # $$v_k \leftarrow v_k - \eta\,\big(\nabla L_k(v_k) + \lambda\,(v_k - w^t)\big).$$
 #
-# The model that travels is trained as ever and does not know of $v_k$: what the server sees is FedAvg. With λ = 0 the client trains
-# alone; with a huge λ the own model is the global one. So the first table has the two ends of a scale, and λ slides between
+# At first $v_k$ is the model of the client's first download. The model that travels is trained as ever and does not know of $v_k$: what
+# the server sees is FedAvg. With λ = 0 the client trains alone from there on; with a huge λ the own model is the global one. So the first table has the two ends of a scale, and λ slides between
 # them. How tight should the rope be?
 #
 # There is a case with an exact answer. Each of K = 16 clients wants to know its own mean $\mu_k$ from n = 30 numbers with
 # noise of deviation σ = 0.8. The means themselves scatter by τ = 0.1 around a common one. Alone, a client takes the mean
 # $\bar x_k$ of its numbers, with a squared error of σ²/n; the mean of all is nearly free of noise, but off by τ² from the own one.
-# Ditto rests in between, at $(\bar x_k + \lambda w)/(1 + \lambda)$. By hand, many such problems at once:
+# Ditto rests in between, at $(\bar x_k + \lambda w)/(1 + \lambda)$. With everybody honest the best rope turns out to be the quotient
+# of the two errors, (σ²/n)/τ²: much noise, hold on to the others; much scatter, let go. By hand, many such problems at once:
 
 # %%
 K, n, sigma, tau, tau_a = 16, 30, 0.8, 0.1, 0.5
@@ -416,15 +442,16 @@ def ditto(seen, lam, lr=0.3, rounds=12, steps=5):
     for _ in range(rounds):
         local = np.tile(w, (K, 1))
         for _ in range(steps):
-            v = v - min(lr, 1 / lam) * ((v - seen) + lam * (v - w))      # the own models
+            v = v - min(lr, 1 / lam) * ((v - seen) + lam * (v - w))      # own models; never past w
             local = local - lr * (local - seen)                          # what travels
         w = local.mean(axis=0)
     return v
 
 # %% [markdown]
-# How good is a rope? With m = 8 of the clients *malicious*, whose numbers scatter by $\tau_a$ = 0.5, the mean of all is a worse
-# guide, and the rope should be looser. The error of the honest clients is $(a + b\lambda + c\lambda^2)/(1+\lambda)^2$, so a
-# parabola through the measured errors, times $(1+\lambda)^2$, shows the lowest point between the λ that were tried:
+# How good is a rope? With m = 8 of the clients *malicious* (here: their means scatter more, by $\tau_a$ = 0.5) the mean of all is a worse
+# guide, and the rope should be looser. The error of the honest clients is $(a + b\lambda + c\lambda^2)/(1+\lambda)^2$. So multiply the
+# measured errors by $(1+\lambda)^2$ and fit a parabola; where the derivative of the quotient is zero,
+# $(b + 2c\lambda)(1+\lambda) = 2(a + b\lambda + c\lambda^2)$, and that is $\lambda = (2a - b)/(2c - b)$:
 
 # %%
 ropes = np.array([0.2, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0])
@@ -516,7 +543,8 @@ fed, states = three_rounds(Ditto(1e6))
 assert np.allclose(own_models(fed, states[2]), states[1].server.params, atol=1e-4)
 
 # %% [markdown]
-# With an own hand: the tighter the better, and at λ = 10 Ditto is nearly the global model. With two digits a loose rope is as good as
+# With an own hand: the tighter the better, and at λ = 10 Ditto is nearly the global model. (The loosest rope is still ahead of training
+# alone, because $v_k$ begins with a downloaded model.) With two digits a loose rope is as good as
 # none, and a tight one does harm. With an own taste the best rope lies between the ends, and is better than both. It is the picture
 # of the point estimation again, for federations whose clients differ less and more.
 #
@@ -549,8 +577,8 @@ if rounds >= 50:
     assert order == sorted(order)
 
 # %% [markdown]
-# All began at α = 0.5. What they have learned is how far to trust themselves: little with an own hand, much with two digits. Nobody
-# told them which deal they are in. (pFedMe takes several inner steps for each batch, so it is slow; `PFedMe(…)` waits in the library.)
+# All began at α = 0.5, and α is kept between 0 and 1. Clients differ widely, from one end to the other; on average they have learned
+# to trust themselves little with an own hand, and much with two digits. Nobody told them which deal they are in. (pFedMe takes several inner steps for each batch, so it is slow; `PFedMe(…)` waits in the library.)
 #
 # ## Not one model, not fifty: as many as there are kinds
 #
@@ -578,7 +606,8 @@ def choices(models):
         x, y = turned.examples(client)
         for j, w in enumerate(models):
             z = small.predict(w, x)
-            losses[k, j] = np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(y)), y])
+            right = z[np.arange(len(y)), y]                   # the cross-entropy of chapter 1:
+            losses[k, j] = np.mean(np.log(np.exp(z).sum(axis=1)) - right)
     return losses.argmin(axis=1)
 
 def ifca(models, rounds):
@@ -592,6 +621,7 @@ def ifca(models, rounds):
                   for j, w in enumerate(models)]
     return models
 
+# four random starts of four models each; here the last one, further below all of them
 starts = [[small.init(stream(seed, "start", s, j)) for j in range(4)] for s in range(4)]
 by_hand = choices(ifca(starts[3], 10))
 print(pd.crosstab(group, by_hand, rownames=["turned"], colnames=["chose"]).to_string())
@@ -607,8 +637,10 @@ print(pd.crosstab(group, chose, rownames=["turned"], colnames=["chose"]).to_stri
 
 # %% [markdown]
 # From four equal models everybody takes the first; it is trained, the others are not, so it stays the best for everybody. The rich
-# get richer, and IFCA has become FedAvg. Models that differ by chance do better, but not always: two groups may like the same one, and
-# then share it for good. So try several starts, and keep the one whose clients have the lowest *training* loss.
+# get richer, and IFCA has become FedAvg. Models that differ by chance do better, but not always: two groups may like the same one and
+# keep it, and a model that is left over may take some clients of another group. So try several starts, and keep the one whose clients
+# have the lowest *training* loss. (How many models, k, is another matter: more models always fit the training examples better, so k is
+# chosen on examples put aside.)
 #
 # ### Reproduction card: who belongs to whom
 #
@@ -711,7 +743,7 @@ for order, at in {"first": rests["first order"], "exact": rests["exact"]}.items(
     assert abs(total) < 1e-5
 
 # %% [markdown]
-# FedAvg rests near the steep client, whose loss is the larger one. But that client gets home in one inner step from nearly anywhere;
+# FedAvg rests near the steep client (the places stand in the legend), whose loss is the larger one. But that client gets home in one inner step from nearly anywhere;
 # it is the flat one that needs a good start. The exact gradient knows this and rests on the flat client's side, first order
 # half-way. Without adaptation ($\eta_i$ = 0) all three are one.
 #
@@ -729,10 +761,12 @@ for inner in (0.8, 1.5):
 #
 # One more care is needed: the inner step learns from one part of a client's examples, the [[support|support set]], and the loss after it is
 # measured on another, the *query set*. On the same part every overfitting looks good. With $L^s$ and $L^q$ for the losses on the two,
-# the exact gradient is $(I - \eta_i\nabla^2 L^s(w))\,\nabla L^q(w - \eta_i\nabla L^s(w))$.
+# the exact gradient is $(I - \eta_i\nabla^2 L^s(w))\,\nabla L^q(w - \eta_i\nabla L^s(w))$. In the library each batch in turn is the query,
+# and the client's other examples are the support.
 #
 # **Newcomers** are the test of such a model: twenty clients who never took part download it, take one inner step on their
-# 40 images, and are measured; or they fine-tune for five epochs. (In the library: `newcomers(experiment, history, data)`.)
+# 40 images, and are measured; or they fine-tune for five epochs. (`set_apart` takes them out of the federation; in the library
+# `newcomers(experiment, history, data)` makes such a report.)
 
 # %%
 inside, outside = set_apart(taste, clients=20)
@@ -767,8 +801,9 @@ assert abs(by_library["as downloaded"] - rows["exact"]["as downloaded"]) < 1e-6
 assert abs(by_library["own"] - rows["exact"]["after one inner step"]) < 0.01
 
 # %% [markdown]
-# The exact version keeps its promise: after the very step it was made for, it is ahead (over seeds 0 to 9 by 0 to 6 points). After five ordinary epochs the difference is
-# gone, and FedAvg, which cost a fraction of the computing, serves newcomers as well. The first order's model as downloaded is worse
+# The exact version keeps its promise: after the very step it was made for, it is ahead (over seeds 0 to 9 by 0 to 6 points). But look at *local only*: one step
+# from a good start is about as good as training alone for long, and from FedAvg's start it is worse. Five ordinary epochs are clearly
+# better than both, and there the difference is gone, and FedAvg, which cost a fraction of the computing, serves newcomers as well. The first order's model as downloaded is worse
 # than guessing: some directions of a network are steep, its inner step overshoots there, and the weight is negative. (FedAvg's
 # local epochs are themselves a kind of adaptation: Jiang et al. 2019.)
 #
@@ -778,30 +813,30 @@ assert abs(by_library["own"] - rows["exact"]["after one inner step"]) < 0.01
 #
 # ## Adapters, and a trap
 #
-# A large model is adapted by a small addition: **LoRA** (Hu et al. 2021) keeps the weight matrix W and adds a product of two thin ones,
-# $W + B_k A_k$, with r columns in $B_k$ and r rows in $A_k$. If the adapters stay at home, that is one more split.
-# If they travel, the obvious server averages the $A_k$ and the $B_k$. Is that the average adapter?
+# A large model is adapted by a small addition: **LoRA** (Hu et al. 2021) adds to a weight matrix W a product of two thin ones,
+# $W + P_k Q_k$, with r columns in $P_k$ and r rows in $Q_k$. If the adapters stay at home, that is one more split.
+# If they travel, the obvious server averages the $P_k$ and the $Q_k$. Is that the average adapter?
 
 # %%
 rng = np.random.default_rng(seed)
-A, B = rng.normal(size=(2, 1, 4)), rng.normal(size=(2, 3, 1))           # two clients, rank 1
-mean_of_products = (B @ A).mean(axis=0)
-product_of_means = B.mean(axis=0) @ A.mean(axis=0)
+Q, P = rng.normal(size=(2, 1, 4)), rng.normal(size=(2, 3, 1))           # two clients, rank 1
+mean_of_products = (P @ Q).mean(axis=0)
+product_of_means = P.mean(axis=0) @ Q.mean(axis=0)
 gap = mean_of_products - product_of_means
-exactly = ((B - B.mean(axis=0)) @ (A - A.mean(axis=0))).mean(axis=0)
+exactly = ((P - P.mean(axis=0)) @ (Q - Q.mean(axis=0))).mean(axis=0)
 print(f"they differ by {np.abs(gap).max():.3f} at most; by formula {np.abs(exactly).max():.3f}")
 print("ranks:", np.linalg.matrix_rank(mean_of_products), np.linalg.matrix_rank(product_of_means))
 
 # %% tags=["proof"]
 # Proof, open me: what is missing is the covariance of the factors, and the library says the same
 assert np.allclose(gap, exactly)
-by_library = product_gap(A, B)
+by_library = product_gap(Q, P)
 assert np.allclose(by_library[0], mean_of_products) and np.allclose(by_library[2], gap)
 
 # %% [markdown]
-# The product of the means lacks the *covariance* of the factors, $\frac1n\sum_k (B_k-\bar B)(A_k-\bar A)$, and cannot have it: the mean of
-# two rank-1 products has rank 2. Clients that adapt in the same direction with other signs show it worst: $(-B)(-A) = BA$, but the means
-# of $\pm B$ and $\pm A$ are zero. Send one factor and keep the other fixed, or keep both at home:
+# The product of the means lacks the *covariance* of the factors, $\frac1K\sum_k (P_k-\bar P)(Q_k-\bar Q)$, and cannot have it: the mean of
+# two rank-1 products has rank 2. Clients that adapt in the same direction with other signs show it worst: $(-P)(-Q) = PQ$, but the means
+# of $\pm P$ and $\pm Q$ are zero. Send one factor and keep the other fixed, or keep both at home (here W is trained, too, and travels):
 
 # %%
 adapted = LoRA(model, "dense0", rank=2)
@@ -811,8 +846,8 @@ print(f"{kept.dim:,} numbers travel; {adapted.dim - kept.dim:,} stay with each c
 print({name: f"{own_accuracies(*run).mean():.3f}" for name, run in lora.items()})
 
 # %% [markdown]
-# With so few personal numbers little is overfitted, and little gained: with an own hand the adapters do no harm, with two digits
-# they are not enough.
+# An adapter begins as nothing, W as everybody's: so the own model starts as the global one, and in these few steps does not get far
+# from it. With an own hand that does no harm; with two digits it is not enough.
 #
 # ## Move the sliders
 #
@@ -835,13 +870,14 @@ personalisation_explorer()
 #
 # ## Who should do what?
 #
-# All methods on all deals, each client measured with its own model on its own tests: the mean, the worst tenth, and the share of the
-# clients that are better off than alone (*gain*).
+# The methods for any deal (IFCA needs groups, Per-FedAvg an inner step to be judged by), each client measured with its own model on
+# its own tests: the mean, the worst tenth, and the shares of the clients that are better (*gain*) and worse off (*lose*) than alone.
 
 # %%
 def judged(name, each):
     return {"mean": each.mean(), "worst": np.sort(each)[:5].mean(),
-            "gain": np.mean(each > base[name]["local only"])}
+            "gain": np.mean(each > base[name]["local only"]),
+            "lose": np.mean(each < base[name]["local only"])}
 
 final = {}
 for name in data:
@@ -853,29 +889,30 @@ for name in data:
 print(pd.concat(final, axis=1).to_string(float_format="{:.2f}".format))
 
 # %% [markdown]
-# The library makes such a table of any personal federation, with the luck of one client beside:
+# The library makes such a table of any personal federation, with the luck of one client beside (*wins*: better off than alone):
 
 # %%
-print(compare(*runs["own taste"]["LG-FedAvg"], base["own taste"]))
+print(compare(*runs["own taste"]["LG-FedAvg after FedAvg"], base["own taste"]))
 
 # %% tags=["proof"]
 # Proof, open me: the library's mean, worst tenth and share of gains are those by hand
-row = compare(*runs["own taste"]["LG-FedAvg"], base["own taste"]).rows()[0]
-mine = final["own taste"].loc["LG-FedAvg"]
+row = compare(*runs["own taste"]["LG-FedAvg after FedAvg"], base["own taste"]).rows()[0]
+mine = final["own taste"].loc["LG-FedAvg after FedAvg"][["mean", "worst", "gain"]]
 assert np.allclose([row["mean"], row["worst tenth"], row["wins"]], mine)
 
 # %% [markdown]
-# Read it by columns. With an *own hand* no personal model beats the model of all; the more of it is learned from 40 images alone, the
-# worse. With an *own taste* those win that begin with a global model and adapt it whole, ahead of the pooled data. With *two digits*
-# most personal methods are within luck of training alone, and a table that shows them beside the global model only would
-# have called each a success. Before you choose a method, ask how your clients differ; and let *local only* stand in every table.
+# Read it by columns. With an *own hand* no personal model beats the model of all, and what is learned from nothing by 40 images is far
+# behind. With an *own taste* what is adapted from a trained model is ahead, also of the pooled data, by little more than luck. With *two
+# digits* most personal methods are within luck of training alone, and a table that shows them beside the global model only
+# would have called each a success. Before you choose a method, ask how your clients differ; and let *local only* stand in every table.
 #
-# And read the last column of each deal: a mean can rise while some clients lose. A client that is worse off than alone has a reason to
-# leave.
+# Two warnings. A mean can rise while some clients lose: one that is worse off than alone has a reason to leave. And λ = 1 and the 5
+# epochs were picked after these very tests had been looked at, which flatters them a little; we could afford it because their
+# neighbours are hardly worse. A fair report picks them on training examples put aside.
 #
 # ## What goes wrong
 #
-# A name that no layer has; a method that needs to know which layers; a step that overshoots the model it follows:
+# A name that no layer has; a method that needs to know which layers; a step that overshoots the model that it is tied to:
 
 # %% tags=["nbval-check-output"]
 with refusal():
@@ -887,7 +924,7 @@ with refusal():
 
 # %% [markdown]
 # Some mechanisms of other chapters need something that a personal federation does not have. With layers at home the server has
-# no whole model, so nobody can be chosen by what it loses under it. And IFCA's server divides each model's sum by the weight of those
+# no whole model, so nobody can be chosen by what it loses under it, as Power-of-Choice (chapter 6) does. And IFCA's server divides each model's sum by the weight of those
 # who chose it, which a secure sum or a noisy one must not tell it:
 
 # %% tags=["nbval-check-output"]
@@ -898,30 +935,30 @@ with refusal():
                 stages=[SecureSum(clip=1.0)])
 
 # %% [markdown]
-# Differential privacy (chapter 3) composes, and needs care with words. A guarantee covers what is *sent*: here the shared layers.
+# Differential privacy (chapter 3) composes, and needs care with words. A guarantee covers what the server *releases*: here the shared
+# layers.
 
 # %%
 noisy = [CentralDP(clip=1.0, noise_multiplier=1.0)]
 private = Coordinator(taste, split, LocalSGD(lr=0.1, personal=FedRep(5)), Synchronous(1.0),
                       weights=Uniform(), stages=noisy, seed=seed)
 last = private.train(2).state
-print(f"numbers sent, with noise: {last.server.params.size:,}; "
+print(f"numbers released, with noise: {last.server.params.size:,}; "
       f"numbers of client 0's head, without: {last.memory[0]['personal'].size}")
 
 # %% [markdown]
 # The head is tuned on private data afterwards, without noise. It is not covered, and that is sound as long as it stays with the client
 # and answers the client only. Whoever publishes the personal models of a private federation has published the data's traces in them.
 #
-# Two more mistakes make no noise at all: a rope that is tied to the model itself, so that λ does nothing, and an own model that never
-# moves because a copy of it is trained. Both stand in published code, both train without an error, and both wait for you in the
-# exercises.
+# Two more mistakes raise no error at all, and stand in published code: a rope and a mixture that train, and do not do what they say.
+# Finding them is left to you, in the exercises.
 #
 # ## Summary
 #
 # - Alone, together, or one model adapted: the deal decides. Show *local only* and *pooled* beside every personal result.
 # - Measure each client's own model on its own tests; say how much is luck, who is in the worst tenth, and who would be better off
-#   alone. Let newcomers judge what is left for them.
-# - Personal layers: a mask over coordinates. FedRep trains the head first; only the base travels.
+#   alone. Measure clients that never took part, too.
+# - Personal layers: a mask over coordinates. Where they begin matters more than which they are.
 # - A rope (Ditto), a mixture (APFL), k models (IFCA): three ways between alone and together, each with a dial that the data should set.
 # - A model made to be adapted (Per-FedAvg) is good after *its* step. The first order is cheap and breaks where the step overshoots.
 # - The mean of products is not the product of means.
@@ -930,11 +967,11 @@ print(f"numbers sent, with noise: {last.server.params.size:,}; "
 #
 # **1.** A paper reports 97 % for its personalised models on two-label shards, and 84 % for FedAvg. What is missing?
 #
-# Answer: local only. On two digits training alone reached about 95 % here, without any federation.
+# Answer: local only. On two digits training alone reached 95 % here, without any federation.
 #
-# **2.** Why does FedRep train the head *before* the base?
+# **2.** With an own hand FedPer was far behind fine-tuning, and from FedAvg's model it was not. Why?
 #
-# Answer: the base is then asked for what a fitting head needs. Under a head that does not fit yet its gradient points elsewhere.
+# Answer: from nothing a client's head is learned from its own 40 images only; from a trained model it has been learned from all.
 #
 # **3.** What does the server of Ditto see of the own models?
 #

@@ -108,19 +108,19 @@ def test_personal_mask(fn, rng):
 # --- 08.fedrep_client ------------------------------------------------------------------------------------------------
 
 
-def head_gradient(B, w, x, y):
-    """(k,): of the mean of ½ (x B w - y)², with respect to the head w."""
-    return B.T @ x.T @ (x @ B @ w - y) / len(y)
+def head_gradient(B, h, x, y):
+    """(k,): of the mean of ½ (x B h - y)², with respect to the head h."""
+    return B.T @ x.T @ (x @ B @ h - y) / len(y)
 
 
-def base_gradient(B, w, x, y):
-    """(d, k): of the mean of ½ (x B w - y)², with respect to the base B."""
-    return np.outer(x.T @ (x @ B @ w - y) / len(y), w)
+def base_gradient(B, h, x, y):
+    """(d, k): of the mean of ½ (x B h - y)², with respect to the base B."""
+    return np.outer(x.T @ (x @ B @ h - y) / len(y), h)
 
 
-def fedrep_client(B, w, x, y, head_steps, base_steps, lr):
-    """B: (d, k) base, w: (k,) head, x: (n, d), y: (n,). Returns what travels (d, k) and what stays (k,)."""
-    head, base = w, B
+def fedrep_client(B, h, x, y, head_steps, base_steps, lr):
+    """B: (d, k) base, h: (k,) head, x: (n, d), y: (n,). Returns what travels (d, k) and what stays (k,)."""
+    head, base = h, B
     for _ in range(head_steps):
         head = head - lr * head_gradient(base, head, x, y)
     for _ in range(base_steps):
@@ -128,17 +128,17 @@ def fedrep_client(B, w, x, y, head_steps, base_steps, lr):
     return base - B, head
 
 
-def both_at_once(B, w, x, y, head_steps, base_steps, lr):
-    head, base = w, B
+def both_at_once(B, h, x, y, head_steps, base_steps, lr):
+    head, base = h, B
     for step in range(max(head_steps, base_steps)):
-        g, h = base_gradient(base, head, x, y), head_gradient(base, head, x, y)
+        g, step_h = base_gradient(base, head, x, y), head_gradient(base, head, x, y)
         base = base - lr * g if step < base_steps else base
-        head = head - lr * h if step < head_steps else head
+        head = head - lr * step_h if step < head_steps else head
     return base - B, head
 
 
-def base_first(B, w, x, y, head_steps, base_steps, lr):
-    head, base = w, B
+def base_first(B, h, x, y, head_steps, base_steps, lr):
+    head, base = h, B
     for _ in range(base_steps):
         base = base - lr * base_gradient(base, head, x, y)
     for _ in range(head_steps):
@@ -146,53 +146,53 @@ def base_first(B, w, x, y, head_steps, base_steps, lr):
     return base - B, head
 
 
-def base_under_old_head(B, w, x, y, head_steps, base_steps, lr):
-    head, base = w, B
+def base_under_old_head(B, h, x, y, head_steps, base_steps, lr):
+    head, base = h, B
     for _ in range(head_steps):
         head = head - lr * head_gradient(base, head, x, y)
     for _ in range(base_steps):
-        base = base - lr * base_gradient(base, w, x, y)
+        base = base - lr * base_gradient(base, h, x, y)
     return base - B, head
 
 
-def steps_swapped(B, w, x, y, head_steps, base_steps, lr):
-    return fedrep_client(B, w, x, y, base_steps, head_steps, lr)
+def steps_swapped(B, h, x, y, head_steps, base_steps, lr):
+    return fedrep_client(B, h, x, y, base_steps, head_steps, lr)
 
 
-def base_not_change(B, w, x, y, head_steps, base_steps, lr):
-    change, head = fedrep_client(B, w, x, y, head_steps, base_steps, lr)
+def base_not_change(B, h, x, y, head_steps, base_steps, lr):
+    change, head = fedrep_client(B, h, x, y, head_steps, base_steps, lr)
     return B + change, head
 
 
-def both_as_changes(B, w, x, y, head_steps, base_steps, lr):
-    change, head = fedrep_client(B, w, x, y, head_steps, base_steps, lr)
-    return change, head - w
+def both_as_changes(B, h, x, y, head_steps, base_steps, lr):
+    change, head = fedrep_client(B, h, x, y, head_steps, base_steps, lr)
+    return change, head - h
 
 
-def old_head_kept(B, w, x, y, head_steps, base_steps, lr):
-    return fedrep_client(B, w, x, y, head_steps, base_steps, lr)[0], w
+def old_head_kept(B, h, x, y, head_steps, base_steps, lr):
+    return fedrep_client(B, h, x, y, head_steps, base_steps, lr)[0], h
 
 
-def head_travels(B, w, x, y, head_steps, base_steps, lr):
-    change, head = fedrep_client(B, w, x, y, head_steps, base_steps, lr)
-    return head - w, B + change
+def head_travels(B, h, x, y, head_steps, base_steps, lr):
+    change, head = fedrep_client(B, h, x, y, head_steps, base_steps, lr)
+    return head - h, B + change
 
 
-def stays_first(B, w, x, y, head_steps, base_steps, lr):
-    return fedrep_client(B, w, x, y, head_steps, base_steps, lr)[::-1]
+def stays_first(B, h, x, y, head_steps, base_steps, lr):
+    return fedrep_client(B, h, x, y, head_steps, base_steps, lr)[::-1]
 
 
-def wrong_way_round(B, w, x, y, head_steps, base_steps, lr):
-    change, head = fedrep_client(B, w, x, y, head_steps, base_steps, lr)
+def wrong_way_round(B, h, x, y, head_steps, base_steps, lr):
+    change, head = fedrep_client(B, h, x, y, head_steps, base_steps, lr)
     return -change, head
 
 
-def change_alone(B, w, x, y, head_steps, base_steps, lr):
-    return fedrep_client(B, w, x, y, head_steps, base_steps, lr)[0]
+def change_alone(B, h, x, y, head_steps, base_steps, lr):
+    return fedrep_client(B, h, x, y, head_steps, base_steps, lr)[0]
 
 
-def overwritten_base(B, w, x, y, head_steps, base_steps, lr):
-    head, base = w, B
+def overwritten_base(B, h, x, y, head_steps, base_steps, lr):
+    head, base = h, B
     for _ in range(head_steps):
         head = head - lr * head_gradient(base, head, x, y)
     for _ in range(base_steps):
@@ -200,16 +200,16 @@ def overwritten_base(B, w, x, y, head_steps, base_steps, lr):
     return base - B, head
 
 
-def uphill(B, w, x, y, head_steps, base_steps, lr):
-    return fedrep_client(B, w, x, y, head_steps, base_steps, -lr)
+def uphill(B, h, x, y, head_steps, base_steps, lr):
+    return fedrep_client(B, h, x, y, head_steps, base_steps, -lr)
 
 
 def draw_linear_client(rng):
     d, k, n = 5, 2, 8
-    B, w = rng.normal(size=(d, k)), rng.normal(size=k)
+    B, h = rng.normal(size=(d, k)), rng.normal(size=k)
     x, y = rng.normal(size=(n, d)), rng.normal(size=n)
     steps = rng.permutation([2, 3, 4])[:2]
-    return B, w, x, y, int(steps[0]), int(steps[1]), 0.1
+    return B, h, x, y, int(steps[0]), int(steps[1]), 0.1
 
 
 # --- 08.ditto_step ---------------------------------------------------------------------------------------------------
@@ -851,8 +851,8 @@ EXERCISES = (
     Exercise(
         name="08.meta_gradient",
         title="First order against second order",
-        difficulty=3,
-        minutes=20,
+        difficulty=2,
+        minutes=15,
         test=agrees_with(meta_gradient, draw_meta),
         hints=(
             "Both begin with the adapted model w - α·support(w), and ask for the query gradient there.",
@@ -909,7 +909,7 @@ EXERCISES = (
     ),
     Exercise(
         name="08.mended_anchor",
-        title="What is wrong with this one? λ does nothing",
+        title="What is wrong with this one? (A rope)",
         difficulty=3,
         minutes=15,
         test=test_anchor,
@@ -936,7 +936,7 @@ EXERCISES = (
     ),
     Exercise(
         name="08.mended_apfl",
-        title="What is wrong with this one? It never moves",
+        title="What is wrong with this one? (A mixture)",
         difficulty=3,
         minutes=15,
         test=agrees_with(mended_apfl, draw_apfl),

@@ -1,5 +1,7 @@
 """The exercises of chapter 9: solutions, common mistakes and their hints. How one is written: workbook/grading/checks.py."""
 
+from functools import partial
+
 import numpy as np
 
 from fl_course.workbook.grading.checks import Exercise, Mistake, Wrong, agrees_with, expect
@@ -76,7 +78,7 @@ def draw_median(rng, n):
 
 def test_median(fn, rng):
     for n in (6, 7, 8, 5):
-        agrees_with(coordinate_median, lambda rng, n=n: draw_median(rng, n), 1)(fn, rng)
+        agrees_with(coordinate_median, partial(draw_median, n=n), 1)(fn, rng)
 
 
 # --- 09.krum_scores --------------------------------------------------------------------------------------------------

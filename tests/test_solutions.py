@@ -1,6 +1,7 @@
 """An exercise is written once: what the student gets, what solutions/ shows and what the checks run is the same function."""
 
 import ast
+import inspect
 import textwrap
 from types import SimpleNamespace
 
@@ -39,7 +40,7 @@ def test_the_built_notebooks_hold_the_function_of_the_chapter(source):
         stub, solution = (function_of(next(text for text in code[folder] if f"def {name}(" in text), name) for folder in code)
         assert ast.unparse(solution) == ast.unparse(reference)
         assert ast.unparse(stub.args) == ast.unparse(reference.args)
-        assert ast.get_docstring(stub) == ast.get_docstring(reference) == exercise.solution.__doc__
+        assert ast.get_docstring(stub) == ast.get_docstring(reference) == inspect.getdoc(exercise.solution)
         assert [ast.unparse(line) for line in stub.body[1:]] == ["raise NotImplementedError()"]
 
 

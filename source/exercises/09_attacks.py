@@ -27,7 +27,8 @@ from fl_course.workbook import check, hint, progress, reveal
 # %% exercise 09.bounded_mean [markdown]
 # Model replacement puts a backdoor into the model in one round by sending an update that is $n$ times too
 # long. Take the length away from the attacker: let no update be longer than the *median length* of the round, shorten those
-# that are, and average. Some honest client may send an update of length 0.
+# that are, and average. Some honest client may send an update of length 0 (it stays
+# as it is); should the median length be 0, the answer is 0.
 
 # %% [markdown]
 # Does it stop a real backdoor? A rule of your own is a class with one method; here it calls your function:
@@ -54,7 +55,7 @@ for rule in (WeightedMean(), Mine()):
 # %% exercise 09.reconstruct [markdown]
 # A client took one step on one image. In the first layer, row $j$ of the weights moved by $-\eta\,g_j\,x$ and
 # the bias of unit $j$ by $-\eta\,g_j$: get the image $x$ out. You know neither $\eta$ nor the $g_j$. The message has six
-# decimals, and some units may have slept ($g_j = 0$, or nearly).
+# decimals, and some units may have slept ($g_j = 0$, or nearly). Each pixel may be off by 0.001.
 
 # %% exercise 09.other_median [markdown]
 # Under the masks of chapter 4 the server sees the sum of the numbers, and nothing else. Show that no program can
@@ -83,8 +84,9 @@ print(f"deviations from the mean: {z.max():.4f}; (n - 1)/√n = {9 / np.sqrt(10)
 # A colleague's geometric median trains, raises no error, and stops no attacker. The oracle, in the next cell: the point
 # we look for has the smallest *sum of distances* to all updates. Is the answer any better than the mean by that measure?
 #
-# Find the reason, and write it so that the sum of distances is within 1e-5 (relative) of the smallest possible, whatever the
-# scale of the updates, and also where most of them are equal.
+# Find the reason, and write it so that the sum of distances is at most 1.00001 times the smallest possible: for updates of length
+# 0.001 as for those of length 20, and also where four of seven are equal (that point is then the answer). Beside an update the
+# iteration is slow: a thousand steps are no waste.
 
 # %% tags=["given"]
 def broken_geometric_median(points, nu=1.0, steps=100):
@@ -107,8 +109,9 @@ for name, z in (("the broken one", broken_geometric_median(points)), ("the mean"
 
 # %% [markdown]
 # ## An evening: your own rule, your own attack
-# *Not checked by machine.* A rule is a frozen dataclass with one method, `combine(updates, staleness, ctx)`; an attack is one
-# with `strike(tasks, updates, ctx)`. Write a rule that the attacks of the lesson do not break, then an attack that breaks it.
+# *Not checked by machine.* A rule is a class with one method, `combine(updates, staleness, ctx)`, as in "Stop a backdoor" (the
+# library's are frozen dataclasses); an attack is one with `clients` and `strike(tasks, updates, ctx)`. Write a rule that is better
+# than removal in one column of the lesson's table and worse in none, then an attack that breaks it.
 # Start from `fl_course/robustness/coordinates.py` and `fl_course/robustness/attacks.py`.
 
 # %%

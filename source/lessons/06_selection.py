@@ -824,12 +824,13 @@ print(whole.to_string())
 
 # %%
 figure, (ax,) = canvas(1, width=7, height=4)
-for number, name in enumerate(everyone):
+for number, name in enumerate(whole["worst tenth"].sort_values(ascending=False).index):
     ax.plot(whole.seconds[name], whole["worst tenth"][name], "o", color=PALETTE[0])
     ax.annotate(name, (whole.seconds[name], whole["worst tenth"][name]), fontsize=8,
                 xytext=(4, 4 - 14 * (number % 2)), textcoords="offset points")
 ax.set(xlabel=f"simulated seconds for {rounds} rounds", ylabel="accuracy of the worst tenth",
        xscale="log")
+ax.margins(x=0.15, y=0.1)
 show(figure, "06.side_by_side")
 
 # %% tags=["proof"]

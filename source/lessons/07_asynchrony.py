@@ -707,7 +707,7 @@ for ax, case in zip(axes, both):
         height = [thirds[case, name][i].measure for name in ways]
         ax.bar(np.arange(4) + 0.27 * (i - 1), height, 0.25, label=f"{third} third")
     ax.set_xticks(range(4), [name.replace(", ", "\n").replace("-", "-\n") for name in ways])
-    ax.set(title=case, ylim=(0, 1))
+    ax.set(title=case, ylim=(0, 1.4))
 axes[0].set(ylabel="accuracy on their own tests")
 show(figure, "07.old_phones")
 

@@ -353,7 +353,7 @@ def test_a_lesson_page_with_a_widget_has_no_serious_finding(lab, chromium, tmp_p
 
 def test_exported_pages_feedback_and_index_have_no_serious_finding(chromium, tmp_path):
     from fl_course.workbook.commands.export import index_page, to_html
-    from fl_course.workbook.grading.classroom import Grade, feedback
+    from fl_course.workbook.grading.gradebook import Grade, feedback
 
     pages = [to_html(path, tmp_path / f"{path.parent.name}-{path.stem}.html")
              for path in (ROOT / "notebooks" / "05_compression.ipynb", ROOT / "exercises" / "01_fedavg.ipynb")]

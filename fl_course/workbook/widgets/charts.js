@@ -239,28 +239,6 @@ class ChartView {
     this.find = () => texts.map((text, i) => ({ x: middle(i), y: null, text }));
   }
 
-  // Each picture is a paper with its tiles; one path for each of 32 greys, not one node a tile.
-  images(g, legend, { runs }) {
-    const tiles = named(this.spec.images, runs, "images").filter(({ value }) => value?.length), { W } = this;
-    const across = Math.max(1, Math.min(tiles.length, W < 330 && tiles.length > 4 ? 2 : Math.ceil(Math.sqrt(tiles.length * 1.6))));
-    const side = Math.min(W / across - 16, 0.62 * W - 30), down = Math.ceil(tiles.length / across) || 1;
-    this.H = Math.round(down * (side + 30) + 6);
-    put(this.svg, { viewBox: `0 0 ${W} ${this.H}` });
-    const places = tiles.map((tile, i) => [(W - across * (side + 16)) / 2 + (i % across) * (side + 16) + 8, 4 + Math.floor(i / across) * (side + 30)]);
-    tiles.forEach(({ label, value }, i) => {
-      const [left, top] = places[i], step = side / Math.max(value.length, value[0].length), greys = new Map();
-      value.forEach((row, r) => row.forEach((grey, c) => {
-        const level = Math.round(31 * Math.min(1, Math.max(0, grey ?? 0)));
-        if (level) greys.set(level, `${greys.get(level) ?? ""}M${(left + c * step).toFixed(2)} ${(top + r * step).toFixed(2)}h${step}v${step}h${-step}z`);
-      }));
-      g.append(svg("rect", { x: left, y: top, width: value[0].length * step, height: value.length * step, class: "flx-paper", "data-image": i }));
-      for (const [level, d] of greys) g.append(svg("path", { d, fill: `rgb(${[0, 0, 0].fill(Math.round(255 - (255 * level) / 31)).join(" ")})`, class: "flx-tile" }));
-      g.append(svg("text", { x: left + side / 2, y: top + side + 17, "text-anchor": "middle" }, label));
-    });
-    this.find = () => tiles.map(({ label, value }, i) => ({ x: places[i][0] + side / 2, y: places[i][1] + side / 2,
-      text: [label, `a picture of ${value.length} by ${value[0].length} grey tiles, ${show(100 * value.flat().reduce((a, b) => a + (b ?? 0), 0) / value.flat().length)} % black`] }));
-  }
-
   // Two parameters to the same scale: paths with a dot a step; marks, letters and outlines of the current run.
   plane(g, legend, { runs }) {
     const { spec, W, H } = this, paths = named(spec.lines, runs, "lines").map((p) => ({ ...p, value: p.value ?? [] }));

@@ -52,7 +52,7 @@ class Explorer(anywidget.AnyWidget):
     raised by `.result()`.
     """
 
-    _esm = page("page.js", "charts.js", "timeline.js", "explorer.js")
+    _esm = page("page.js", "charts.js", "pictures.js", "explorer.js")
     _css = page("explorer.css")
     spec = traitlets.Dict().tag(sync=True)                  # what to build; never changes
     frame = traitlets.Dict().tag(sync=True)                 # what to show; only the kernel writes it

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..core import ClientId, Record
+from ..core import ClientId, Record, Span
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Run:
     records: Sequence[Record]
     stopped: str = ""
     clients: Sequence[ClientId] = ()
+
+    @property
+    def spans(self) -> list[Span]:
+        """Every job that has ended."""
+        return [span for record in self.records for span in record.spans]
 
     def series(self, metric: str) -> list[tuple[int, float]]:
         """(version, value) wherever it was measured."""
@@ -78,7 +83,7 @@ FATES = {
 
 def answers_lost(run: Run, share: float = 0.2) -> Iterator[Finding]:
     """Jobs that came to nothing, by what became of them, if it is more than this share; and whose they mostly were."""
-    spans = [span for record in run.records for span in record.spans]
+    spans = run.spans
     for fate, (what, advice, chapter) in FATES.items():
         lost = [span.client for span in spans if span.fate == fate]
         if lost and len(lost) > share * len(spans):
@@ -88,7 +93,7 @@ def answers_lost(run: Run, share: float = 0.2) -> Iterator[Finding]:
 
 def always_lost(run: Run, least: int = 3) -> Iterator[Finding]:
     """Clients that were asked this often, and of whom nothing was ever used."""
-    spans = [span for record in run.records for span in record.spans]
+    spans = run.spans
     asked, used = Counter(s.client for s in spans), Counter(s.client for s in spans if s.fate == "used")
     never = [client for client, times in asked.items() if times >= least and not used[client]]
     if never:
@@ -102,7 +107,7 @@ def always_lost(run: Run, least: int = 3) -> Iterator[Finding]:
 
 
 def diverged(run: Run, factor: float = 1.5) -> Iterator[Finding]:
-    if "finite" in run.stopped or "infinite" in run.stopped:
+    if "finite" in run.stopped:                                 # or infinite
         yield Finding(
             "diverged",
             f"The run ended because {run.stopped}: the steps are too long; lower the learning rate, of the "

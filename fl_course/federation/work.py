@@ -50,7 +50,7 @@ class Work:
             except BudgetSpent:
                 raise
             except Exception as why:
-                lost = f"client {job.client!r} failed in version {job.base.version}: {_in_words(why)}"
+                lost = f"client {job.client!r} failed in version {job.base.version}: {in_words(why)}"
                 if isinstance(why, ClientFailure):
                     if self.strict:
                         raise ClientFailure(lost) from why
@@ -127,7 +127,7 @@ def poisoned(data: FederatedData, attack: Attack) -> FederatedData:
     return after
 
 
-def _in_words(why: Exception, width: int = 300) -> str:
+def in_words(why: Exception, width: int = 300) -> str:
     """One line: a failure's own words, or the type of an exception that nobody foresaw and what it says."""
     text = str(why) if isinstance(why, ClientFailure) else f"{type(why).__name__}: {why}"
     text = " ".join(text.split())

@@ -103,6 +103,23 @@ def test_nan_is_refused_and_named_and_if_all_fail_it_is_raised():
     assert record.clients == (0, 2)
 
 
+def test_one_client_that_cannot_answer_ends_no_run_that_others_have_answered():
+    class Later(Curious):
+        """From the second round on it asks client 1 alone, which cannot answer."""
+
+        def asks(self, idle, k, rng, reports):
+            return [1] if any("answered" in report for report in reports.values()) else idle[:3]
+
+        def answer(self, look):
+            return {"loss": 1 / 0 if look.client == 1 else 1.0}
+
+    history = small(selection=Later()).train(3)
+    assert len(history) == 3
+    assert any("client 1 failed to answer" in event and "ZeroDivisionError" in event for event in history.records[2].events)
+    with pytest.raises(ZeroDivisionError):
+        small(selection=Later(), strict=True).train(1)
+
+
 def test_who_drops_out_does_not_answer_and_a_question_may_go_without_the_model():
     record = small(selection=Curious(), fleet=Equal(drop=0.9)).train(1).records[0]
     assert sum("dropped out before it answered" in event for event in record.events) >= 2

@@ -311,7 +311,6 @@ SPREADS = (farthest_from_any, farthest_on_average, farthest_from_the_last, farth
 def draw_histograms(rng):
     """Counts on which every slip gives another answer, and no two distances are nearly equal."""
     while True:
-        counts = rng.multinomial(1, rng.dirichlet(np.full(4, 0.7), size=9)).astype(int)
         counts = np.array([rng.multinomial(int(size), mix) for size, mix in
                            zip(rng.permutation(np.arange(9) * 7 + 11), rng.dirichlet(np.full(4, 0.7), size=9), strict=True)])
         answers = [tuple(rule(counts, 5)) for rule in (spread_labels, *SPREADS)]

@@ -582,8 +582,8 @@ def serve(w, answers, K, lr):
     return w
 
 
-def served(w, answers, K, lr, weight, first=0, late=0):
-    """The same with another weight; `first`: raised before the step; `late`: the age is taken on arrival."""
+def served(w, answers, K, lr, weight, first=0):
+    """The same with another weight; `first`: raised before the step."""
     version, buffer = 0, []
     for started, delta in answers:
         buffer.append((started, delta))

@@ -57,10 +57,10 @@ def slow_phones_hold_high_digits() -> tuple[FederatedData, tuple[ClientId, ...]]
 def selector(how: str, quality: float, speed: float) -> Selector:
     """quality: the score's weight of data quality; speed: its weight of compute and bandwidth together."""
     score = QualityScore(data=quality, compute=speed / 2, bandwidth=speed / 2)
-    ways = {"in turn": RoundRobin(), "quality score": score, "drawn by score": replace(score, drawn=True),
-            "diverse labels": LabelDiversity(), "DivFL": DivFL(), "Power-of-Choice": PowerOfChoice(20), "Oort": Oort(),
-            "TiFL": TiFL()}
-    return ways.get(how, UniformSelection())
+    ways = {"uniform": UniformSelection(), "in turn": RoundRobin(), "quality score": score,
+            "drawn by score": replace(score, drawn=True), "diverse labels": LabelDiversity(), "DivFL": DivFL(),
+            "Power-of-Choice": PowerOfChoice(20), "Oort": Oort(), "TiFL": TiFL()}
+    return ways[how]
 
 
 def experiment(fraction: float, over: int, how: str, quality: float, speed: float, spread: float) -> Coordinator:

@@ -81,8 +81,8 @@ def job_seconds(experiment: Experiment, draws: int = 1) -> dict[ClientId, float]
     up = len(encode_update(example(experiment, Context(experiment.seed, server, experiment=experiment))))
     out = {}
     for client in experiment.clients:
-        epochs = experiment.training.epochs_of(Task(client, server, experiment.seed))
-        examples = len(experiment.data.train[experiment.data.position(client)]) * epochs
+        passes = experiment.training.passes(Task(client, server, experiment.seed), experiment.model)
+        examples = len(experiment.data.train[experiment.data.position(client)]) * passes
         lucks = [partial(stream, experiment.seed, "forecast", i, client) for i in range(draws)]
         times = [checked_seconds(fleet, "compute", client, fleet.compute(client, examples, luck)) for luck in lucks]
         ways = (("download", fleet.download(client, down)), ("upload", fleet.upload(client, up)))

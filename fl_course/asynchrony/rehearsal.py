@@ -94,9 +94,9 @@ class Rehearsal:
         nobody = Server(np.zeros(0, np.float32))
 
         def work(client: ClientId, version: int) -> float:
-            if is_whole(how.epochs):
+            if is_whole(how.epochs) and how.personal is None:
                 return sizes[client] * how.epochs
-            return sizes[client] * how.epochs_of(Task(client, replace(nobody, version=version), experiment.seed))
+            return sizes[client] * how.passes(Task(client, replace(nobody, version=version), experiment.seed), experiment.model)
 
         self.work = work
 

@@ -11,6 +11,7 @@ from small import Timed, experiment, federation
 
 from fl_course import (
     Buffered,
+    Ditto,
     Evaluation,
     History,
     Known,
@@ -78,6 +79,17 @@ def test_what_a_job_takes_is_told_without_training(fleet, epochs):
     told = job_seconds(it)
     for span in it.train(1).records[0].spans:
         assert told[span.client] == pytest.approx(span.ended - span.begun, rel=1e-6)
+
+
+@pytest.mark.parametrize("epochs", [2, Stragglers(0.5, 3)], ids=repr)
+def test_what_a_personal_method_trains_beside_it_takes_its_time_there_too(epochs):
+    training = LocalSGD(lr=0.1, batch_size=4, epochs=epochs, personal=Ditto(1.0))
+    it = experiment(training=training, fleet=LogNormal(examples_per_second=10.0), schedule=Synchronous(1.0))
+    told, real, quick = job_seconds(it), it.train(2), rehearse(it, 2)
+    for span in real.records[0].spans:
+        assert told[span.client] == pytest.approx(span.ended - span.begun, rel=1e-3)
+    assert [record.clock for record in quick.records] == [record.clock for record in real.records]
+    assert [record.spans for record in quick.records] == [record.spans for record in real.records]
 
 
 def test_the_mean_over_many_lucks():

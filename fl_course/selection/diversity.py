@@ -16,13 +16,7 @@ import torch
 from ..core import ClientId, is_whole, plain_counts
 from ..federation.interfaces import Experiment, Look, Reports, Selector
 from ..federation.sampling import NOTHING, check_draw
-from .looks import label_counts, label_table, needs_classes
-
-
-def label_shares(counts: np.ndarray) -> np.ndarray:
-    """(n, classes): each row of counts divided by its sum; a row of zeros stays."""
-    counts = np.asarray(counts, dtype=np.float64)
-    return counts / np.maximum(counts.sum(1, keepdims=True), 1e-300)
+from .looks import label_counts, label_shares, label_table, needs_classes
 
 
 def max_min(points: np.ndarray, k: int, first: int = 0) -> list[int]:

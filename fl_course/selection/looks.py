@@ -54,11 +54,17 @@ def label_table(clients: Sequence[ClientId], reports: Reports) -> np.ndarray:
     return np.zeros((0, 0))
 
 
+def label_shares(counts: np.ndarray) -> np.ndarray:
+    """(n, classes): each row of counts divided by its sum; a row of zeros stays."""
+    counts = np.asarray(counts, dtype=np.float64)
+    return counts / np.maximum(counts.sum(1, keepdims=True), 1e-300)
+
+
 def entropies(counts: np.ndarray) -> np.ndarray:
     """(n,) in [0, 1]: the entropy of each row of counts (n, classes), as a share of the largest possible, ln(classes)."""
     if counts.shape[1] < 2:
         return np.zeros(len(counts))
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1e-300)
+    shares = label_shares(counts)
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     return np.clip(-(shares * logs).sum(1) / math.log(counts.shape[1]), 0.0, 1.0)
 

@@ -76,8 +76,6 @@ class Trace:
         Clients that are written as whole numbers are ints, others strings. Nothing in the text is ever run. ValueError with
         the number of the line for whatever is wrong with it; lines that are empty or begin with # say nothing.
         """
-        if period is not None and not 0 < period < math.inf:
-            raise ValueError(f"period must be a positive number of seconds, not {period}")
         events: dict[ClientId, list[tuple[float, float]]] = {}
         rated, blank = None, cls({0: ()}, period=period)
         for line, row in _rows(text):

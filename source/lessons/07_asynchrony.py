@@ -140,11 +140,6 @@ for m, wait in longest.items():
 # share of all that is (`.share`), and how good the last model is on that third's own tests (`.measure`).
 
 # %%
-def gini(history):
-    n = len(data)
-    counts = np.bincount([c for r in history.records for c in r.clients], minlength=n)
-    return (2 * np.arange(1, n + 1) - n - 1) @ np.sort(counts) / (n * counts.sum())
-
 def account(fed, history):
     thirds = heard(fed, history, groups=3)
     return {"accuracy": np.mean(history.series("accuracy")[-5:]),
@@ -152,7 +147,8 @@ def account(fed, history):
             "answers": sum(third.updates for third in thirds),
             "share of slow third": thirds[2].share, "their accuracy": thirds[2].measure,
             "of the fast": thirds[0].measure,
-            "worst tenth": history.last("client_accuracy_worst10"), "Gini": gini(history)}
+            "worst tenth": history.last("client_accuracy_worst10"),
+            "Gini": gini(participation(history, data.ids))}
 
 # %%
 late = {"schedule": SemiSynchronous(0.1, deadline=25),
@@ -688,9 +684,8 @@ show(figure, "07.shares")
 mean_digit = [data.y[examples].mean() for examples in data.train]
 by_digit = dict(zip(np.argsort(mean_digit).tolist(), sorted(train_seconds)))
 old_phones = Known(by_digit, down=0.5, up=1.5)
-ways = {"rounds": (rounds, {"schedule": Synchronous(0.1), "weights": Uniform()}),
-        "over-selected": parts["over-selected"],
-        "FedBuff, 10 at work": (2 * rounds, fedbuff(concurrency=10, buffer=5)),
+ways = {"rounds": parts["rounds"], "over-selected": parts["over-selected"],
+        "FedBuff, 10 at work": parts["FedBuff, K = 5"],
         "FedBuff, all at work": (rounds, fedbuff(concurrency=100, buffer=10))}
 thirds_of = ("fastest", "middle", "slowest")
 hundred = {"fleet": old_phones, "seed": seed}
@@ -744,7 +739,7 @@ long_run = patient.train(6 * rounds)
 until, ends = long_run.records[-1].clock, {"FedBuff, all at work": heard(patient, long_run)}
 for name in ("rounds", "over-selected", "FedBuff, 10 at work"):
     fed = Coordinator(data, model, training, **ways[name][1], **hundred)
-    steps = sum(r.clock <= until for r in fed.train(ways[name][0]).records)
+    steps = len(within(rehearse(fed, ways[name][0]), seconds=until))     # the clock, nobody trains
     ends[name] = heard(fed, fed.train(steps))
 print(f"after {until:.0f} simulated seconds, old phones write 7 to 9:")
 print(pd.DataFrame({name: {"answers used": sum(g.updates for g in of),

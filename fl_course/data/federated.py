@@ -229,8 +229,8 @@ def from_clients(name: str, clients: Mapping[ClientId, tuple[Any, ...]], classes
     labels = [part for parts in clients.values() for part in parts[1::2]]
     classes = count_classes(classes, labels if y_test is None else [*labels, y_test])
     ids = client_ids(clients)
-    for i, name in enumerate("xy"):
-        tables = [(f"{name} of client {client!r}", part) for client, parts in clients.items() for part in parts[i::2]]
+    for i, letter in enumerate("xy"):
+        tables = [(f"{letter} of client {client!r}", part) for client, parts in clients.items() for part in parts[i::2]]
         same_columns([*tables, ("the held-out set", (x_test, y_test)[i])])
     handed = {client: [_pair(client, parts[i], parts[i + 1], classes) for i in range(0, len(parts), 2)]
                for client, parts in zip(ids, clients.values(), strict=True)}        # one or two pairs (x, y) a client

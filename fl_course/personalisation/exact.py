@@ -24,6 +24,7 @@ from ..federation.evaluation import Evaluation
 from ..federation.schedule import Synchronous
 from ..federation.stages import Uniform
 from .evaluation import own_models
+from .rules import check_number
 from .twins import Ditto
 
 # --- points: Ditto's best lambda (Li et al. 2021, section 3.2 and appendix) ---------------------------------------------------
@@ -58,8 +59,7 @@ class Points:
         if self.malicious >= self.clients:
             raise ValueError(f"malicious = {self.malicious} of {self.clients} clients; somebody must be honest")
         for name in ("sigma", "tau", "tau_a"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a positive, finite number, not {getattr(self, name)!r}")
+            check_number(self, name, positive=True)
         plain_counts(self)
 
     def best(self) -> float:

@@ -25,33 +25,61 @@ from .rules import no_answers
 from .split import Split, at_home, ends, kept, moved
 
 
+def _split(trainer: Trainer) -> Split:
+    assert isinstance(trainer.travels, Split)                    # `_check` has seen to it
+    return trainer.travels
+
+
+def _together(method: PersonalTraining, tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
+    split = _split(trainer)
+    whole = at_home(tasks, split)
+    updates = trainer.like(trainer.how).steps(whole)
+    return _keep(tasks, updates, ends(whole, updates), split)
+
+
+def _keep(tasks: Sequence[Task], updates: Sequence[Update], ended: Sequence[Vector], split: Split) -> list[Update]:
+    """Put the personal layers of where training ended (d,) into the drawers, hand back the change of the shared ones."""
+    for task, theta in zip(tasks, ended, strict=True):
+        if split.own.size:
+            kept(task, theta[split.own])
+    return [replace(update, delta=update.delta[split.shared]) for update in updates]
+
+
+def _own(method: PersonalTraining, tasks: Sequence[Task], trainer: Trainer) -> Vector:
+    return np.stack([task.server.params for task in at_home(tasks, _split(trainer))])
+
+
+def _check(method: PersonalTraining, experiment: Experiment) -> None:
+    name = type(method).__name__
+    if not isinstance(experiment.model, Split):
+        raise CompositionError(f"{name} must be told which layers stay at home: model=Split({experiment.model!r}, personal=…).")
+    idle = [*experiment.stages, *([] if experiment.aggregation.linear else [experiment.aggregation])]
+    if idle and not experiment.model.dim:
+        raise CompositionError(
+            f"every layer of {experiment.model!r} is personal, so nothing travels, and {type(idle[0]).__name__} has nothing to "
+            "do; leave it out, or let some layers be shared."
+        )
+    if experiment.training.correction is not None:
+        raise CompositionError(
+            f"{name} trains a whole network of which a part travels, but {experiment.training.correction!r} speaks of one vector "
+            "on both sides; leave the correction out."
+        )
+    no_answers(experiment)
+
+
 @dataclass(frozen=True)
 class FedPer(PersonalTraining):
     """Every step moves all layers; the shared ones are sent. Without personal layers this is FedAvg, with nothing else it is
     training alone."""
 
-    def train(self, tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
-        return _together(tasks, trainer)
-
-    def own(self, tasks: Sequence[Task], trainer: Trainer) -> Vector:
-        return _own(tasks, trainer)
-
-    def check(self, experiment: Experiment) -> None:
-        _check(self, experiment)
+    train, own, check = _together, _own, _check
 
 
 @dataclass(frozen=True)
 class LGFedAvg(PersonalTraining):
     """Local representations, global head: Split(model, personal=<the first layers>). See `handed_out` for how it begins."""
 
-    def train(self, tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
-        return _together(tasks, trainer)
-
-    def own(self, tasks: Sequence[Task], trainer: Trainer) -> Vector:
-        return _own(tasks, trainer)
-
-    def check(self, experiment: Experiment) -> None:
-        _check(self, experiment)
+    train, own, check = _together, _own, _check
 
 
 @dataclass(frozen=True)
@@ -81,50 +109,4 @@ class FedRep(PersonalTraining):
                 whole = [moved(task, theta) for task, theta in zip(whole, ends(whole, updates), strict=True)]
         return _keep(tasks, updates, [task.server.params for task in whole], split)
 
-    def own(self, tasks: Sequence[Task], trainer: Trainer) -> Vector:
-        return _own(tasks, trainer)
-
-    def check(self, experiment: Experiment) -> None:
-        _check(self, experiment)
-
-
-def _split(trainer: Trainer) -> Split:
-    assert isinstance(trainer.travels, Split)                    # `_check` has seen to it
-    return trainer.travels
-
-
-def _together(tasks: Sequence[Task], trainer: Trainer) -> list[Update]:
-    split = _split(trainer)
-    whole = at_home(tasks, split)
-    updates = trainer.like(trainer.how).steps(whole)
-    return _keep(tasks, updates, ends(whole, updates), split)
-
-
-def _keep(tasks: Sequence[Task], updates: Sequence[Update], ended: Sequence[Vector], split: Split) -> list[Update]:
-    """Put the personal layers of where training ended (d,) into the drawers, hand back the change of the shared ones."""
-    for task, theta in zip(tasks, ended, strict=True):
-        if split.own.size:
-            kept(task, theta[split.own])
-    return [replace(update, delta=update.delta[split.shared]) for update in updates]
-
-
-def _own(tasks: Sequence[Task], trainer: Trainer) -> Vector:
-    return np.stack([task.server.params for task in at_home(tasks, _split(trainer))])
-
-
-def _check(method: PersonalTraining, experiment: Experiment) -> None:
-    name = type(method).__name__
-    if not isinstance(experiment.model, Split):
-        raise CompositionError(f"{name} must be told which layers stay at home: model=Split({experiment.model!r}, personal=…).")
-    idle = [*experiment.stages, *([] if experiment.aggregation.linear else [experiment.aggregation])]
-    if idle and not experiment.model.dim:
-        raise CompositionError(
-            f"every layer of {experiment.model!r} is personal, so nothing travels, and {type(idle[0]).__name__} has nothing to "
-            "do; leave it out, or let some layers be shared."
-        )
-    if experiment.training.correction is not None:
-        raise CompositionError(
-            f"{name} trains a whole network of which a part travels, but {experiment.training.correction!r} speaks of one vector "
-            "on both sides; leave the correction out."
-        )
-    no_answers(experiment)
+    own, check = _own, _check

@@ -23,7 +23,7 @@ from ..engine.correction import Affine
 from ..engine.training import Trainer
 from ..federation.interfaces import Experiment, PersonalTraining
 from .rules import check_number, own_steps, whole_network
-from .split import kept, moved
+from .split import ends, kept, moved
 from .steps import batches, gradients_at, parts_alone, report
 
 
@@ -49,8 +49,7 @@ class FineTune(PersonalTraining):
         if not self.epochs:
             return np.stack([task.server.params for task in tasks])
         how = replace(trainer.how, epochs=self.epochs, lr=self.lr or trainer.how.lr, correction=None)
-        updates = trainer.like(how).steps(tasks)
-        return np.stack([task.server.params + update.delta for task, update in zip(tasks, updates, strict=True)])
+        return np.stack(ends(tasks, trainer.like(how).steps(tasks)))
 
     def check(self, experiment: Experiment) -> None:
         whole_network(self, experiment)

@@ -56,8 +56,7 @@ def set_apart(data: FederatedData, clients: int | Iterable[object]) -> tuple[Fed
     """The federation without these clients (a number: so many of the last), and those clients alone: they never take part."""
     _check_divided(data)
     if is_whole(clients, 1):
-        apart = set(range(len(data)))
-        apart = set(sorted(apart)[-clients:]) if clients < len(data) else apart
+        apart = set(range(len(data))[-clients:])
     elif isinstance(clients, Iterable) and not isinstance(clients, str | bytes):
         apart = {data.position(client) for client in client_ids(clients)}
     else:

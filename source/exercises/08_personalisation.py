@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Exercises 8 · Personalisation
 #
-# Eight functions, from five to twenty minutes. Write each in its cell; the cell below it answers at once, offline, on fresh
+# Eight functions, from five to fifteen minutes. Write each in its cell; the cell below it answers at once, offline, on fresh
 # random inputs. Stuck? `hint("08.personal_mask")` gives one step more at each call, three steps; `reveal(…)`, called twice, shows
 # a solution. No exercise needs the answer of another. A function leaves its arguments as they are: work on a copy.
 

@@ -52,6 +52,7 @@ def test_every_rule_answers_or_says_that_there_are_too_many(where, f):
         refused = {name for name, value in bars.items() if np.isnan(value)}
         assert refused == {name for name in ANSWERS if np.isnan(told.marks[name][0])}
         assert all(name in told.text for name in refused)
+        assert "nan" not in told.text
         assert "mean" not in refused
         assert ("Krum" in refused) == (HONEST + f < 2 * f + 3)
         assert ("Bulyan" in refused) == (HONEST + f < 4 * f + 3)

@@ -138,21 +138,13 @@ def both_at_once(B, h, x, y, head_steps, base_steps, lr):
 
 
 def base_first(B, h, x, y, head_steps, base_steps, lr):
-    head, base = h, B
-    for _ in range(base_steps):
-        base = base - lr * base_gradient(base, head, x, y)
-    for _ in range(head_steps):
-        head = head - lr * head_gradient(base, head, x, y)
-    return base - B, head
+    change, _ = fedrep_client(B, h, x, y, 0, base_steps, lr)
+    return change, fedrep_client(B + change, h, x, y, head_steps, 0, lr)[1]
 
 
 def base_under_old_head(B, h, x, y, head_steps, base_steps, lr):
-    head, base = h, B
-    for _ in range(head_steps):
-        head = head - lr * head_gradient(base, head, x, y)
-    for _ in range(base_steps):
-        base = base - lr * base_gradient(base, h, x, y)
-    return base - B, head
+    change, _ = fedrep_client(B, h, x, y, 0, base_steps, lr)
+    return change, fedrep_client(B, h, x, y, head_steps, 0, lr)[1]
 
 
 def steps_swapped(B, h, x, y, head_steps, base_steps, lr):

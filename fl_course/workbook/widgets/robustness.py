@@ -94,19 +94,20 @@ def playground(x: float, y: float, f: int, where: str) -> Iterator[Point]:
         honest, plane = honest_points(), np.eye(2)
     else:
         honest, plane = honest_updates()
-    found, refused = answers(honest, np.array([x, y]) @ plane, f)
+    lie = np.array([x, y]) @ plane
+    found, refused = answers(honest, lie, f)
     far = {name: float(np.linalg.norm(answer)) for name, answer in found.items()}
     nowhere = dict.fromkeys(refused, (np.nan, np.nan))
     seats = {name: tuple(plane @ answer) for name, answer in found.items()}
     turn = np.linspace(0, 2 * np.pi, 13)
     circle = 0.09 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
-    chosen = np.linalg.norm(found["Krum"] - np.array([x, y]) @ plane) < 1e-9 if "Krum" in found else False
+    chosen = "Krum" in found and np.linalg.norm(found["Krum"] - lie) < 1e-9
     yield Point(
         marks={LIE: (x, y), **seats, **nowhere},
         outlines={"honest clients": [point + circle for point in honest @ plane.T]},
         bars={"how far from the honest mean": [(name, far.get(name, np.nan)) for name in ANSWERS]},
-        text=f"{len(honest)} honest clients, {f} who lie. The mean is {far['mean']:.2f} from the mean of the honest, the "
-             f"coordinate-wise median {far.get('median', np.nan):.2f}."
+        text=f"{len(honest)} honest clients, {f} who lie. The mean is {far['mean']:.2f} from the mean of the honest"
+             + (f", the coordinate-wise median {far['median']:.2f}." if "median" in far else ".")
              + (" Krum has chosen the lie." if chosen else "")
              + (f" Too many attackers for {', '.join(refused)}." if refused else ""),
     )
@@ -131,13 +132,13 @@ def playground_explorer() -> Explorer:
     )
 
 
-def draw_updates(ax: Axes, honest: np.ndarray, lies: np.ndarray, found: Mapping[str, np.ndarray], title: str = "") -> None:
+def draw_updates(ax: Axes, honest: np.ndarray, lies: np.ndarray, found: Mapping[str, np.ndarray]) -> None:
     """Honest points (n, 2) as rings, lies (f, 2) as one cross, and each answer (2,) as a symbol of its own."""
     ax.plot(*honest.T, "o", color="#767676", fillstyle="none", label="honest")
     ax.plot(*lies.T, "x", color="#767676", markersize=10, markeredgewidth=2.5, label="attackers")
     for number, (name, place) in enumerate(found.items()):
         ax.plot(*place, MARKERS[number % len(MARKERS)], color=colour(number), markersize=10, label=name, markeredgecolor="white")
-    ax.set(xlabel="first coordinate", ylabel="second coordinate", title=title)
+    ax.set(xlabel="first coordinate", ylabel="second coordinate")
 
 
 # --- a federation under attack ------------------------------------------------------------------------------------------

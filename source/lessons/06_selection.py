@@ -889,9 +889,10 @@ selection_explorer()
 # bandwidth (0.0 and 1.0)? Then choose uniformly again, set the spread of the speeds to 0, and compare over-selection with
 # none.
 #
-# Answer: whatever the weights, some 86 phones are never heard: those that were asked first stay the best. With all the weight
-# on compute and bandwidth the worst tenth falls to 0 %. With equal speeds 30 % more buys three of 123 seconds: the phones
-# still differ a little, in their links and in how many examples they have, and the slightly slower ones pay.
+# Answer: all the weight on data quality helps: 85 % of the digits instead of 74 %. All of it on compute and bandwidth does harm:
+# 65 %, and the worst tenth falls to 0 %. Whatever the weights, some 86 phones are never heard: those that were asked first
+# stay the best. With equal speeds 30 % more buys three of 123 seconds: the phones still differ a little, in their links and in
+# how many examples they have, and the slightly slower ones pay.
 #
 # ## What goes wrong
 #

@@ -91,24 +91,23 @@ def test_shell_commands_are_passed_over_and_the_names_of_the_cell_are_there(tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="processes are listed by their names in /proc")
-def test_nothing_that_it_started_lives_on(tmp_path):
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found by /proc")
+def test_nothing_that_it_started_lives_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("FL_MARK", f"desk-{os.getpid()}")
     spawn = (
         "import multiprocessing, time, os\n"
         "for start in (lambda: multiprocessing.get_context('spawn').Process(target=time.sleep, args=(77,)).start(),\n"
         "              lambda: os.fork() or time.sleep(77)):\n"
         "    try:\n        start()\n    except BaseException as error:\n        print(error)\n"
     )
-    before = set(os.listdir("/proc")) if os.path.isdir("/proc") else set()
     grade = graded(tmp_path, START, spawn, ANSWER)
     assert grade.solved == 1
-    new = [pid for pid in set(os.listdir("/proc")) - before if pid.isdigit()] if before else []
-    assert not [pid for pid in new if "(77" in _command(pid) or "multiprocessing.spawn" in _command(pid)]
+    assert not [path for path in Path("/proc").glob("[0-9]*/environ") if f"FL_MARK=desk-{os.getpid()}" in _read(path)]
 
 
-def _command(pid):
+def _read(path):
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
+        return path.read_text(errors="replace")
     except OSError:
         return ""
 

@@ -25,7 +25,6 @@ def course(monkeypatch):
     return built()
 
 
-
 # --- start -----------------------------------------------------------------------------------------------------------
 
 
@@ -140,6 +139,20 @@ def test_a_killed_sweep_leaves_no_orphans(tmp_path, how):
     slow = write_notebook(tmp_path / "slow.ipynb", begun, parameters="rounds: int = 3")
     command = [sys.executable, "-m", "fl_course", "sweep", slow, "-p", "rounds", "1,2", "--jobs", "2", "--out", tmp_path / "out"]
     _killed(list(map(str, command)), f"sweep-{os.getpid()}-{how}", tmp_path, lambda: len(list(tmp_path.glob("begun*"))) == 2, how)
+
+
+@pytest.mark.slow
+@linux
+def test_a_killed_grading_leaves_no_orphans(tmp_path):
+    stubborn = (
+        f"import pathlib, time\npathlib.Path({str(tmp_path)!r}, 'begun').write_text('')\n"
+        "while True:\n    try:\n        time.sleep(9)\n    except BaseException:\n        pass"
+    )
+    lesson = write_notebook(tmp_path / "in" / "a.ipynb", f"{stubborn}\ncheck('99.clip', len)")
+    command = [sys.executable, "-m", "fl_course", "grade", lesson.parent, "--chapter", "99", "--out", tmp_path / "out"]
+    command += ["--seconds", "300"]
+    mark, begun = f"grade-{os.getpid()}", tmp_path / "begun"
+    _killed(list(map(str, command)), mark, tmp_path, begun.exists, signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -39,13 +38,10 @@ def number(value: Any) -> str:
 
 def writable(folder: Path) -> None:
     """Make the folder and try it, before anything takes time; refuse in a sentence if nothing can be written there."""
-    probe = folder / f".writable.{os.getpid()}"
+    from ..grading.gradebook import probe
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            probe.write_bytes(b"?" * 4096)
-        finally:
-            probe.unlink(missing_ok=True)
+        probe(folder)
     except OSError as error:
         refuse(f"{folder} cannot be written: {error.strerror or error}; name another folder")
 

@@ -47,7 +47,7 @@ def skipped(folder: Path, files: list[Path]) -> list[str]:
 def cells(path: Path) -> tuple[list[tuple[int, str]] | None, str]:
     """(the code cells, or None; why there are none, or what is wrong with the archive that they lie in)."""
     said = ""
-    if _is_archive(path):
+    if intake.is_archive(path):
         names, said = intake.members(path)
         good = _good(names)
         if len(good) != 1:
@@ -94,10 +94,6 @@ def _home(path: Path, folder: Path) -> Path:
     return folder if path == folder / first else folder / first
 
 
-def _is_archive(path: Path) -> bool:
-    return path.suffix.lower() == ".zip" and path.is_file()
-
-
 def _good(paths: Iterable[Path]) -> list[Path]:
     """Whatever is called a notebook or reads like one, and every archive; a script or a text if it is about the course."""
     good = []
@@ -107,16 +103,12 @@ def _good(paths: Iterable[Path]) -> list[Path]:
             good.append(path)
         elif ending in (".py", ".ipy", ".md"):
             good += [path] if chapters_of(path) else []
-        elif path.is_file() or _within(path):
+        elif path.is_file() or intake.archive_of(path):
             try:
                 good += [path] if intake.code_cells(intake.read(path)) is not None else []
             except OSError:
                 continue
     return good
-
-
-def _within(path: Path) -> bool:
-    return any(_is_archive(parent) for parent in reversed(path.parents))
 
 
 def _of_one(paths: list[Path]) -> list[Path]:
@@ -125,7 +117,7 @@ def _of_one(paths: list[Path]) -> list[Path]:
 
 def _opened(path: Path) -> list[Path]:
     """The file; or, if it is an archive of several notebooks, these, and the archive too if something is wrong with it."""
-    if not _is_archive(path):
+    if not intake.is_archive(path):
         return [path]
     names, said = intake.members(path)
     good = _good(names)

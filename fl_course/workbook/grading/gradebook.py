@@ -41,10 +41,6 @@ class Grade:
         return sum(found["state"] == "pass" for found in self.exercises.values())
 
     @property
-    def percent(self) -> float:
-        return round(100 * self.solved / max(1, len(self.exercises)), 1)
-
-    @property
     def page(self) -> str:
         """The name of its page: the file's, in letters that every system takes, and a fingerprint, so that no two files share
         one, however long or alike their names are."""
@@ -68,10 +64,8 @@ class Gradebook:
 
     def open(self, again: bool = False) -> None:
         """Try the folder, and read what is done already, unless it shall be done again. OSError if it cannot be written."""
-        (self.out / "feedback").mkdir(parents=True, exist_ok=True)
-        probe = self.out / ".writable"
-        probe.write_bytes(b"?" * 4096)
-        probe.unlink()
+        probe(self.out)
+        (self.out / "feedback").mkdir(exist_ok=True)
         self._done = {} if again else self._read()
 
     def done(self, path: Path, name: str) -> Grade | None:
@@ -85,6 +79,8 @@ class Gradebook:
         line = {"settings": self.settings, "print": fingerprint(path), "grade": asdict(grade)}
         with (self.out / "marks.jsonl").open("a", encoding="utf-8", errors="surrogatepass") as file:
             file.write("\n" + json.dumps(line) + "\n")           # a line that a full disk has cut off stays a line of its own
+            file.flush()
+            os.fsync(file.fileno())                              # table and pages can be made anew of these lines
         self.table()
 
     def keep(self, grade: Grade) -> None:
@@ -137,6 +133,16 @@ def fingerprint(path: Path) -> str:
         return f"unreadable {path.name}"
 
 
+def probe(folder: Path) -> None:
+    """Make the folder and try it. OSError if nothing can be written there."""
+    trial = folder / f".writable.{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        trial.write_bytes(b"?" * 4096)
+    finally:
+        trial.unlink(missing_ok=True)
+
+
 def write(path: Path, text: str) -> None:
     """The whole file, or the one that was there before."""
     part = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
@@ -148,9 +154,7 @@ def write(path: Path, text: str) -> None:
 
 
 def percent(grade: Grade, weights: Mapping[str, float]) -> float:
-    """The mark: what the solved exercises weigh, of what all weigh."""
-    if not weights:
-        return grade.percent
+    """The mark: what the solved exercises weigh, of what all weigh. Without weights all count the same."""
     solved = sum(weights.get(name, 1.0) for name, found in grade.exercises.items() if found["state"] == "pass")
     return round(100 * solved / (sum(weights.get(name, 1.0) for name in grade.exercises) or 1.0), 1)
 

@@ -30,9 +30,18 @@ class Unreadable(OSError):
     """A file that cannot be read; the message says why."""
 
 
+def is_archive(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and path.is_file()
+
+
+def archive_of(path: Path) -> Path | None:
+    """The archive that a path leads into, if it leads into one."""
+    return next((parent for parent in reversed(path.parents) if is_archive(parent)), None)
+
+
 def read(path: Path) -> bytes:
     """The bytes of a file, or of a member of an archive on its way. OSError with a sentence for whatever is in the way."""
-    archive = next((parent for parent in reversed(path.parents) if parent.suffix.lower() == ".zip" and parent.is_file()), None)
+    archive = archive_of(path)
     if archive is not None:
         return _member(archive, path.relative_to(archive).as_posix())
     if path.exists() and not path.is_file():                     # a pipe or a device would wait for ever
@@ -124,11 +133,9 @@ def _member(archive: Path, name: str) -> bytes:
     return data
 
 
-
-
 def date(path: Path) -> float:
     """Seconds since 1970 at which a file, or a member of an archive, was last changed; 0 if nobody knows."""
-    archive = next((parent for parent in reversed(path.parents) if parent.suffix.lower() == ".zip" and parent.is_file()), None)
+    archive = archive_of(path)
     try:
         if archive is None:
             return path.stat().st_mtime

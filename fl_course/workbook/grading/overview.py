@@ -93,10 +93,10 @@ def _exercises(grades: Sequence[Grade], chapter: str, weights: Mapping[str, floa
 
 
 def _words(grades: Sequence[Grade], chapter: str) -> str:
-    rows = []
+    rows, wrong = [], mistakes(grades)
     for name in need(grades, chapter):
         item = checks.find(name)
-        common = next((f"{escape(hint)} ({n})" for one, hint, n in mistakes(grades) if one == name), "hardly anybody tried")
+        common = next((f"{escape(hint)} ({n})" for one, hint, n in wrong if one == name), "hardly anybody tried")
         solved = f"{_count(grades, name)['pass']} of {len(grades)} solved it"
         rows.append(f"<li><code>{escape(name)}</code> {escape(item.title)}: {solved}. Commonest: {common}</li>")
     return f"<ol>{''.join(rows)}</ol>" if rows else "<p>Everybody solved everything.</p>"

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from . import checks, intake
+from .collect import chapters_of
 from .gradebook import Grade, guarded, percent, write
 from .roster import Owner, Person
 
@@ -75,8 +76,6 @@ def counting(paths: Mapping[str, Path], whose: Mapping[str, Owner], chapter: str
 
 
 def _fit(path: Path, chapter: str) -> int:
-    from .collect import chapters_of
-
     about = chapters_of(path)
     return 2 if chapter in about else 1 if about else 0
 

@@ -228,7 +228,8 @@ class Mimic(Attack):
             x = x[[name == self.victim for name in names]]
         if not len(x):
             return updates
-        return replaced(self, updates, lambda update: x[farthest(x)])
+        lie = x[farthest(x)]
+        return replaced(self, updates, lambda update: lie)
 
     def check(self, experiment: Experiment) -> None:
         if self.victim is not None and self.victim not in experiment.clients:

@@ -52,28 +52,16 @@ def _averaged(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return product(share, x)
 
 
-def check_rule(name: str, rule: object) -> None:
-    if not isinstance(rule, Robust):
-        raise TypeError(f"{name} stands before a robust rule, such as {name}(CoordinateMedian(f=2)), not before {rule!r}")
-
-
 @dataclass(frozen=True)
-class Bucketing(Robust):
-    """Shuffle the updates, average them in buckets of s, and hand the ceil(n/s) means to `rule` (Karimireddy et al. 2022,
-    algorithm 1). The shuffle is new in each step, from a named stream. s = 1 is the rule alone.
-
-    A bucket with one liar is a lie, so the rule faces f of ceil(n/s): it needs its `least` in buckets. If the rule leaves a
-    bucket out, all whose updates are in it are left out.
-    """
+class Before(Robust):
+    """Abstract: what stands before another rule, and withstands what that one does."""
 
     rule: Robust
-    s: int = 2
 
     def __post_init__(self) -> None:
-        check_rule("Bucketing", self.rule)
-        if not is_whole(self.s, 1):
-            raise ValueError(f"s, the size of a bucket, must be a whole number from 1, not {self.s!r}")
-        plain_counts(self)
+        name, rule = type(self).__name__, self.rule
+        if not isinstance(rule, Robust):
+            raise TypeError(f"{name} stands before a robust rule, such as {name}(CoordinateMedian(f=2)), not before {rule!r}")
 
     @property
     def f(self) -> int:                                                                     # type: ignore[override]
@@ -83,13 +71,35 @@ class Bucketing(Robust):
     def whole(self) -> bool:                                                                # type: ignore[override]
         return self.rule.whole
 
+    def facing(self, found: int) -> Robust:
+        return replace(self, rule=self.rule.facing(found))
+
+    def check(self, experiment: Experiment) -> None:
+        refuse_unsound(self, experiment)
+        self.rule.check(experiment)
+
+
+@dataclass(frozen=True)
+class Bucketing(Before):
+    """Shuffle the updates, average them in buckets of s, and hand the ceil(n/s) means to `rule` (Karimireddy et al. 2022,
+    algorithm 1). The shuffle is new in each step, from a named stream. s = 1 is the rule alone.
+
+    A bucket with one liar is a lie, so the rule faces f of ceil(n/s): it needs its `least` in buckets. If the rule leaves a
+    bucket out, all whose updates are in it are left out.
+    """
+
+    s: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_whole(self.s, 1):
+            raise ValueError(f"s, the size of a bucket, must be a whole number from 1, not {self.s!r}")
+        plain_counts(self)
+
     @property
     def least(self) -> int:
         """The fewest updates that fill as many buckets as the rule needs."""
         return self.s * (self.rule.least - 1) + 1
-
-    def facing(self, found: int) -> Robust:
-        return replace(self, rule=self.rule.facing(found))
 
     def weigh(self, x: np.ndarray, ctx: Context | None) -> tuple[np.ndarray, np.ndarray]:
         rng = stream(0, "bucketing") if ctx is None else stream(ctx.seed, "bucketing", ctx.server.version)
@@ -100,13 +110,9 @@ class Bucketing(Robust):
             inside[part] = stays
         return answer, inside
 
-    def check(self, experiment: Experiment) -> None:
-        refuse_unsound(self, experiment)
-        self.rule.check(experiment)
-
 
 @dataclass(frozen=True)
-class NearestNeighbourMixing(Robust):
+class NearestNeighbourMixing(Before):
     """Replace each update by the mean of its n - f nearest, itself included, and hand these n means to `rule` (NNM, Allouah et
     al. 2023, algorithm 1). f is the rule's.
 
@@ -114,25 +120,9 @@ class NearestNeighbourMixing(Robust):
     of the means that the rule keeps.
     """
 
-    rule: Robust
-
-    def __post_init__(self) -> None:
-        check_rule("NearestNeighbourMixing", self.rule)
-
-    @property
-    def f(self) -> int:                                                                     # type: ignore[override]
-        return self.rule.f
-
-    @property
-    def whole(self) -> bool:                                                                # type: ignore[override]
-        return self.rule.whole
-
     @property
     def least(self) -> int:
         return max(self.rule.least, 2 * self.f + 1)
-
-    def facing(self, found: int) -> Robust:
-        return replace(self, rule=self.rule.facing(found))
 
     def weigh(self, x: np.ndarray, ctx: Context | None) -> tuple[np.ndarray, np.ndarray]:
         rows = nearest(x, self.f)
@@ -140,7 +130,3 @@ class NearestNeighbourMixing(Robust):
         inside = np.zeros(len(x), dtype=bool)
         inside[rows[kept].ravel()] = True
         return answer, inside
-
-    def check(self, experiment: Experiment) -> None:
-        refuse_unsound(self, experiment)
-        self.rule.check(experiment)

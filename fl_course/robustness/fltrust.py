@@ -71,10 +71,6 @@ class FLTrust(Robust):
         data = FederatedData("root", self.root.x, self.root.y, self.root.classes, ("root",), rows, (np.arange(0),))
         object.__setattr__(self, "_data", data)
 
-    @property
-    def least(self) -> int:
-        return 1
-
     def own(self, ctx: Context) -> np.ndarray:
         """(d,) float64: what the server's own training makes of the model that it sent out."""
         experiment = ctx.experiment

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import Context, is_whole
-from .coordinates import TILE
+from .coordinates import by_coordinate
 from .distances import squared_distances
 from .robust import Robust, check_liars
 
@@ -56,17 +56,17 @@ def bulyan_selection(x: np.ndarray, f: int) -> np.ndarray:
 def mean_around_median(x: np.ndarray, m: int) -> np.ndarray:
     """(d,) per coordinate the mean of the m of n values that are closest to the median of all n."""
     n = len(x)
-    out = np.empty(x.shape[1])
-    for start in range(0, x.shape[1], TILE):
-        tile = np.sort(x[:, start : start + TILE], axis=0)                       # (n, t)
-        middle = (tile[(n - 1) // 2] + tile[n // 2]) / 2
+
+    def answer(tile: np.ndarray) -> np.ndarray:
+        middle = (tile[:, (n - 1) // 2] + tile[:, n // 2])[:, None] / 2
         # The m closest are neighbours in the sorted column: of all windows of m, the one that reaches least far.
-        reach = np.maximum(middle - tile[: n - m + 1], tile[m - 1 :] - middle)   # (n - m + 1, t)
-        first = np.argmin(reach, axis=0)
-        sums = np.concatenate([np.zeros((1, tile.shape[1])), np.cumsum(tile - middle, axis=0)])
-        columns = np.arange(tile.shape[1])
-        out[start : start + TILE] = middle + (sums[first + m, columns] - sums[first, columns]) / m
-    return out
+        reach = np.maximum(middle - tile[:, : n - m + 1], tile[:, m - 1 :] - middle)        # (t, n - m + 1)
+        first = np.argmin(reach, axis=1)
+        sums = np.concatenate([np.zeros((len(tile), 1)), np.cumsum(tile - middle, axis=1)], axis=1)
+        rows = np.arange(len(tile))
+        return middle[:, 0] + (sums[rows, first + m] - sums[rows, first]) / m
+
+    return by_coordinate(x, answer)
 
 
 @dataclass(frozen=True)

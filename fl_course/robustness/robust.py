@@ -74,10 +74,10 @@ class Robust(Aggregation):
             ctx.meter.events.append(f"{why}; the model stays as it was")
             return Aggregate(np.zeros(x.shape[1]), 0.0, removed=tuple(removed))
         answer, inside = rule.weigh(x if good.all() else x[good], ctx)
-        heard = [client for client, fine in zip(clients, good, strict=True) if fine]
-        removed += [client for client, stays in zip(heard, inside, strict=True) if not stays]
+        good[good] = inside
         count = float(inside.sum())
-        return Aggregate(answer * count, count, removed=tuple(client for client in clients if client in set(removed)))
+        return Aggregate(answer * count, count,
+                         removed=tuple(client for client, stays in zip(clients, good, strict=True) if not stays))
 
     def refuse_few(self, n: int) -> None:
         if n < self.least:

@@ -226,11 +226,13 @@ def test_two_answers_in_a_buffer_are_one_vote():
     @dataclass(frozen=True)
     class Count(Aggregation):
         def combine(self, updates, staleness, ctx=None):
-            heard.append([update.client for update in updates])
-            return OutlierRemoval().combine(updates, staleness, ctx)
+            answer = OutlierRemoval().combine(updates, staleness, ctx)
+            heard.append(([update.client for update in updates], answer.weight + len(answer.removed)))
+            return answer
 
     experiment(schedule=Buffered(3, 4), aggregation=Count(), selection=PoissonFree()).train(6)
-    assert any(len(set(clients)) < len(clients) for clients in heard)
+    assert any(len(set(clients)) < len(clients) for clients, _ in heard)
+    assert all(said == len(set(clients)) for clients, said in heard)
 
 
 class PoissonFree(type(experiment().selection)):

@@ -103,7 +103,7 @@ def asynchrony(buffer: int, concurrency: int, exponent: float, spread: float, li
     """Both federations on one simulated clock: at each turn the one that is behind takes a step. Each uses 200 answers."""
     free, in_rounds = experiments(buffer, concurrency, exponent, spread, linked)
     runs = {"no rounds": free.run(ANSWERS // buffer), "rounds": in_rounds.run(ANSWERS // concurrency)}
-    clock, accuracy, records = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0.0), list[Record]()
+    clock, ends, records = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, (0.0, 0.0)), list[Record]()
     open_window = True
     while clock:
         name = min(clock, key=lambda which: clock[which])
@@ -112,9 +112,9 @@ def asynchrony(buffer: int, concurrency: int, exponent: float, spread: float, li
             del clock[name]
             continue
         state, record = step
-        clock[name], accuracy[name] = record.clock, record.metrics["accuracy"]
-        text = ", ".join(f"{which} {value:.1%}" for which, value in accuracy.items())
-        lines, said = {name: (record.clock, record.metrics["accuracy"])}, f"After {record.clock:.0f} simulated s: {text}."
+        clock[name], ends[name] = record.clock, (record.clock, record.metrics["accuracy"])
+        said = "; ".join(f"{which}: {value:.1%} after {second:.0f} simulated s" for which, (second, value) in ends.items())
+        lines = {name: ends[name]}
         if name == "rounds":
             yield Point(lines, text=said)
             continue

@@ -211,6 +211,7 @@ def test_classes_are_counted_over_everybody(kind):
 def test_a_client_may_say_which_part_is_its_test():
     theirs = {"a": (X, Y, X[:2] + 9, Y[:2]), "b": (X, Y), "c": (X[:1], Y[:1], X[:0], Y[:0])}
     data = from_clients("own tests", theirs, 2, test_fraction=0.5)
+    assert data.name == "own tests"
     x, y = data.examples("a", "test")
     assert np.array_equal(x, (X[:2] + 9).astype(np.float32))
     assert np.array_equal(y, Y[:2])

@@ -204,6 +204,16 @@ def test_rows_and_pages_are_there_as_soon_as_they_are_known_and_a_second_run_goe
     for other in (Gradebook(tmp_path / "out", {"chapter": "99", "seed": 1}), second):
         other.open(again=other is second)
         assert other.done(paths["Anna/01"], "Anna/01") is None
+    second.add(entry("Anna/01", "fail"), paths["Anna/01"])      # anew, and interrupted: it goes on here
+    third = Gradebook(tmp_path / "out", {"chapter": "99", "seed": 0})
+    third.open()
+    assert third.done(paths["Anna/01"], "Anna/01").solved == 0
+    assert third.done(paths["Anna_01"], "Anna_01") is None
+
+
+def test_changed_checks_are_another_edition():
+    editions = {checks.edition(number) for number in checks.chapters()}
+    assert len(editions) == len(checks.chapters())
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(tmp_path):

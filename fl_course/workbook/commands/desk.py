@@ -59,7 +59,9 @@ def grade(
     paths = {path.relative_to(folder).as_posix(): path for path in files}
     whose = rosters.owners(list(paths), people)
     instead = school.counting(paths, whose, chapter)
-    settings = {"chapter": chapter, "seconds": seconds, "cell_seconds": cell_seconds, "seed": seed, "sandbox": sandbox}
+    settings = {"chapter": chapter, "seconds": seconds, "cell_seconds": cell_seconds, "seed": seed, "sandbox": sandbox,
+                "checks": checks.edition(chapter)}
+    how_on = f"the same command{' without --again' if again else ''} goes on from there"
     book = Gradebook(out, settings, weights=weighing)
     book.who = {name: (one.person.id, one.person.name, one.person.email) if one.person else ("", one.name, "")
                 for name, one in whose.items()}
@@ -74,10 +76,10 @@ def grade(
         column = column or f"Chapter {chapter}"
         made = _for_the_teacher(book, chapter, whose, instead, people, format, column, fence.words(sandbox))
     except OSError as error:
-        refuse(f"the results cannot be written to {out}: {error.strerror or error}; {done} of {len(files)} are done, and the "
-               "same command goes on from there")
+        refuse(f"the results cannot be written to {out}: {error.strerror or error}; {done} of {len(files)} are done, and "
+               f"{how_on}")
     except KeyboardInterrupt:
-        say(f"stopped: {done} of {len(files)} are graded, see {out / 'grades.csv'}; the same command goes on from there")
+        say(f"stopped: {done} of {len(files)} are graded, see {out / 'grades.csv'}; {how_on}")
         raise typer.Exit(130) from None
     total = len(checks.chapter(chapter))
     grades = sorted(book.grades.values(), key=lambda grade: grade.file)

@@ -66,7 +66,9 @@ class Gradebook:
         """Try the folder, and read what is done already, unless it shall be done again. OSError if it cannot be written."""
         probe(self.out)
         (self.out / "feedback").mkdir(exist_ok=True)
-        self._done = {} if again else self._read()
+        if again:
+            (self.out / "marks.jsonl").unlink(missing_ok=True)   # what is marked from now on is all that there is to go on from
+        self._done = self._read()
 
     def done(self, path: Path, name: str) -> Grade | None:
         """The grade of this very file, if an earlier run with the same settings came to it."""

@@ -287,24 +287,56 @@ def test_answers_are_folded_and_nothing_else():
 
 
 def test_every_notebook_leads_on():
-    """Of the repository: each lesson names its neighbours, exercises, solutions, sections and files; each exercise its lesson."""
+    """Of the repository: each lesson names its neighbours, sections and files, and its exercises and solutions if it has some;
+    each exercise its lesson."""
     built = build_notebooks.derive(ROOT)
     lessons = sorted(path for path in built if path.parts[0] == "notebooks" and path.suffix == ".ipynb")
     for place, path in enumerate(lessons):
         cells = built[path].cells
         top, end = cells[1].source, cells[-1].source
-        assert cells[1].metadata == cells[-1].metadata == {"tags": ["navigation"]}
+        assert cells[1].metadata == {"tags": ["navigation"]}
         assert (f"]({lessons[place - 1].name})" in top) == (place > 0)
         if place + 1 < len(lessons):
             assert f"]({lessons[place + 1].name})" in top
             assert f"]({lessons[place + 1].name})" in end
-        assert f"](../exercises/{path.name})" in top
-        assert f"](../solutions/{path.name})" not in top, "the solutions come after the exercises"
-        assert end.index(f"](../exercises/{path.name})") < end.index(f"](../solutions/{path.name})")
         sections = re.findall(r"^## (.+)$", "\n".join(cell.source for cell in cells), re.M)
         assert all(f"[{section}](#" in top for section in sections)
         assert "](glossary.md)" in top
+        has = Path("exercises", path.name) in built
+        assert (f"](../exercises/{path.name})" in top) == (f"](../exercises/{path.name})" in end) == has
+        assert (f"](../solutions/{path.name})" in end) == has
+        if not has:
+            continue
+        assert cells[-1].metadata == {"tags": ["navigation"]}
+        assert f"](../solutions/{path.name})" not in top, "the solutions come after the exercises"
+        assert end.index(f"](../exercises/{path.name})") < end.index(f"](../solutions/{path.name})")
         exercises = built[Path("exercises", path.name)].cells
         assert f"](../notebooks/{path.name})" in exercises[1].source
         assert f"](../solutions/{path.name})" in exercises[-1].source
         assert f"](../exercises/{path.name})" in built[Path("solutions", path.name)].cells[1].source
+
+
+def test_the_way_through_lessons_with_and_without_exercises():
+    """0 and 11 have none; 9 leads to 10, which a comparison of numbers as words would get wrong."""
+    lessons = [Path("notebooks", f"{name}.ipynb") for name in ("00_tour", "01_a", "09_b", "10_c", "11_d")]
+    exercises = [Path(folder, lesson.name) for lesson in lessons[1:4] for folder in ("exercises", "solutions")]
+    titles = {path: f"{int(path.name[:2])} · {path.parts[0]}" for path in [*lessons, *exercises]}
+    way = {path.name[:2]: notebook_links.navigation(path, titles, True) for path in lessons}
+    assert way["00"] == ("[1 · notebooks →](01_a.ipynb) | [symbols and words](glossary.md)", "[1 · notebooks →](01_a.ipynb)")
+    assert way["01"][0].startswith("[← 0 · notebooks](00_tour.ipynb) | [9 · notebooks →](09_b.ipynb) | [exercises](../exercises")
+    assert way["09"][1].endswith("[10 · notebooks →](10_c.ipynb)")
+    assert way["10"][0].startswith("[← 9 · notebooks](09_b.ipynb) | [11 · notebooks →](11_d.ipynb)")
+    assert way["11"] == ("[← 10 · notebooks](10_c.ipynb) | [symbols and words](glossary.md)", "")
+
+
+def test_a_lesson_that_comes_may_be_linked_to(tmp_path):
+    """Those of COMING, and no other; one that is there is held to its anchors."""
+    for name, fine in [*((name, True) for name in notebook_links.COMING), ("12_never", False)]:
+        pages = {Path("notebooks/a.ipynb"): [f"[x]({name}.ipynb#somewhere)"]}
+        for there, works in ((False, fine), (True, False)):
+            pages |= {Path(f"notebooks/{name}.ipynb"): ["no anchor"]} if there else {}
+            if works:
+                notebook_links.check_links(tmp_path, pages)
+            else:
+                with pytest.raises(SourceError, match=r"leads nowhere|no anchor"):
+                    notebook_links.check_links(tmp_path, pages)

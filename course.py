@@ -24,6 +24,9 @@ BIN = os.path.join(VENV, "Scripts" if os.name == "nt" else "bin")
 PYTHON = os.path.join(BIN, "python.exe" if os.name == "nt" else "python")
 STAMP = os.path.join(VENV, "installed")        # what was installed and where; written last, so a failed install leaves none
 # torch goes first and alone: this range takes the wheel for CPUs where pip is pointed at one, an open range never does.
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+SOURCES = ("index-url", "extra-index-url", "find-links", "no-index")           # settings of pip that say where packages are
+CUDA = "pip's default, which on Linux brings CUDA: about 3 GB to download, 7 GB on the disk"
 INSTALLS = (["torch>=2.6,<2.14"], ["-e", ROOT + "[test,browser]"])
 PARALLEL = ["-p", "no:cacheprovider", "-n", "auto", "--dist", "loadfile"]
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg",
@@ -96,13 +99,81 @@ def set_up(call):
     moved = os.path.exists(VENV) and not _made_here()
     if moved or not answers(same_python() + " and find_spec('pip')"):
         call([sys.executable, "-m", "venv", "--clear", VENV])
+    flags, sentence = which_torch()
+    print("  torch: " + sentence, flush=True)
     for number, what in enumerate(INSTALLS, 1):
         print("  {} of {}: {}".format(number, len(INSTALLS), " ".join(what)), flush=True)
-        call([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-              "-c", os.path.join(ROOT, "constraints.txt")] + what)
+        install(call, what, flags if number == 1 else [])
     with open(STAMP, "w", encoding="utf-8") as file:
         file.write(wanted())
     print("  done.", flush=True)
+
+
+def install(call, what, flags):
+    """Install by pip; if that fails with flags of our own choosing, as when an index breaks off, once more without them."""
+    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", os.path.join(ROOT, "constraints.txt")]
+    try:
+        call(pip + flags + what)
+    except subprocess.CalledProcessError:
+        if not flags:
+            raise
+        print("  That failed with {}. Once more without it: {}.".format(flags[-1], CUDA), flush=True)
+        call(pip + what)
+
+
+def which_torch(platform=sys.platform):
+    """(flags for pip, a sentence): which build of torch is installed. A user's own settings of pip come before any choice."""
+    own = own_sources()
+    if own:
+        free = not {"no-index", "extra-index-url"} & set(own)
+        hint = " The small CPU build comes with PIP_EXTRA_INDEX_URL=" + CPU_INDEX if free else ""
+        return [], "from where your own settings of pip say ({}).{}".format(", ".join(own), hint)
+    if not platform.startswith("linux"):
+        return [], "pip's default, which here is the small build, without CUDA."
+    gpus = said(["nvidia-smi", "-L"], 10)
+    if gpus is not None and "No devices" not in gpus:
+        return [], "nvidia-smi finds a GPU, so {}.".format(CUDA)
+    if cpu_index_answers():
+        return ["--extra-index-url", CPU_INDEX], "no GPU here, so the CPU build, about 200 MB, from {}".format(CPU_INDEX)
+    return [], "no GPU here, but {} gives no answer, so {}.".format(CPU_INDEX, CUDA)
+
+
+def own_sources():
+    """Which settings say where packages are, in PIP_... variables and pip.conf, as pip itself lists them."""
+    found = set()
+    for line in (said([PYTHON, "-m", "pip", "config", "list"], 60) or "").splitlines():
+        key, _, value = line.partition("=")
+        section, _, name = key.rpartition(".")
+        if section in (":env:", "global", "install") and value.strip("'\" ").lower() not in ("", "0", "false", "no", "off"):
+            found.add(name)
+    return [name for name in SOURCES if name in found]
+
+
+def said(argv, seconds):
+    """What a program prints; nothing if there is none, it fails, or it takes too long."""
+    try:
+        return subprocess.check_output(argv, stderr=subprocess.DEVNULL, timeout=seconds).decode("utf-8", "replace")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def cpu_index_answers(seconds=3):
+    """Whether CPU_INDEX shows wheels of torch in time. In a thread: a dead name server or a trickle outlasts any time-out."""
+    from contextlib import suppress
+    from threading import Thread
+    from urllib.request import urlopen
+
+    pages = []
+
+    def ask():
+        with suppress(Exception):                                    # whatever it is, it is no answer
+            pages.append(urlopen(CPU_INDEX + "/torch/", timeout=seconds).read(50000))
+
+    thread = Thread(target=ask)
+    thread.daemon = True
+    thread.start()
+    thread.join(seconds)
+    return bool(pages) and b"torch-" in pages[0] and b".whl" in pages[0]
 
 
 def _made_here():

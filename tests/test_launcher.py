@@ -1,4 +1,4 @@
-"""course.py: when it installs, what it refuses, what a verb runs. Nothing is installed and no network is touched."""
+"""course.py: when it installs, what it refuses, what a verb runs. Nothing is installed, and nothing beyond loopback is asked."""
 
 import ast
 import importlib.util
@@ -6,6 +6,11 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
+import zipfile
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,6 +26,7 @@ def course(tmp_path):
     spec = importlib.util.spec_from_file_location("course_in_a_folder", tmp_path / "course.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.CPU_INDEX = "http://127.0.0.1:9/whl/cpu"                    # the discard port: refused, here and everywhere
     return module
 
 
@@ -234,3 +240,247 @@ def test_without_a_verb_it_says_what_there_is(course, capsys):
     assert course.main([]) == 2
     assert "course.py test" in capsys.readouterr().out
     assert not Path(course.VENV).exists()
+
+
+# --- which torch -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def index(answer):
+    """A package index on loopback. `answer(request)` writes what it likes; nobody waits for the ones that hang."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            with suppress(OSError):                                    # the launcher has gone away, as it should
+                answer(self)
+
+        def log_message(self, *_):
+            pass
+
+        def page(self, body, status=200, **headers):
+            self.send_response(status)
+            for name, value in {"Content_Type": "text/html", "Content_Length": len(body), **headers}.items():
+                self.send_header(name.replace("_", "-"), str(value))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads, server.block_on_close = True, False
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def bare(course, monkeypatch, tmp_path):
+    """A Linux machine without a GPU and without any settings of pip."""
+    for name in list(os.environ):
+        if name.startswith("PIP_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PATH", str(tmp_path / "programs"))
+    monkeypatch.setattr(course.sys, "platform", "linux")
+    monkeypatch.setattr(course, "PYTHON", sys.executable)
+    (tmp_path / "programs").mkdir()
+    return course
+
+
+def program(folder, name, text):
+    path = folder / "programs" / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+LISTED = b'<a href="torch-2.13.0%2Bcpu-cp311-cp311-linux_x86_64.whl">torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl</a><br/>'
+
+
+def trickle(request):
+    request.send_response(200)
+    request.end_headers()
+    for byte in LISTED * 20:
+        request.wfile.write(bytes([byte]))
+        time.sleep(0.05)
+
+
+def endless(request):
+    request.send_response(200)
+    request.end_headers()
+    while True:
+        request.wfile.write(b"torch- .whl " * 1000)
+
+
+SILENT = {
+    "says 404": lambda request: request.page(b"torch-2.whl is not here", 404),
+    "says 503": lambda request: request.page(LISTED, 503),
+    "is slow": lambda request: (time.sleep(2), request.page(LISTED)),
+    "hangs": lambda request: time.sleep(5),
+    "trickles": trickle,
+    "breaks off": lambda request: request.page(LISTED[:20], Content_Length=len(LISTED)),
+    "hangs up": lambda request: request.connection.close(),
+    "speaks no HTTP": lambda request: request.wfile.write(b"torch- .whl\n\n"),
+    "is the hotel's page": lambda request: request.page(b"<html>Please accept the conditions of this network.</html>"),
+    "is empty": lambda request: request.page(b""),
+    "sends round in a circle": lambda request: request.page(b"", 302, Location="/whl/cpu/torch/"),
+    "sends where nobody is": lambda request: request.page(b"", 302, Location="http://127.0.0.1:9/torch/"),
+}
+
+
+@pytest.mark.parametrize("how", SILENT)
+def test_an_index_that_gives_no_answer_costs_its_seconds_and_nothing_else(bare, how):
+    with index(SILENT[how]) as url:
+        bare.CPU_INDEX = url + "/whl/cpu"
+        start = time.monotonic()
+        assert not bare.cpu_index_answers(0.3)
+        assert time.monotonic() - start < 1.5
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1:9/whl", "http://name.invalid/whl", "nonsense", "http://[::1", "ftp://127.0.0.1:9/"])
+def test_an_index_that_is_nowhere_is_no_answer(bare, place):
+    bare.CPU_INDEX = place
+    assert not bare.cpu_index_answers(0.5)
+
+
+def test_an_index_has_three_seconds():
+    assert "def cpu_index_answers(seconds=3):" in (ROOT / "course.py").read_text("utf-8")
+
+
+@pytest.mark.parametrize("answer", [lambda request: request.page(LISTED), endless,
+                                    lambda request: (time.sleep(0.2), request.page(b"<br/>" * 100 + LISTED * 2000))])  # fmt: skip
+def test_without_a_gpu_an_index_that_answers_gives_the_small_build(bare, answer):
+    with index(answer) as url:
+        bare.CPU_INDEX = url + "/whl/cpu"
+        flags, sentence = bare.which_torch("linux")
+    assert flags == ["--extra-index-url", url + "/whl/cpu"]
+    assert "no GPU here, so the CPU build, about 200 MB, from " + url in sentence
+
+
+def test_it_asks_for_the_page_of_torch(bare):
+    asked = []
+    with index(lambda request: (asked.append(request.path), request.page(LISTED))) as url:
+        bare.CPU_INDEX = url + "/whl/cpu"
+        assert bare.cpu_index_answers()
+    assert asked == ["/whl/cpu/torch/"]
+
+
+def test_without_a_gpu_and_without_an_index_the_default_comes_and_its_size_is_said(bare):
+    flags, sentence = bare.which_torch("linux")
+    assert flags == []
+    assert bare.CPU_INDEX in sentence
+    assert "CUDA: about 3 GB to download, 7 GB on the disk" in sentence
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-ins are shell scripts")
+@pytest.mark.parametrize(("script", "there"), [
+    ("echo 'GPU 0: NVIDIA H100 (UUID: GPU-1)'", True), ("exit 0", True), ("echo 'No devices found.'", False),
+    ("echo 'NVIDIA-SMI has failed: it could not communicate with the driver.'; exit 9", False), ("/bin/sleep 5", False),
+])  # fmt: skip
+def test_a_gpu_is_there_if_nvidia_smi_answers(bare, tmp_path, monkeypatch, script, there):
+    program(tmp_path, "nvidia-smi", script)
+    said = bare.said
+    monkeypatch.setattr(bare, "said", lambda argv, seconds: said(argv, 0.5 if argv[0] == "nvidia-smi" else seconds))
+    with index(lambda request: request.page(LISTED)) as url:
+        bare.CPU_INDEX = url
+        flags, sentence = bare.which_torch("linux")
+    assert flags == ([] if there else ["--extra-index-url", url])
+    assert ("finds a GPU" in sentence) == there == ("3 GB" in sentence)
+
+
+def test_an_nvidia_smi_that_cannot_be_started_is_none(bare, tmp_path):
+    (tmp_path / "programs" / "nvidia-smi").write_text("not a program")
+    assert bare.which_torch("linux")[1].startswith("no GPU here")
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_elsewhere_there_is_nothing_to_choose_and_nobody_is_asked(bare, monkeypatch, platform):
+    monkeypatch.setattr(bare, "cpu_index_answers", lambda: pytest.fail("asked an index"))
+    flags, sentence = bare.which_torch(platform)
+    assert flags == []
+    assert "without CUDA" in sentence
+
+
+HERE = "http://name:secret@127.0.0.1:9/simple"
+OWN = [("PIP_INDEX_URL", HERE, "index-url"), ("PIP_EXTRA_INDEX_URL", HERE, "extra-index-url"),
+       ("PIP_FIND_LINKS", "/opt/wheels", "find-links"), ("PIP_NO_INDEX", "1", "no-index")]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["variable", "[global]", "[install]"])
+@pytest.mark.parametrize(("variable", "value", "name"), OWN)
+def test_a_users_own_settings_decide_and_stay_unseen(bare, monkeypatch, tmp_path, variable, value, name, place):
+    if place == "variable":
+        monkeypatch.setenv(variable, value)
+    else:
+        (tmp_path / "pip.conf").write_text(f"{place}\n{name} = {value}\n")
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.setattr(bare, "cpu_index_answers", lambda: pytest.fail("asked an index"))
+    flags, sentence = bare.which_torch("linux")
+    assert flags == []
+    assert f"({name})" in sentence
+    assert value == "1" or value not in sentence                       # an address may hold a password
+    assert ("PIP_EXTRA_INDEX_URL=" in sentence) == (name in ("index-url", "find-links"))
+
+
+@pytest.mark.parametrize("text", ["[global]\ntimeout = 60\n", "[download]\nindex-url = http://127.0.0.1:9\n", "no section\n",
+                                  "[global]\nno-index = false\n", "[global]\nextra-index-url =\n"])  # fmt: skip
+def test_settings_that_say_nothing_about_where_packages_are_leave_the_choice(bare, monkeypatch, tmp_path, text):
+    (tmp_path / "pip.conf").write_text(text)
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    assert bare.own_sources() == []
+
+
+def test_the_choice_is_said_and_holds_for_torch_alone(bare, monkeypatch, capsys):
+    monkeypatch.setattr(bare, "which_torch", lambda: (["--extra-index-url", "http://small"], "the small one."))
+    monkeypatch.setattr(bare, "PYTHON", "none")
+    installer = Installer(bare)
+    bare.set_up(installer)
+    assert ["--extra-index-url" in call for call in installer.calls] == [False, True, False]
+    assert "  torch: the small one.\n" in capsys.readouterr().out
+
+
+def test_an_index_that_breaks_off_later_does_not_stop_the_set_up(bare, monkeypatch, capsys):
+    monkeypatch.setattr(bare, "which_torch", lambda: (["--extra-index-url", "http://small"], "the small one."))
+    monkeypatch.setattr(bare, "PYTHON", "none")
+    installer = Installer(bare, fail_at=2)
+    bare.set_up(installer)
+    assert ["--extra-index-url" in call for call in installer.calls] == [False, True, False, False]
+    assert "failed with http://small. Once more without it: pip's default" in capsys.readouterr().out
+    assert Path(bare.STAMP).exists()
+
+
+def wheel(path, version):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("torch/__init__.py", f"__version__ = {version!r}\n")
+        file.writestr(f"torch-{version}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+        file.writestr(f"torch-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"torch-{version}.dist-info/RECORD", "")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("wheel_is_there", [True, False])
+def test_the_real_pip_takes_the_small_build_and_the_default_when_that_cannot_be_had(bare, monkeypatch, tmp_path, wheel_is_there):
+    pinned = re.search(r"^torch==(.+)$", (ROOT / "constraints.txt").read_text(), re.M)[1]
+    builds = {"/cpu/torch/": f"{pinned}+cpu", "/pypi/torch/": pinned}
+    files = {f"/torch-{version}-py3-none-any.whl": wheel(tmp_path / f"{number}.whl", version)
+             for number, version in enumerate(builds.values())}  # fmt: skip
+
+    def answer(request):
+        path = request.path.replace("%2B", "+")
+        if path in builds:
+            name = f"/torch-{builds[path]}-py3-none-any.whl"
+            request.page(f'<!DOCTYPE html><html><body><a href="{name}">{name[1:]}</a></body></html>'.encode())
+        elif path in files and (wheel_is_there or "+cpu" not in path):
+            request.page(files[path], Content_Type="application/zip")
+        else:
+            request.page(b"", 404)
+
+    with index(answer) as url:
+        bare.CPU_INDEX = url + "/cpu"
+        flags, _ = bare.which_torch("linux")
+        assert flags
+        monkeypatch.setenv("PIP_INDEX_URL", url + "/pypi")             # now, in place of the real one
+        monkeypatch.setenv("PIP_RETRIES", "0")
+        bare.install(lambda argv: subprocess.check_call([*argv, "--no-cache-dir", "--target", str(tmp_path / "there")],
+                                                        stderr=subprocess.DEVNULL), bare.INSTALLS[0], flags)  # fmt: skip
+    assert f"'{pinned}{'+cpu' if wheel_is_there else ''}'" in (tmp_path / "there" / "torch" / "__init__.py").read_text()

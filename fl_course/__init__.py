@@ -40,6 +40,7 @@ from .core import (
     Update,
     stream,
 )
+from .data.capstones import actg175, german_credit, shakespeare, vehicles
 from .data.federated import Dataset, FederatedData, from_clients
 from .data.groups import few_examples, rotated, set_apart
 from .data.partition import IID, Dirichlet, QuantitySkew, Shards, Writers
@@ -69,6 +70,7 @@ from .federation.interfaces import (
     Stage,
 )
 from .federation.optimizers import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
+from .federation.replay import Difference, first_difference
 from .federation.sampling import PoissonSelection, UniformSelection
 from .federation.schedule import Buffered, Synchronous
 from .federation.stages import ByExamples, Uniform

@@ -11,12 +11,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import ClientId, Record, Span
 from .explain import Finding, Run, explain
+from .replay import replayed
 from .state import State
 from .timeline import AT_WORK, MOST_ARROWS, at_work, draw_timeline, rows_of
 
@@ -225,6 +226,11 @@ class History:
         """Why it went so: what the alarms of explain.py have to say, the gravest first. With the experiment they also know who
         was never asked. print(*history.explain(fed), sep="\\n")"""
         return explain(Run(self.records, self.stopped, () if experiment is None else experiment.clients))
+
+    def replay(self, experiment: Any, state: State | None = None) -> History:
+        """The same run once more, from `state` or its beginning: this history with the state that it ends in, which one from JSON
+        has lost. ValueError at the first round that is not the same to the bit, with what differs: see replay.py."""
+        return replace(self, records=list(self.records), state=replayed(self.records, self.state, experiment, state))
 
     def _repr_html_(self) -> str:
         """The last rounds as a table: what was learned, from whom, and what it cost."""

@@ -13,7 +13,9 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import msgpack
@@ -51,7 +53,24 @@ def frame(kind: str, body: Any) -> bytes:
     """Encode one message of the given kind (a word such as "update") with its body."""
     head = MAGIC + bytes([FORMAT])
     packed = msgpack.packb([kind, body], default=_pack_array, use_bin_type=True)
-    return b"".join((head, packed, struct.pack("<I", zlib.crc32(packed, zlib.crc32(head)))))
+    message = b"".join((head, packed, struct.pack("<I", zlib.crc32(packed, zlib.crc32(head)))))
+    if (heard := _HEARD.get()) is not None:
+        heard.append((kind, message))
+    return message
+
+
+_HEARD: ContextVar[list[tuple[str, bytes]] | None] = ContextVar("what is overheard", default=None)
+
+
+@contextmanager
+def overheard() -> Iterator[list[tuple[str, bytes]]]:
+    """All messages that are encoded inside, as (kind, bytes) in the order in which they are made."""
+    heard: list[tuple[str, bytes]] = []
+    before = _HEARD.set(heard)
+    try:
+        yield heard
+    finally:
+        _HEARD.reset(before)
 
 
 def unframe(message: bytes, kind: str, objects: int | None = None) -> Any:

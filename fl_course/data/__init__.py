@@ -6,7 +6,8 @@
     partition.py    rules that divide a pool: IID, Shards, Dirichlet, QuantitySkew, Writers
     groups.py       divided data in which clients differ: few examples, turned images, clients set apart
     sources.py      digits(), mnist(), synthetic(α, β); no network
-    datasets/       5,000 real MNIST images, with their licence
+    capstones.py    patients, loans, roles, cars: actg175(), german_credit(), shakespeare(), vehicles()
+    datasets/       the files of these, with their licences
 """
 
 from .federated import Dataset, FederatedData, from_clients

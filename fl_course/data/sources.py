@@ -15,13 +15,13 @@ def digits() -> Dataset:
     from sklearn.datasets import load_digits  # here, because it takes longer to import than a federation to train
 
     bunch = load_digits()
-    return _pool("digits", bunch.data / 16.0, bunch.target, classes=10)
+    return with_held_out("digits", bunch.data / 16.0, bunch.target, classes=10)
 
 
 def mnist() -> Dataset:
     """5,000 real MNIST images of 28 × 28 pixels, as (784,) in [0, 1]; 1,000 of them are held out."""
     with resources.files("fl_course").joinpath("data", "datasets", "mnist5000.npz").open("rb") as file, np.load(file) as stored:
-        return _pool("mnist", stored["images"].reshape(-1, 784) / np.float32(255), stored["labels"], classes=10)
+        return with_held_out("mnist", stored["images"].reshape(-1, 784) / np.float32(255), stored["labels"], classes=10)
 
 
 def synthetic(alpha: float, beta: float, clients: int = 30, dim: int = 60, classes: int = 10, seed: int = 0,
@@ -62,7 +62,7 @@ def synthetic(alpha: float, beta: float, clients: int = 30, dim: int = 60, class
                         made=f"Synthetic({alpha:g}, {beta:g})")
 
 
-def _pool(name: str, x: np.ndarray, y: np.ndarray, classes: int) -> Dataset:
+def with_held_out(name: str, x: np.ndarray, y: np.ndarray, classes: int) -> Dataset:
     """Hold out one example in five of every class; always the same ones, whatever the seed of an experiment."""
     rng, held = stream(0, "held-out", name), np.zeros(len(y), dtype=bool)
     for label in range(classes):

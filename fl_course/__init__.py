@@ -40,6 +40,7 @@ from .core import (
     Update,
     stream,
 )
+from .data.capstones import actg175, german_credit, shakespeare, vehicles
 from .data.federated import Dataset, FederatedData, from_clients
 from .data.groups import few_examples, rotated, set_apart
 from .data.partition import IID, Dirichlet, QuantitySkew, Shards, Writers

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..core import ClientId, is_whole, stream
 from .examples import Brought, Where, brought, count_classes, examples, nowhere, rows_of, same_columns, targets
 from .ids import client_ids
 from .partition import Partitioner, image_side
+from .recalled import recalled
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,6 +38,7 @@ class Dataset:
     classes: int
     x_test: Any = None                       # (M, *shape) float32, the global held-out set
     y_test: Any = None                       # (M,) int64, or (M, k) float32
+    source: ClassVar[str] = ""               # the call that made them, if known: see recalled.py
 
     def __post_init__(self) -> None:
         _bring_examples(self)
@@ -45,6 +47,7 @@ class Dataset:
         return (f"Dataset({self.name!r}, {len(self.y):,} examples of shape {self.x.shape[1:]}, {_kind(self)}, "
                 f"{len(self.y_test):,} held out)")
 
+    @recalled
     def partition(self, how: Partitioner, clients: int | Sequence[ClientId], seed: int = 0,
                   test_fraction: float = 0.2) -> FederatedData:
         """Divide the pool among `clients`: their number (ids 0..K-1) or their ids.
@@ -90,6 +93,7 @@ class FederatedData:
     x_test: Any = None                       # (M, *shape) float32: the global held-out set, nobody's
     y_test: Any = None                       # (M,) int64, or (M, k) float32
     made: str = ""                           # how the examples were divided, in words for the repr
+    source: ClassVar[str] = ""               # the call that made them, if known: see recalled.py
 
     def __post_init__(self) -> None:
         ids = client_ids(self.ids)

@@ -11,8 +11,10 @@ from ..core import is_whole, stream
 from .federated import FederatedData
 from .ids import client_ids
 from .partition import image_side
+from .recalled import recalled
 
 
+@recalled
 def few_examples(data: FederatedData, train: int = 30, seed: int = 0) -> FederatedData:
     """Each client keeps so many training examples, drawn at random; all its others become test examples.
 
@@ -29,6 +31,7 @@ def few_examples(data: FederatedData, train: int = 30, seed: int = 0) -> Federat
     return replace(data, train=tuple(kept), test=tuple(held), made=f"{data.made}; {train} to train on, the rest to test")
 
 
+@recalled
 def rotated(data: FederatedData, groups: int = 4) -> FederatedData:
     """The images of client number i, training and test, turned by (i mod groups)·360/groups degrees (IFCA's rotated digits).
 
@@ -52,6 +55,7 @@ def _turned(images: np.ndarray, degrees: float) -> np.ndarray:
     return np.clip(ndimage.rotate(images, degrees, axes=(2, 1), reshape=False, order=1), 0.0, 1.0)
 
 
+@recalled
 def set_apart(data: FederatedData, clients: int | Iterable[object]) -> tuple[FederatedData, FederatedData]:
     """The federation without these clients (a number: so many of the last), and those clients alone: they never take part."""
     _check_divided(data)

@@ -8,8 +8,10 @@ import numpy as np
 
 from ..core import ClientId, is_whole, stream, whole
 from .federated import Dataset, FederatedData, from_clients
+from .recalled import recalled
 
 
+@recalled
 def digits() -> Dataset:
     """1,797 images of 8 × 8 pixels that ship with scikit-learn, as (64,) in [0, 1]; one in five is held out."""
     from sklearn.datasets import load_digits  # here, because it takes longer to import than a federation to train
@@ -18,12 +20,14 @@ def digits() -> Dataset:
     return with_held_out("digits", bunch.data / 16.0, bunch.target, classes=10)
 
 
+@recalled
 def mnist() -> Dataset:
     """5,000 real MNIST images of 28 × 28 pixels, as (784,) in [0, 1]; 1,000 of them are held out."""
     with resources.files("fl_course").joinpath("data", "datasets", "mnist5000.npz").open("rb") as file, np.load(file) as stored:
         return with_held_out("mnist", stored["images"].reshape(-1, 784) / np.float32(255), stored["labels"], classes=10)
 
 
+@recalled
 def synthetic(alpha: float, beta: float, clients: int = 30, dim: int = 60, classes: int = 10, seed: int = 0,
               test_fraction: float = 0.2, least: int = 50, log_mean: float = 4, log_std: float = 2) -> FederatedData:
     """Synthetic(alpha, beta) of Li et al. (2020, FedProx, sec. 5.1): every client has a model and inputs of its own.

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..core import ClientId, is_whole, stream, whole
 from .federated import Dataset, FederatedData, from_clients
+from .recalled import recalled
 from .sources import with_held_out
 
 # A column of the trial: its name, what stands for 0, what stands for 1.
@@ -67,6 +68,7 @@ def _lines(name: str) -> list[str]:
     return gzip.decompress(packed).decode("utf-8").splitlines()
 
 
+@recalled
 def actg175() -> Dataset:
     """2,139 adults with HIV in the trial ACTG 175 (Hammer et al. 1996), as (16,); class 1: the disease progressed (24 %).
 
@@ -79,6 +81,7 @@ def actg175() -> Dataset:
     return with_held_out("actg175", x, np.array([int(row["cens"]) for row in rows]), classes=2)
 
 
+@recalled
 def german_credit() -> Dataset:
     """1,000 loans of a German bank (Statlog, Hofmann 1994), as (46,); class 1: it was not paid back (30 %).
 
@@ -99,6 +102,7 @@ def german_credit() -> Dataset:
     return with_held_out("german credit", np.stack(columns, axis=1), unpaid, classes=2)
 
 
+@recalled
 def shakespeare(context: int = 4, share: float = 0.25) -> FederatedData:
     """What 122 roles in ten plays say, a client a role: from `context` characters to the next, classes are those of ALPHABET.
 
@@ -136,6 +140,7 @@ def _windows(codes: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray]:
     return np.eye(len(ALPHABET), dtype=np.float32)[before].reshape(len(before), -1), codes[context:]
 
 
+@recalled
 def vehicles(clients: int = 30, kilometres: int = 80, home: float = 0.9, habits: float = 0.3, seed: int = 0,
              test_fraction: float = 0.2) -> FederatedData:
     """Generated: cars on three kinds of road; from a kilometre's speed, stops, slope, temperature and load to its energy.

@@ -55,6 +55,7 @@ from .federation.aggregation import Discount, WeightedMean
 from .federation.checkpoint import CheckpointError, load, save
 from .federation.coordinator import Coordinator
 from .federation.devices import DayNight, Devices
+from .federation.elsewhere import Elsewhere
 from .federation.evaluation import Evaluation
 from .federation.fleet import Equal, LogNormal
 from .federation.history import History

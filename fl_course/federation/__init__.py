@@ -3,6 +3,9 @@
     interfaces.py    the sockets, on one page: read it first
     coordinator.py   the loop: select → broadcast → train → encode → sum → step → evaluate → record
     work.py          local training and client halves of the jobs; whoever fails costs its own answer
+    elsewhere.py     clients that train in other processes, nodes or pages, on the simulated or the real clock
+    orders.py        what is sent to them and comes back, and who carries it
+    node.py          their end: the same work, and the drawers
     arrival.py       what may arrive, said by the experiment; every answer is held against it
     clock.py         simulated seconds, exactly
     state.py         what a run carries from one step to the next

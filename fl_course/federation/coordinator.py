@@ -23,12 +23,13 @@ from ..engine.models import Model
 from ..engine.training import Trainer
 from ..wire.messages import WireError
 from ..wire.payloads import numbers
-from .agenda import START, STEP, Agenda
+from .agenda import START, STEP
 from .aggregation import WeightedMean
 from .arrival import receive
 from .clock import between, exact, later, under_way
 from .composition import check_composition
 from .dispatch import Idle, ask, broadcast, present
+from .elsewhere import Elsewhere
 from .evaluation import Evaluation, detection, metrics_of_step
 from .fleet import Equal, checked_seconds
 from .history import History, describe, progress_bar, state_of, warn_if_unheard
@@ -88,11 +89,14 @@ class Coordinator:
             raise ValueError("params hold NaN or infinite values; training must begin with a finite model")
         return State(Server(params))
 
-    def run(self, rounds: int, state: State | History | None = None) -> Generator[tuple[State, Record], None, str]:
+    def run(
+        self, rounds: int, state: State | History | None = None, work: Elsewhere | None = None,
+    ) -> Generator[tuple[State, Record], None, str]:  # fmt: skip
         """Take so many server steps, from a state, a history's last or the beginning; yield the state and record of each.
 
         Ends early, returning the reason, when a stage's budget does not cover another round, or after a step that would
         have made the model infinite: that round is recorded with what it cost, and its state has the last good model.
+        work: who trains, if not this process (elsewhere.py).
         """
         if isinstance(rounds, bool) or not isinstance(rounds, int | np.integer) or rounds < 0:
             raise ValueError(f"rounds must be a whole number from 0, not {rounds!r}")
@@ -100,11 +104,12 @@ class Coordinator:
         if state.server.params.shape != (self.model.dim,):
             raise ValueError(f"the state's model has {state.server.params.size} numbers, this experiment's {self.model.dim}")
         data = self.data if self.attack is None else poisoned(self.data, self.attack)
-        work = Work(Trainer(self.training, self.model, data), self.pipeline, self.strict, self.attack)
+        doing = work.opened(self, self.strict) if work is not None else Work(
+            Trainer(self.training, self.model, data), self.pipeline, self.strict, self.attack)  # fmt: skip
         free = Idle(self.clients)
         for _ in range(rounds):
             try:
-                state, record, reason = self._round(state, work, free)
+                state, record, reason = self._round(state, doing, free)
             except BudgetSpent as spent:
                 return str(spent)
             yield state, record
@@ -112,15 +117,12 @@ class Coordinator:
                 return reason
         return ""
 
-    def _round(self, state: State, work: Work, free: Idle) -> tuple[State, Record, str]:
+    def _round(self, state: State, work: Work | Elsewhere, free: Idle) -> tuple[State, Record, str]:
         server, ticket = state.server, state.ticket
         opened = exact(state.clock)
         jobs = {job.ticket: job for job in state.jobs}
         free.begins(job.client for job in state.jobs)
-        agenda = Agenda.opened(
-            self.schedule, len(free.clients), opened, later(opened, exact(self.schedule.deadline)),
-            [(exact(job.due), job.ticket) for job in state.jobs],
-        )  # fmt: skip
+        agenda = work.agenda(self.schedule, len(free.clients), opened, state.jobs)
         uploads: dict[int, tuple[Decimal, Decimal]] = {}                            # ticket -> when it begins and arrives
         spans: list[Span] = []
         ctx = Context(self.seed, server, session={"under way": len(jobs)}, experiment=self)
@@ -130,18 +132,19 @@ class Coordinator:
             clock = agenda.clock
             # Select and broadcast.
             if event[0] == START:
-                idle, back = present(self.fleet, list(free), clock)
+                idle, back = present(self.fleet, work.here(list(free)), clock)
                 count = None
                 if idle:
                     rng = stream(self.seed, "select", server.version, len(ctx.cohort))
-                    begins = later(clock, ask(self, work.trainer.data, ctx, idle, event[1], rng, reports))
+                    begins = later(clock, ask(self, work.data, ctx, idle, event[1], rng, reports))
                     chosen = checked(self.selection.choose(idle, event[1], rng, reports, ctx), idle)
                     free.takes(chosen)
                     ctx = replace(ctx, cohort=ctx.cohort + chosen)
                     reports.update({client: asked(reports.get(client, {}), server.version) for client in chosen})
-                    for ends, job in broadcast(self, ctx, chosen, begins, ticket, memory):
+                    for ends, job, message in broadcast(self, ctx, chosen, begins, ticket, memory):
                         jobs[job.ticket] = job
                         agenda.add(ends, job.ticket)
+                        work.hand(job, message)
                     ticket, count = ticket + len(chosen), len(chosen)
                 elif back is not None and not jobs and not arrived:
                     now, then = f"{float(clock):.10g}", f"{float(back):.10g}"
@@ -187,6 +190,7 @@ class Coordinator:
         clock = agenda.clock
         if not self.schedule.keeps_stragglers:
             # Whoever is late is told to stop; what has left by now was sent all the same.
+            work.forget(tuple(jobs.values()))
             for job in jobs.values():
                 spans.append(job.span(float(clock), "too late"))
                 if job.sent:                        # an upload that was under way before this step is counted whole
@@ -274,7 +278,9 @@ class Coordinator:
         if self.attack is not None and not self.aggregation.linear:
             ctx.meter.notes.update(detection(removed, ctx.arrived, self.attack.clients))
 
-    def train(self, rounds: int, state: State | History | None = None, progress: bool = False) -> History:
+    def train(
+        self, rounds: int, state: State | History | None = None, progress: bool = False, work: Elsewhere | None = None,
+    ) -> History:  # fmt: skip
         """The for loop, written once: run so many rounds and return their history. A bar shows how it goes.
 
         An interrupt (Ctrl-C, a notebook's stop button) ends it with the history so far, whose `stopped` says so. An error
@@ -282,7 +288,7 @@ class Coordinator:
         """
         begin = state_of(state) or self.initial()
         history = History(experiment=describe(self), state=begin, before=begin.sent)
-        steps = self.run(rounds, begin)
+        steps = self.run(rounds, begin, work)
         with progress_bar(rounds, progress, begin.sent) as bar:
             try:
                 while True:

@@ -121,9 +121,9 @@ def _answers(message: bytes, client: ClientId, version: int) -> dict[str, Any]:
 def broadcast(
     experiment: Experiment, ctx: Context, chosen: Sequence[ClientId], clock: Decimal, ticket: int,
     memory: Mapping[ClientId, Memory],
-) -> Iterator[tuple[Decimal, Job]]:  # fmt: skip
+) -> Iterator[tuple[Decimal, Job, bytes]]:  # fmt: skip
     """Send the model to the chosen clients: one message for all, unless a stage makes each its own. Yields the jobs, each
-    with the exact instant at which its training ends."""
+    with the exact instant at which its training ends, and the message."""
     server, training, fleet, data = ctx.server, experiment.training, experiment.fleet, experiment.data
     for stage in experiment.pipeline:
         stage.begin(ctx)
@@ -154,4 +154,4 @@ def broadcast(
             downloaded=float(there), trained=float(ends), received=len(message),
         )  # fmt: skip
         gone = checked_drop(fleet, client, fleet.drops(client, luck[1]))
-        yield ends, replace(job, lost=job.dropped_out) if gone else job
+        yield ends, replace(job, lost=job.dropped_out) if gone else job, message

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import ClientId, Record, Span
 from .explain import Finding, Run, explain
+from .notebook import to_notebook
 from .replay import replayed
 from .state import State
 from .timeline import AT_WORK, MOST_ARROWS, at_work, draw_timeline, rows_of
@@ -231,6 +232,12 @@ class History:
         """The same run once more, from `state` or its beginning: this history with the state that it ends in, which one from JSON
         has lost. ValueError at the first round that is not the same to the bit, with what differs: see replay.py."""
         return replace(self, records=list(self.records), state=replayed(self.records, self.state, experiment, state))
+
+    def to_notebook(self, path: str | Path, experiment: Any) -> None:
+        """This run as a notebook that makes it again and checks it to the bit. Data that were not made by a call that they know,
+        and arrays, are saved beside it as .npz, whoever's they are. ValueError, with its place, for a part that cannot be written
+        down, or if the experiment's first round is another one: see notebook.py."""
+        to_notebook(path, self.records, self.state, experiment, f"`{self!r}`".split("\n")[0].rstrip("`") + "`")
 
     def _repr_html_(self) -> str:
         """The last rounds as a table: what was learned, from whom, and what it cost."""

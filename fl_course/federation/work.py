@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ import numpy as np
 from ..core import BudgetSpent, ClientFailure, ClientId, Context, Task, Update
 from ..data.federated import FederatedData
 from ..wire.messages import encode_update
-from .interfaces import Attack, Look, Selector, Stage
+from .agenda import Agenda
+from .clock import exact, later
+from .interfaces import Attack, Look, Schedule, Selector, Stage
 from .stages import client_half
 from .state import Job
 
@@ -31,6 +34,24 @@ class Work:
     strict: bool = False                    # raise at the first failure
     attack: Attack | None = None            # who is not honest
     warned: bool = False
+
+    @property
+    def data(self) -> FederatedData:
+        return self.trainer.data
+
+    def agenda(self, schedule: Schedule, clients: int, opened: Decimal, jobs: Sequence[Job]) -> Agenda:
+        """What comes next, on the simulated clock."""
+        return planned(schedule, clients, opened, jobs)
+
+    def here(self, idle: Sequence[ClientId]) -> Sequence[ClientId]:
+        """All of them: they are in this process. These three are for clients that are elsewhere (elsewhere.py)."""
+        return idle
+
+    def hand(self, job: Job, message: bytes) -> None:
+        """A job was made; message: the broadcast."""
+
+    def forget(self, jobs: Sequence[Job]) -> None:
+        """Nobody waits for these any more."""
 
     def finish(self, jobs: Mapping[int, Job], ctx: Context, heard: bool) -> dict[int, Job]:
         """Train and encode, together, all jobs that have not been trained yet. heard: has anybody ever answered?"""
@@ -111,6 +132,12 @@ class Work:
                 f"{lost} (its answer is left out and the run goes on; strict=True raises; said once a run, the rest is in "
                 "record.events)", RuntimeWarning, stacklevel=2,
             )  # fmt: skip
+
+
+def planned(schedule: Schedule, clients: int, opened: Decimal, jobs: Sequence[Job]) -> Agenda:
+    """The agenda of a step that begins now, with these jobs under way."""
+    due = [(exact(job.due), job.ticket) for job in jobs]
+    return Agenda.opened(schedule, clients, opened, later(opened, exact(schedule.deadline)), due)
 
 
 def poisoned(data: FederatedData, attack: Attack) -> FederatedData:

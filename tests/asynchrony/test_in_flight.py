@@ -73,8 +73,8 @@ def eager(monkeypatch, run):
         return works[-1]
 
     def at_once(experiment, ctx, chosen, *rest):
-        for ends, job in broadcast(experiment, ctx, chosen, *rest):
-            yield ends, works[-1].finish({job.ticket: job}, ctx, True)[job.ticket]
+        for ends, job, message in broadcast(experiment, ctx, chosen, *rest):
+            yield ends, works[-1].finish({job.ticket: job}, ctx, True)[job.ticket], message
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "Work", remembered)

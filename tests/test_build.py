@@ -10,7 +10,15 @@ import zlib
 
 import nbformat
 import pytest
-from workbook_fixtures import ROOT, build_notebooks, built, lesson_rules, notebook_outputs, write_notebook
+from workbook_fixtures import (
+    ROOT,
+    build_notebooks,
+    built,
+    exercise_cells,
+    lesson_rules,
+    notebook_outputs,
+    write_notebook,
+)
 
 
 @pytest.fixture
@@ -66,7 +74,8 @@ def test_what_is_built():
     assert "rng.choice" not in text
     assert "for teachers" not in text
     assert "for teachers" in "\n".join(cell.source for cell in solved.cells)
-    assert "SOLUTION" not in "\n".join(cell.source for cell in solved.cells)
+    marks = [line.strip() for cell in solved.cells for line in cell.source.splitlines() if "SOLUTION" in line]
+    assert marks == [exercise_cells.BEGIN, exercise_cells.END] * 3
     assert all(cell.execution_count is None and not cell.outputs for cell in stubs.cells if cell.cell_type == "code")
     counts = [cell.execution_count for cell in lesson.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))

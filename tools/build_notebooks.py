@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 import nbformat
-from exercise_cells import MARKER, expanded, stubbed, unmarked
+from exercise_cells import MARKER, expanded, stubbed
 from glossary import read_glossary
 from lesson_rules import check_outputs, inspect_lesson
 from notebook_links import check_links, furnished, link_files, link_papers, title_of
@@ -53,13 +53,13 @@ def no_exercises(name: str, cells: list[nbformat.NotebookNode]) -> None:
             raise SourceError(f"{name}, cell {number}: an exercise belongs in source/exercises, its solution in its chapter")
 
 
-def notebook(cells: list[nbformat.NotebookNode], transform) -> nbformat.NotebookNode:
-    """An unexecuted notebook: stable cell ids, tags, and the fingerprint of what it was built from."""
+def notebook(cells: list[nbformat.NotebookNode], stubs: bool) -> nbformat.NotebookNode:
+    """An unexecuted notebook, as stubs if asked: stable cell ids, tags, and the fingerprint of what it was built from."""
     seen: dict[str, int] = {}
     out = []
     for cell in cells:
         make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
-        source = transform(cell.source)
+        source = stubbed(cell.source) if stubs else cell.source
         seen[source] = seen.get(source, 0) + 1
         name = hashlib.sha256(f"{source}/{seen[source]}".encode()).hexdigest()[:12]
         out.append(make(source, metadata=metadata_of(cell), id=name))
@@ -70,8 +70,10 @@ def notebook(cells: list[nbformat.NotebookNode], transform) -> nbformat.Notebook
 
 
 def metadata_of(cell: nbformat.NotebookNode) -> dict:
-    """The tags; a proof is folded, which JupyterLab reads from `jupyter`."""
+    """The tags; what nbgrader reads; a proof is folded, which JupyterLab reads from `jupyter`."""
     kept: dict = {"tags": tags(cell)} if tags(cell) else {}
+    if "nbgrader" in cell.metadata:
+        kept["nbgrader"] = dict(cell.metadata["nbgrader"])
     return {**kept, "jupyter": {"source_hidden": True}} if "proof" in tags(cell) else kept
 
 
@@ -96,7 +98,7 @@ def derive(root: Path) -> dict[Path, nbformat.NotebookNode | str]:
     built: dict[Path, nbformat.NotebookNode | str] = {}
     for path, those in cells.items():
         those = furnished(path, those, titles, glossary, first_uses=path.parts[0] == "notebooks")
-        built[path] = notebook(those, stubbed if path.parts[0] == "exercises" else unmarked)
+        built[path] = notebook(those, stubs=path.parts[0] == "exercises")
     pages = {path: [cell.source for cell in node.cells if cell.cell_type == "markdown"] for path, node in built.items()}
     if glossary is not None:
         built[GLOSSARY] = page = link_papers(link_files(glossary.page, "source/glossary.md"))

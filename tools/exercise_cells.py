@@ -8,6 +8,10 @@ In a source of exercises stands one line and the prose under it:
 From it and from the entry of that name in EXERCISES come a heading with number, title, difficulty and minutes; the
 function, whose signature and docstring the student keeps and whose body becomes a stub; and its check. Code cells tagged
 `given` right under the prose stand before the function. What else it needs by name is in `Exercise.given`.
+
+nbgrader reads these cells too: an answer is a "solution", a check a locked test worth a point. In solutions/ its markers stand
+around what it takes out, so that `nbgrader generate_assignment` makes of solutions/NN the stubs of exercises/NN. It hands out the
+cells that are tagged `solution` too: there stands what uses an answer, never the answer.
 """
 
 from __future__ import annotations
@@ -120,7 +124,18 @@ def _function_and_check(exercise: Exercise, known: set[str], name: str) -> list[
                               "notebook's own cell, or hand a function over in `given`")
     cell = "\n\n\n".join([*helpers, marked(source, where)])
     check = f'check("{exercise.name}", {function})'
-    return [nbformat.v4.new_code_cell(text, metadata={"tags": [tag]}) for text, tag in ((cell, "exercise"), (check, "check"))]
+    number = exercise.name.replace(".", "-")
+    test = nbgrader(f"check-{number}", grade=True, locked=True, points=1)
+    return [
+        nbformat.v4.new_code_cell(cell, metadata={"tags": ["exercise"], "nbgrader": nbgrader(f"answer-{number}", solution=True)}),
+        nbformat.v4.new_code_cell(check, metadata={"tags": ["check"], "nbgrader": test}),
+    ]
+
+
+def nbgrader(name: str, cell_type: str = "code", **kind: bool | int) -> dict:
+    """What nbgrader has to know of a cell, in version 3 of its schema."""
+    no = {"grade": False, "solution": False, "task": False, "locked": False}
+    return {**no, **kind, "grade_id": name, "cell_type": cell_type, "schema_version": 3}
 
 
 def text_of(function: Callable) -> str:
@@ -152,10 +167,6 @@ def stubbed(source: str) -> str:
         elif not inside:
             lines.append(line)
     return "\n".join(lines)
-
-
-def unmarked(source: str) -> str:
-    return "\n".join(line for line in source.splitlines() if line.strip() not in (BEGIN, END))
 
 
 # --- names: a solution runs in the notebook with what the notebook has ------------------------------------------------

@@ -25,7 +25,7 @@ def tidy(cell: nbformat.NotebookNode, folder: str) -> None:
     """Rewrite the outputs of a code cell in place; `folder` is the temporary folder it ran in."""
     if cell.cell_type != "code":
         return
-    kept = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter")}
+    kept = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter", "nbgrader")}
     cell.metadata = nbformat.from_dict(kept)
     cell.outputs = merge_streams(cell.outputs)
     for output in cell.outputs:

@@ -17,7 +17,6 @@ Grade files of strangers with --sandbox, in a container, or as a user who owns n
 from __future__ import annotations
 
 import contextlib
-import inspect
 import ipaddress
 import json
 import os
@@ -30,14 +29,12 @@ from typing import Any
 
 import numpy as np
 
-from ...core import stream
 from . import checks, fence
 from .compare import Function
 
 PROCESSES = (
     "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.startfile",
 )
-FAMILY = "fl_course."
 
 
 def refuse_network() -> None:
@@ -106,13 +103,10 @@ class Marks:
     def put(self, name: str, fn: Function) -> checks.Result:
         """Our check of the student's function. A later answer replaces an earlier one that did not pass."""
         exercise = self.exercises.get(name) or checks.find(name)
-        if str(getattr(inspect.unwrap(fn) if callable(fn) else fn, "__module__", "")).startswith(FAMILY):
-            result = checks.Result(name, "fail", "this is a function of the course; hand in one of your own")
-        else:
-            if name in self.found and self.found[name]["state"] != "pass":
-                self.found[name] = {"state": "fail", "message": "did not come back in time", "hint": ""}
-                self.save()
-            result = checks.examine(exercise, fn, stream(self.seed, "grade", name))
+        if name in self.found and self.found[name]["state"] != "pass":
+            self.found[name] = {"state": "fail", "message": "did not come back in time", "hint": ""}
+            self.save()
+        result = checks.mark(exercise, fn, self.seed)
         if name in self.found and self.found[name]["state"] != "pass":
             self.found[name] = {"state": result.state, "message": result.message, "hint": result.hint}
             self.save()

@@ -242,7 +242,9 @@ class Coordinator:
             else:
                 events.append("no update arrived")
                 # Noise goes the way of a full round, or the release would tell that nobody came; there is nothing to unmask.
-                way = [s for s in self.pipeline if not s.masks] if any(s.noisy for s in self.pipeline) else []
+                # A stage that shields is asked too: its books know every version, also one without a message.
+                noisy = any(s.noisy for s in self.pipeline)
+                way = [s for s in self.pipeline if (not s.masks if noisy else s.shields)]
                 aggregate = server_half(way, Aggregate(np.zeros(server.params.shape), 0.0), ctx)
             if aggregate.weight > 0:
                 after = self.optimizer.step(server, aggregate)

@@ -17,6 +17,7 @@ from fl_course.workbook.grading.cards import reported
 
 # The smallest parameters with which a lesson still makes sense; a lesson that is not named runs with its own.
 SMALL: dict[str, dict] = {
+    "00_tour": {"rounds": 3},
     "01_fedavg": {"rounds": 3, "repeats": 1},
     "02_heterogeneity": {"rounds": 3, "repeats": 1},
     "03_privacy": {"rounds": 4, "trials": 300},

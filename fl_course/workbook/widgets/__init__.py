@@ -2,6 +2,7 @@
 
     controls.py, charts.py    what can be moved, what is drawn        points.py, live.py      what a run shows; runs in a thread
     explorer.py, cells.py     the widget, and its cell                plots.py                still pictures, and the colours
+    tour.py          chapter 0: ε, compression and client fraction at once; the picture of the whole
     fraction.py      chapter 1: clients a round, local epochs, α
     drift.py         chapter 2: two bowls and the methods; μ, E and α on digits
     sandwich.py      chapter 3: ε between an accountant above and an attack below

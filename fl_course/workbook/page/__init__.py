@@ -1,0 +1,33 @@
+"""A federation in the reader's browser, without Python: the engine, in plain JavaScript that imports nothing.
+
+    random.js        SHA-256, Philox and NumPy's doubles and permutations; the batch plan; dice for noise
+    network.js       dense networks and their SGD; kernels.wat has the same three inner loops with SIMD
+    wire.js          messages ⇄ bytes
+    stages.js        top-k, rounding, signs, clip and noise
+    accounting.js    Rényi DP
+    federation.js    the loop
+
+Read in this order they are one script, `engine()`, which defines `FL` and nothing else: for a page, a Worker or Node.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ENGINE = ("random.js", "network.js", "wire.js", "stages.js", "accounting.js", "federation.js")
+
+
+def text(*names: str) -> str:
+    """Files of this folder, one after the other."""
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in names)
+
+
+def engine() -> str:
+    """The whole engine as one classic script: `const FL = {trainer, federation, encode, …}`, see the end of federation.js."""
+    return f'const FL = (() => {{\n"use strict";\n{text(*ENGINE)}\nreturn FL;\n}})();\n'
+
+
+def kernels() -> str:
+    """The SIMD kernels, WebAssembly in base64: what `FL.simdKernels` takes. Built by tools/build_kernels.py."""
+    return "".join(text("kernels.wasm.txt").split())

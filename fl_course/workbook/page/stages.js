@@ -1,0 +1,134 @@
+// What happens to an update between a client and the sum: small frozen objects with a client half and a server half.
+//
+//   topK(ratio, feedback)      compression/sparse.py        the largest numbers; what is not sent waits in the drawer
+//   rounding(bits)             compression/quantisation.py  unbiased, 2^bits - 1 levels
+//   signs(feedback)            likewise                     one bit: sign(x)·mean|x|
+//   clipAndNoise(clip, z)      privacy/central.py           L2 norm at most clip; N(0, (z·clip)²) on the sum
+//
+// A payload is a Float32Array, or {codes, levels, scale} on a grid, or {size, positions, values}, whose values are one of these.
+
+const GRID = new Map();
+function grid(levels) {                                          // -1 … 1
+  if (!GRID.has(levels)) GRID.set(levels, Float32Array.from({ length: levels }, (_, c) => (2 * c) / (levels - 1) - 1));
+  return GRID.get(levels);
+}
+
+// (d,) what the server reads: exactly what the client knows that it will.
+function numbers(payload) {
+  if (payload instanceof Float32Array) return payload;
+  if (payload.codes) { const steps = grid(payload.levels); return Float32Array.from(payload.codes, (c) => steps[c] * payload.scale); }
+  const vector = new Float32Array(payload.size), values = numbers(payload.values);
+  payload.positions.forEach((p, i) => { vector[p] = values[i]; });
+  return vector;
+}
+
+// `change` the numbers that travel: all of an array, those that a sparse payload holds.
+const onValues = (payload, change) => (payload.positions ? { ...payload, values: change(payload.values) } : change(payload));
+
+const bitsOf = (levels) => 32 - Math.clz32(levels - 1);
+const float32 = (x) => new Uint8Array(Float32Array.from(x).buffer);
+function onWire(payload, inside = false) {                       // as wire/payloads.py writes it
+  if (payload instanceof Float32Array) return inside ? float32(payload) : payload;
+  if (payload.codes) {
+    const { codes, levels, scale } = payload, n = codes.length;
+    return ["quantised", n, levels, Math.max(1, n), float32(n ? [scale] : []), levels === 3 ? packTernary(codes) : packBits(codes, bitsOf(levels))];
+  }
+  return ["sparse", payload.size, ...packPositions(payload.positions, payload.size), onWire(payload.values, true)];
+}
+
+// k positions of the largest magnitudes, rising; among equal ones the first. The bits of a float without its sign rise with
+// it: the k-th is found by counting their upper halves, then the lower halves of those that share the k-th's.
+function largest(x, k) {
+  if (k >= x.length) return Int32Array.from(x, (_, i) => i);
+  const bits = new Uint32Array(x.slice().buffer).map((b) => b & 0x7fffffff), count = new Uint32Array(65536), chosen = [];
+  const above = (wanted) => { let half = 65535; while (count[half] < wanted) wanted -= count[half--]; return [half, wanted]; };
+  for (const b of bits) count[b >>> 16]++;
+  const [high, inside] = above(k);
+  count.fill(0);
+  for (const b of bits) if (b >>> 16 === high) count[b & 65535]++;
+  const [low, equals] = above(inside), least = high * 65536 + low;
+  for (let i = 0, left = equals; i < bits.length; i++) if (bits[i] > least || (bits[i] === least && left-- > 0)) chosen.push(i);
+  return Int32Array.from(chosen);
+}
+
+// The number of `ratio` of d, at least one; halves to the even number, as Python rounds.
+function roundEven(x) {
+  const down = Math.floor(x), rest = x - down;
+  return rest > 0.5 || (rest === 0.5 && down % 2) ? down + 1 : down;
+}
+
+const topK = (ratio, feedback) => ({
+  feedback, lossy: true,
+  client(x) {
+    const positions = largest(x, Math.min(x.length, Math.max(1, roundEven(ratio * x.length))));
+    return { size: x.length, positions, values: Float32Array.from(positions, (p) => x[p]) };
+  },
+});
+
+// A number that lies a share f of a step above a level goes up with probability f: its mean is itself (Alistarh et al. 2017).
+const rounding = (bits) => ({
+  lossy: true,
+  client: (payload, roll) => onValues(payload, (x) => {
+    const levels = Math.max(2, 2 ** bits - 1), scale = x.reduce((top, v) => Math.max(top, Math.abs(v)), 0), half = (levels - 1) / 2;
+    const codes = (levels > 256 ? Uint16Array : Uint8Array).from(x, (v) => Math.min(levels - 1, Math.floor((scale ? (v / scale) * half : 0) + half + roll.random())));
+    return { codes, levels, scale };
+  }),
+});
+
+const signs = (feedback) => ({
+  feedback, lossy: true,
+  client: (payload) => onValues(payload, (x) => {
+    const scale = Math.fround(x.reduce((sum, v) => sum + Math.abs(v), 0) / Math.max(1, x.length));
+    return { codes: Uint8Array.from(x, (v) => (v >= 0 ? 1 : 0)), levels: 2, scale };
+  }),
+});
+
+// Clip over all numbers together, rounded towards zero so that float32 is never longer; then noise on the sum, and a public
+// denominator: the cohort that was planned, whoever came.
+const clipAndNoise = (clip, noise) => ({
+  lossy: true, noisy: noise > 0,
+  client: (payload) => onValues(payload, (x) => {
+    const length = Math.sqrt(x.reduce((sum, v) => sum + v * v, 0));
+    if (!(length > clip)) return x;
+    const factor = (clip * (1 - 1e-12)) / length;
+    return x.map((v) => { const near = Math.fround(v * factor); return Math.abs(near) > Math.abs(v * factor) ? near * (1 - 2 ** -23) : near; });
+  }),
+  server({ total }, planned, roll) {
+    if (noise) for (let i = 0; i < total.length; i++) total[i] += noise * clip * roll.normal();
+    return { total, weight: planned };
+  },
+});
+
+// First to last. Behind a stage with feedback, what a later one takes away waits in the same residual (federation/stages.py).
+function clientHalf(stages, x, drawer, roll) {
+  let payload = x, keeps = false;
+  for (const stage of stages) {
+    let given = payload;
+    if (stage.feedback && drawer.residual) given = numbers(given).map((v, i) => v + drawer.residual[i]);
+    payload = stage.client(given, roll);
+    if (stage.feedback || (keeps && stage.lossy)) {
+      const meant = numbers(given), sent = numbers(payload), before = stage.feedback ? null : drawer.residual;
+      drawer.residual = meant.map((v, i) => Math.fround(v - sent[i]) + (before ? before[i] : 0));
+    }
+    keeps ||= stage.feedback;
+  }
+  return payload;
+}
+
+// Last to first, on the sum.
+const serverHalf = (stages, sum, planned, roll) => [...stages].reverse().reduce((now, stage) => (stage.server ? stage.server(now, planned, roll) : now), sum);
+
+// Bytes of a payload: what papers count for it, what no code can go below (Shannon 1948), and what it really takes.
+function weigh(payload) {
+  const log2Choose = (d, k) => { let sum = 0; for (let i = 0; i < Math.min(k, d - k); i++) sum += Math.log2((d - i) / (i + 1)); return sum; };
+  const plain = payload instanceof Float32Array, encoded = messageSize("", onWire(payload)) - messageSize("", 0) + 1;
+  if (plain) return { formula: 4 * payload.length, bound: 4 * payload.length, encoded };
+  if (payload.codes) {
+    const counts = new Map(), n = payload.codes.length;
+    payload.codes.forEach((c) => counts.set(c, (counts.get(c) ?? 0) + 1));
+    const entropy = [...counts.values()].reduce((sum, m) => sum - m * Math.log2(m / n), 0);
+    return { formula: (n * Math.log2(payload.levels)) / 8 + 4, bound: entropy / 8 + 4, encoded };
+  }
+  const inner = weigh(payload.values), k = payload.positions.length, d = payload.size;
+  return { formula: inner.formula + (k * Math.ceil(Math.log2(Math.max(2, d)))) / 8, bound: inner.bound + log2Choose(d, k) / 8, encoded };
+}

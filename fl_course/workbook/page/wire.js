@@ -1,0 +1,149 @@
+// Messages ⇄ bytes, as wire/messages.py has them: "FLC" | 1 | msgpack [kind, body] | CRC-32. What the byte counts count.
+//
+// A body is plain: whole numbers, Real (msgpack tells 12 from 12.0, JavaScript does not), strings, bytes (Uint8Array), lists,
+// dictionaries, and Float32Array (d,). Payloads that are smaller than their d numbers are stages.js's; how they travel is here.
+
+class Real { constructor(value) { this.value = value; } }
+
+const CRC = Int32Array.from({ length: 256 }, (_, n) => {
+  for (let k = 0; k < 8; k++) n = n & 1 ? (n >>> 1) ^ 0xEDB88320 : n >>> 1;
+  return n;
+});
+function crc32(bytes, end) {
+  let crc = -1;
+  for (let i = 0; i < end; i++) crc = CRC[(crc ^ bytes[i]) & 255] ^ (crc >>> 8);
+  return ~crc >>> 0;
+}
+
+const text8 = new TextEncoder();
+const LONG = { bytes: [0xc4, 0xc5, 0xc6], array: [0xc7, 0xc8, 0xc9], string: [0xd9, 0xda, 0xdb], list: [0, 0xdc, 0xdd], dict: [0, 0xde, 0xdf] };
+const SHORT = { string: [0xa0, 32], list: [0x90, 16], dict: [0x80, 16] };
+
+// Calls put(code, number of bytes behind it, their value) and write(bytes) for all that the value is made of.
+function pack(x, put, write) {
+  const head = (kind, n) => {
+    const [fix, limit] = SHORT[kind] ?? [0, 0];
+    if (n < limit) put(fix | n, 0, 0);
+    else if (n < 256 && LONG[kind][0]) put(LONG[kind][0], 1, n);
+    else if (n < 65536) put(LONG[kind][1], 2, n);
+    else put(LONG[kind][2], 4, n);
+  };
+  if (x instanceof Float32Array) {                               // the numbers, then shape, dimensions and dtype
+    head("array", 4 * x.length + 6);
+    write([1]);
+    write(new Uint8Array(x.buffer, x.byteOffset, 4 * x.length));
+    write([x.length & 255, (x.length >>> 8) & 255, (x.length >>> 16) & 255, x.length >>> 24, 1, 0]);
+  } else if (x instanceof Uint8Array) { head("bytes", x.length); write(x); }
+  else if (Array.isArray(x)) { head("list", x.length); for (const part of x) pack(part, put, write); }
+  else if (typeof x === "string") { const bytes = text8.encode(x); head("string", bytes.length); write(bytes); }
+  else if (x instanceof Real) put(0xcb, 8, x.value);
+  else if (typeof x === "number") x < 128 ? put(x, 0, 0) : x < 256 ? put(0xcc, 1, x) : x < 65536 ? put(0xcd, 2, x) : x < 2 ** 32 ? put(0xce, 4, x) : put(0xcf, 7, x);
+  else { const all = Object.entries(x); head("dict", all.length); for (const [name, part] of all) { pack(name, put, write); pack(part, put, write); } }
+}
+
+// The length of a message, without making it.
+function messageSize(kind, body) {
+  let size = 8;                                                  // magic, format and checksum
+  pack([kind, body], (code, n) => { size += 1 + (n === 7 ? 8 : n); }, (bytes) => { size += bytes.length; });
+  return size;
+}
+
+function encode(kind, body) {
+  const out = new Uint8Array(messageSize(kind, body)), view = new DataView(out.buffer);
+  out.set([70, 76, 67, 1]);
+  let at = 4;
+  const put = (code, n, value) => {
+    out[at++] = code;
+    if (n === 1) view.setUint8(at, value);
+    else if (n === 2) view.setUint16(at, value);
+    else if (n === 4) view.setUint32(at, value);
+    else if (n === 7) view.setBigUint64(at, BigInt(value));      // a whole number beyond 32 bits
+    else if (n === 8) view.setFloat64(at, value);
+    at += n === 7 ? 8 : n;
+  };
+  pack([kind, body], put, (bytes) => { out.set(bytes, at); at += bytes.length; });
+  view.setUint32(at, crc32(out, at), true);
+  return out;
+}
+
+// [kind, body] of a message; an Error in words for bytes that are none. Arrays must be float32 of one dimension.
+function decode(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), end = bytes.length - 4;
+  if (end < 5 || bytes[0] !== 70 || bytes[1] !== 76 || bytes[2] !== 67 || bytes[3] !== 1) throw new Error("these bytes are no message of this course, format 1");
+  if (crc32(bytes, end) !== view.getUint32(end, true)) throw new Error("the checksum does not match: the message was altered on its way");
+  let at = 4;
+  const number = (n) => { at += n; return n === 1 ? view.getUint8(at - 1) : n === 2 ? view.getUint16(at - 2) : view.getUint32(at - 4); };
+  const cut = (n) => { if (at + n > end) throw new Error("the message ends too soon"); at += n; return bytes.subarray(at - n, at); };
+  const list = (n) => { const all = []; while (n-- > 0) all.push(read()); return all; };
+  const dict = (n) => { const all = {}; while (n-- > 0) all[read()] = read(); return all; };
+  const string = (n) => new TextDecoder().decode(cut(n));
+  const array = (n) => {
+    if (cut(1)[0] !== 1) throw new Error("the message has a field of an unknown kind");
+    const data = cut(n);
+    if (n < 6 || data[n - 1] !== 0 || data[n - 2] !== 1) throw new Error("the message holds an array that is not (d,) float32");
+    return new Float32Array(data.slice(0, n - 6).buffer);
+  };
+  function read() {
+    const code = number(1), kinds = { bytes: cut, array, string, list, dict };
+    if (code < 0x80) return code;
+    if (code >= 0xe0) return code - 256;
+    if (code < 0x90) return dict(code & 15);
+    if (code < 0xa0) return list(code & 15);
+    if (code < 0xc0) return string(code & 31);
+    for (const [kind, codes] of Object.entries(LONG)) if (codes.includes(code)) return kinds[kind](number([1, 2, 4][codes.indexOf(code)]));
+    if (code === 0xc0) return null;
+    if (code === 0xc2 || code === 0xc3) return code === 0xc3;
+    if (code === 0xcb) { at += 8; return view.getFloat64(at - 8); }
+    if (code === 0xcc || code === 0xcd || code === 0xce) return number(1 << (code - 0xcc));
+    if (code === 0xcf) { at += 8; return Number(view.getBigUint64(at - 8)); }
+    throw new Error(`byte ${code} begins nothing that a page reads`);
+  }
+  const message = read();
+  if (at !== end || !Array.isArray(message) || message.length !== 2) throw new Error("the message is not a kind and a body");
+  return message;
+}
+
+// The two messages of a round. theta: (d,) Float32Array; delta: a Float32Array or a payload in its wire form.
+const modelBody = (version, theta) => [version, theta, {}];
+const updateBody = (client, version, delta, weight, report) =>
+  [client, version, delta, new Real(weight), {}, Object.fromEntries(Object.entries(report).map(([name, value]) => [name, new Real(value)]))];
+
+// --- whole numbers in few bits, and the places of a sparse vector (wire/bits.py) -------------------------------------------
+
+// Numbers below 2^bits, one after the other, lowest bit first.
+function packBits(codes, bits) {
+  const out = new Uint8Array(Math.ceil((codes.length * bits) / 8));
+  let at = 0, held = 0, waiting = 0;
+  for (const code of codes) {
+    held |= code << waiting;
+    waiting += bits;
+    while (waiting >= 8) { out[at++] = held; held >>>= 8; waiting -= 8; }
+  }
+  if (waiting) out[at] = held;
+  return out;
+}
+
+function packTernary(digits) {                                   // five a byte: 3^5 = 243
+  const out = new Uint8Array(Math.ceil(digits.length / 5));
+  digits.forEach((digit, i) => { out[Math.floor(i / 5)] += digit * 3 ** (i % 5); });
+  return out;
+}
+
+// Rising positions below size → [0, a bitmap] or [1, Rice-coded gaps], whichever is shorter; the best parameter is found by trying.
+function packPositions(positions, size) {
+  const k = positions.length, gaps = Array.from(positions, (p, i) => p - (i ? positions[i - 1] : -1) - 1), bytes = (bits) => Math.ceil(bits / 8);
+  const mean = k ? gaps.reduce((a, b) => a + b, 0) / k : 0, near = Math.min(30, Math.max(0, Math.floor(Math.log2(mean * Math.LN2 + 1))));
+  let best = null;
+  for (let r = Math.max(0, near - 1); r < near + 3; r++) {
+    const cost = bytes(k * r) + bytes(gaps.reduce((sum, gap) => sum + (gap >> r), 0) + k);
+    if (best === null || cost < best.cost) best = { r, cost };
+  }
+  if (bytes(size) < 1 + best.cost) {
+    const bitmap = new Uint8Array(size);
+    for (const p of positions) bitmap[p] = 1;
+    return [0, packBits(bitmap, 1)];
+  }
+  const { r } = best, unary = gaps.flatMap((gap) => [...new Array(gap >> r).fill(0), 1]);
+  const low = r ? packBits(gaps.map((gap) => gap & ((1 << r) - 1)), r) : [];
+  return [1, Uint8Array.from([r, ...low, ...packBits(unary, 1)])];
+}

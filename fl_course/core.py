@@ -272,7 +272,7 @@ class Span:
     fate: str = "used"                                           # or one of FATES
 
 
-FATES = ("used", "dropped out", "failed", "refused", "too stale", "too late")
+FATES = ("used", "left out", "dropped out", "failed", "refused", "too stale", "too late")      # left out: by a robust rule
 
 
 @dataclass(frozen=True)

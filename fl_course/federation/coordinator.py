@@ -237,7 +237,7 @@ class Coordinator:
             if updates:
                 combined = self.aggregation.combine(updates, staleness, ctx)
                 combined = whole_sum(combined, np.shape(updates[0].delta), self.aggregation)
-                self._note_removed(combined.removed, ctx)
+                spans = self._note_removed(combined.removed, ctx, spans)
                 aggregate = whole_sum(server_half(self.pipeline, combined, ctx), server.params.shape, "the server halves")
             else:
                 events.append("no update arrived")
@@ -273,12 +273,13 @@ class Coordinator:
         )  # fmt: skip
         return State(after, clock, ticket, memory, reports, jobs, before.sent + record.nbytes), record, reason
 
-    def _note_removed(self, removed: Sequence[ClientId], ctx: Context) -> None:
-        """Whom a robust rule left out, and if an attack is known, how well it found the attackers."""
+    def _note_removed(self, removed: Sequence[ClientId], ctx: Context, spans: tuple[Span, ...]) -> tuple[Span, ...]:
+        """Whom a robust rule left out, also in the spans; and if an attack is known, how well a rule that accuses found it."""
         if removed:
             ctx.meter.events.append(f"left out by {type(self.aggregation).__name__}: " + ", ".join(map(repr, removed)))
-        if self.attack is not None and not self.aggregation.linear:
+        if self.attack is not None and (removed or getattr(self.aggregation, "accuses", False)):
             ctx.meter.notes.update(detection(removed, ctx.arrived, self.attack.clients))
+        return tuple(replace(s, fate="left out") if s.fate == "used" and s.client in removed else s for s in spans)
 
     def train(
         self, rounds: int, state: State | History | None = None, progress: bool = False, work: Elsewhere | None = None,

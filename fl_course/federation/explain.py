@@ -68,6 +68,7 @@ def nobody_heard(run: Run) -> Iterator[Finding]:
         )
 
 
+HEARD = ("used", "left out")        # what came in time, was read, and was handed to the rule
 FATES = {
     "dropped out": ("dropped out before they answered", "ask more than you need: over_selection", "06"),
     "failed": ("failed while they trained", "the first event says how; strict=True raises there", "01"),
@@ -92,10 +93,10 @@ def answers_lost(run: Run, share: float = 0.2) -> Iterator[Finding]:
 
 
 def always_lost(run: Run, least: int = 3) -> Iterator[Finding]:
-    """Clients that were asked this often, and of whom nothing was ever used."""
+    """Clients that were asked this often, and whose answers never came to the rule."""
     spans = run.spans
-    asked, used = Counter(s.client for s in spans), Counter(s.client for s in spans if s.fate == "used")
-    never = [client for client, times in asked.items() if times >= least and not used[client]]
+    asked, heard = Counter(s.client for s in spans), Counter(s.client for s in spans if s.fate in HEARD)
+    never = [client for client, times in asked.items() if times >= least and not heard[client]]
     if never:
         fates = Counter(span.fate for span in spans if span.client in set(never))
         yield Finding(
@@ -187,7 +188,7 @@ def waits_for_the_slowest(run: Run, times: float = 3.0) -> Iterator[Finding]:
     """Rounds that last this many times as long as half of their answers took."""
     ratios = []
     for record in run.records:
-        took = sorted(span.ended - span.begun for span in record.spans if span.fate == "used")
+        took = sorted(span.ended - span.begun for span in record.spans if span.fate in HEARD)
         if len(took) >= 3 and took[len(took) // 2] > 0 and not any(record.staleness):
             ratios.append(took[-1] / took[len(took) // 2])
     if ratios and sum(ratios) / len(ratios) > times:
@@ -236,22 +237,16 @@ def saturated(run: Run) -> Iterator[Finding]:
 
 
 def under_attack(run: Run) -> Iterator[Finding]:
-    lines = [
-        event.partition(": ")[2]
-        for record in run.records
-        for event in record.events
-        if event.startswith("left out by ")
-    ]
-    if lines:
-        out = Counter(name for line in lines for name in line.split(", "))
-        often = [name for name, count in out.items() if count > len(run.records) / 2]
-        if often:
-            yield Finding(
-                "left out",
-                f"The rule left out {names(often, quote=False)} in more than half of the rounds: liars, or "
-                "clients whose data differ from the others'.",
-                "09",
-            )
+    out = Counter(span.client for span in run.spans if span.fate == "left out")
+    often = [client for client, count in out.items() if count > len(run.records) / 2]
+    if often:
+        often.sort(key=lambda client: (isinstance(client, str), client))
+        yield Finding(
+            "left out",
+            f"The rule left out {names(often)} in more than half of the rounds: liars, or clients whose data differ "
+            "from the others'.",
+            "09",
+        )
     recall = run.late("detection_recall")
     if recall < 0.5:
         yield Finding("not found out", f"The rule finds {recall:.0%} of the clients that attack.", "09")
@@ -274,8 +269,8 @@ def explain(run: Run) -> list[Finding]:
     return [finding for alarm in ALARMS for finding in alarm(run)]
 
 
-def names(clients: Sequence[object], most: int = 4, quote: bool = True) -> str:
-    shown = [repr(client) if quote else str(client) for client in list(clients)[:most]]
+def names(clients: Sequence[object], most: int = 4) -> str:
+    shown = [repr(client) for client in list(clients)[:most]]
     more = f" and {len(clients) - most} others" if len(clients) > most else ""
     return f"client{'s' if len(clients) > 1 else ''} {', '.join(shown)}{more}"
 

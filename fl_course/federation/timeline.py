@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 AT_WORK = "at work"                                            # the fate of a job whose end the run has not seen
 PARTS = ("download", "training", "upload")                     # of a bar, one after the other
 SHADES = ("#A6CEE3", "#0072B2", "#D55E00")                     # … and how they are shown
-MARKS = {"dropped out": "x", "failed": "X", "refused": "s", "too stale": "D", "too late": "v", AT_WORK: ">"}
+MARKS = {"left out": "o", "dropped out": "x", "failed": "X", "refused": "s", "too stale": "D", "too late": "v", AT_WORK: ">"}
 MOST_ARROWS = 60                                               # jobs; with more, arrows are a tangle and are left out
 MOST_ROWS = 40                                                 # clients; of more, so many are shown, unless they are named
 

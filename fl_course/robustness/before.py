@@ -71,6 +71,10 @@ class Before(Robust):
     def whole(self) -> bool:                                                                # type: ignore[override]
         return self.rule.whole
 
+    @property
+    def accuses(self) -> bool:                                                              # type: ignore[override]
+        return self.rule.accuses
+
     def facing(self, found: int) -> Robust:
         return replace(self, rule=self.rule.facing(found))
 

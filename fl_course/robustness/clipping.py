@@ -42,7 +42,7 @@ class NormBound(Robust):
 
     bound: float
     f: int = 0
-    whole = True
+    whole, accuses = True, False
 
     def __post_init__(self) -> None:
         check_liars(self)
@@ -64,7 +64,7 @@ class CentredClipping(Robust):
     radius: float
     iterations: int = 1
     f: int = 0
-    whole = True
+    whole, accuses = True, False
 
     def __post_init__(self) -> None:
         check_liars(self)

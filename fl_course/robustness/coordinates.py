@@ -48,6 +48,7 @@ class CoordinateMedian(Robust):
     """
 
     f: int = 0
+    accuses = False
 
     def __post_init__(self) -> None:
         check_liars(self)
@@ -64,6 +65,7 @@ class TrimmedMean(Robust):
     """
 
     f: int
+    accuses = False
 
     def __post_init__(self) -> None:
         check_liars(self)

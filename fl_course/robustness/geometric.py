@@ -92,7 +92,7 @@ class GeometricMedian(Robust):
 
     f: int = 0
     nu: float = 1e-6
-    whole = True
+    whole, accuses = True, False
 
     def __post_init__(self) -> None:
         check_liars(self)

@@ -33,6 +33,7 @@ class Robust(Aggregation):
     """Abstract. A rule has a field or attribute f, how many of a step's updates may lie, and overrides `weigh`."""
 
     f: int = 0
+    accuses = True      # it leaves out whole updates, so whom it leaves out can be held against the truth
     whole = False       # it compares whole updates, so that most may send nothing for most numbers. Unknown means no
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fl_course import (
+    ALIE,
     IID,
     Attack,
     Buffered,
@@ -22,6 +23,7 @@ from fl_course import (
     LocalSGD,
     LogNormal,
     MultiKrum,
+    OutlierRemoval,
     PoissonSelection,
     Record,
     SecureSum,
@@ -89,7 +91,7 @@ class OneSlow(Fleet):
     ("budget spent", {"weights": Uniform(), "stages": [CentralDP(1.0, 1.0, budget=6.0)], "rounds": 40}),
     ("saturated", {"weights": Uniform(), "stages": [SecureSum(0.001, round_seed=1)], "rounds": 3}),
     ("left out", {"attack": SignFlip((1, 2), 20.0), "aggregation": MultiKrum(2), "schedule": Synchronous(1.0)}),
-    ("not found out", {"attack": SignFlip((1, 2), 1.0), "aggregation": CoordinateMedian(2), "schedule": Synchronous(1.0)}),
+    ("not found out", {"attack": ALIE((1, 2)), "aggregation": OutlierRemoval(f=2), "schedule": Synchronous(1.0)}),
     ("nobody heard", {"fleet": Equal(drop=0.999), "rounds": 3}),
 ])  # fmt: skip
 def test_the_planted_fault_is_found(what, how):
@@ -99,6 +101,22 @@ def test_the_planted_fault_is_found(what, how):
     assert text.endswith(f"(lesson {found[what].chapter})")
     assert re.search(r"\d|no noise", text)                                      # it has its numbers
     assert "nan" not in text
+
+
+def test_a_rule_that_accuses_nobody_is_not_blamed_for_finding_nobody():
+    fed, history = run(attack=SignFlip((1, 2), 1.0), aggregation=CoordinateMedian(2), schedule=Synchronous(1.0))
+    assert not [name for record in history.records for name in record.metrics if name.startswith("detection")]
+    assert "not found out" not in said(fed, history)
+
+
+def test_who_is_always_left_out_was_heard():
+    fed, history = run(attack=SignFlip((1, 2), 20.0), aggregation=MultiKrum(2), schedule=Synchronous(1.0))
+    fates = {(span.client, span.fate) for record in history.records for span in record.spans}
+    assert {client for client, fate in fates if fate == "left out"} == {1, 2}
+    assert fates == {(k, "left out" if k in (1, 2) else "used") for k in range(12)}
+    found = said(fed, history)
+    assert "clients 1, 2 in more than half" in found["left out"].text
+    assert "never heard" not in found
 
 
 def test_whose_jobs_they_were():

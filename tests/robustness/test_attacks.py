@@ -249,7 +249,7 @@ def test_model_replacement_on_real_digits_and_what_stops_it():
         assert rounds[rule]["backdoor_success"] < 0.15
     assert rounds[MultiKrum]["detection_recall"] == rounds[OutlierRemoval]["detection_recall"] == 1
     assert rounds[MultiKrum]["detection_precision"] == 1
-    assert rounds[TrimmedMean]["detection_recall"] == 0                          # it accuses nobody
+    assert not [name for name in rounds[TrimmedMean] if name.startswith("detection")]                 # it accuses nobody
 
 
 def test_success_by_hand():
@@ -302,6 +302,7 @@ def test_the_record_scores_the_rule():
     record = it.train(1).records[0]
     assert record.metrics["detection_recall"] == 1
     assert [event for event in record.events if event.startswith("left out by OutlierRemoval: ") and "2" in event]
+    assert {s.client for s in record.spans if s.fate == "left out"} == {c for c in record.clients if f"{c}" in record.events[-1]}
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -181,7 +181,8 @@ def thirty():
         fed = digits().partition(Dirichlet(alpha) if number % 3 else Shards(2), clients, seed=number)
         hidden = [(), (16,), (32,), (24, 12)][number % 4]
         setting = {"sizes": (64, *hidden, 10), "fraction": float(rng.uniform(0.02, 0.4)), "epochs": int(rng.integers(1, 6)),
-                   "lr": 0.1, "batch": int(rng.integers(1, 13)), "rounds": 6, "seed": int(rng.integers(1000)), "poisson": number % 5 == 4,
+                   "lr": 0.1, "batch": int(rng.integers(1, 13)), "rounds": 6, "seed": int(rng.integers(1000)),
+                   "poisson": number % 5 == 4,
                    "uniform": number % 7 == 6}  # fmt: skip
         training = LocalSGD(0.1, setting["epochs"], setting["batch"])
         who = PoissonSelection() if setting["poisson"] else UniformSelection()
@@ -417,7 +418,8 @@ def test_the_renyi_curve_is_the_librarys_at_every_order(js):
     sigmas = (0.03, 0.12, 0.5, 1.0, 1.7, 8.0, 60.0)
     settings = [(rate, sigma) for rate in (0.001, 0.05, 0.2, 0.5, 0.9, 1.0) for sigma in sigmas]
     got = js("""const curves = data.map(([rate, sigma]) => FL.renyi(rate, sigma));
-        return { orders: FL.ORDERS, curves, epsilons: curves.map((curve) => [1, 15, 400].map((n) => FL.epsilon(curve, n, 1e-5))) };""",
+        const price = (curve) => [1, 15, 400].map((n) => FL.epsilon(curve, n, 1e-5));
+        return { orders: FL.ORDERS, curves, epsilons: curves.map(price) };""",
         settings)  # fmt: skip
     assert got["orders"] == list(rdp.ORDERS)
     for (rate, sigma), curve, prices in zip(settings, got["curves"], got["epsilons"], strict=True):

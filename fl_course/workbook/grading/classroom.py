@@ -8,6 +8,7 @@ do: worker.py; what is left on the disk: gradebook.py.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,8 @@ from pathlib import Path
 from . import checks, fence
 from .collect import cells, chapters_of, majority_chapter, skipped, submissions
 from .gradebook import Grade, Gradebook
-from .referee import Marks, end_all, referee
+from .referee import Marks, end_all, environment, referee
+from .template import Template
 
 __all__ = ["chapters_of", "grade_file", "grade_files", "majority_chapter", "skipped", "submissions"]
 
@@ -33,6 +35,20 @@ def grade_files(
     """
     hidden = [folder, *([book.out] if book else [])] if sandbox else None
     pool = ThreadPoolExecutor(max(1, jobs))
+    free: list[Template] = []                                    # templates that nobody uses now, one a job at most
+
+    def one(path: Path) -> Grade:
+        template = None
+        if sys.platform == "linux" and not sandbox:
+            template = free.pop() if free else Template(chapter, environment("/"))
+        try:
+            return grade_file(path, folder, chapter, seconds, cell_seconds, seed, hidden, template)
+        finally:
+            if template and template.works:
+                free.append(template)
+            elif template:
+                template.end()
+
     try:
         waiting = {}
         for path in files:
@@ -41,7 +57,7 @@ def grade_files(
                 book.keep(known)
                 yield known
             else:
-                waiting[pool.submit(grade_file, path, folder, chapter, seconds, cell_seconds, seed, hidden)] = path
+                waiting[pool.submit(one, path)] = path
         for done in as_completed(waiting):
             grade = _result(done, waiting[done].relative_to(folder).as_posix(), chapter)
             if book:
@@ -51,12 +67,15 @@ def grade_files(
         pool.shutdown(wait=False, cancel_futures=True)
         end_all()
         pool.shutdown()
+        for template in free:
+            template.end()
 
 
 def grade_file(
-    path: Path, folder: Path, chapter: str, seconds: float, cell_seconds: float, seed: int, hidden: Sequence[Path] | None = None
+    path: Path, folder: Path, chapter: str, seconds: float, cell_seconds: float, seed: int,
+    hidden: Sequence[Path] | None = None, template: Template | None = None,
 ) -> Grade:
-    """One file in a process of its own; in a sandbox, if there are folders to hide from it."""
+    """One file in a process of its own; in a sandbox, if there are folders to hide from it; else a template may begin it."""
     name, start = path.relative_to(folder).as_posix(), time.monotonic()
     names = [item.name for item in checks.chapter(chapter)]
     nothing = Marks("", names).exercises
@@ -68,7 +87,7 @@ def grade_file(
         return Grade(name, nothing, 0.0, "not run: it calls no check of this course, and defines none of its functions")
     with tempfile.TemporaryDirectory(prefix="fl-course-grade-", ignore_cleanup_errors=True) as work:
         job = {"cells": found, "chapter": chapter, "cell_seconds": cell_seconds, "seed": seed}
-        marks, problem = referee(job, names, work, seconds, hidden)
+        marks, problem = referee(job, names, work, seconds, hidden, template)
     if problem and marks.at:
         problem += f" in cell {marks.at}"
     if not problem and chapter not in about:

@@ -19,15 +19,17 @@ import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import fence
+from .template import Template, Worker
 
+Process: TypeAlias = "subprocess.Popen[bytes] | Worker"
 STARTING = 300                                # seconds in which a worker must have imported what it needs
 STATES = ("pass", "fail", "todo")
 MOST = 1 << 26                                # bytes that a worker may say; a chapter's marks take some thousand a line
 LETTERS = 4000                                # of a message that are kept
-LIVE: set[subprocess.Popen[bytes]] = set()    # the workers of this moment
+LIVE: set[Process] = set()                    # the workers of this moment
 
 
 class Marks:
@@ -40,7 +42,7 @@ class Marks:
         self.at = 0                                              # the cell that was running
         self.finished = False
 
-    def listen(self, worker: subprocess.Popen[bytes]) -> None:
+    def listen(self, worker: Process) -> None:
         """Until it says no more, or far too much."""
         assert worker.stdout is not None
         rest, total = b"", 0
@@ -79,21 +81,19 @@ def text(value: Any, letters: int = LETTERS) -> str:
 
 
 def referee(
-    job: dict[str, Any], names: Iterable[str], work: str, seconds: float, hidden: Sequence[Path] | None = None
+    job: dict[str, Any], names: Iterable[str], work: str, seconds: float, hidden: Sequence[Path] | None = None,
+    template: Template | None = None,
 ) -> tuple[Marks, str]:
     """Run a worker on a job, in the folder `work`. Returns what it found, and what went wrong with the file as a whole, or "".
 
-    With `hidden` it runs in a sandbox, in which these folders are empty.
+    With `hidden` it runs in a sandbox, in which these folders are empty; else a template may begin it.
     """
-    keep = {name: value for name, value in os.environ.items() if name != "FL_COURSE_STRICT"}
-    environment = {**keep, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "IPYTHONDIR": work, "PYTHONWARNINGS": "ignore"}
-    environment["TMPDIR"] = work
     command = [sys.executable, "-m", f"{__package__}.worker"]
     command = command if hidden is None else fence.in_room(command, work, hidden)
     marks = Marks(secrets.token_hex(16), names)
     with tempfile.TemporaryFile() as said:
-        worker = subprocess.Popen(
-            command, cwd=work, env=environment, stdin=subprocess.PIPE,
+        worker: Process = (template and hidden is None and template.begin(work, said)) or subprocess.Popen(
+            command, cwd=work, env=environment(work), stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=said, start_new_session=True,
         )  # fmt: skip
         assert worker.stdin is not None
@@ -129,12 +129,19 @@ def referee(
         return marks, " ".join([f"the process ended with code {worker.returncode}", *(f"({text(line, 300)})" for line in last)])
 
 
-def end(worker: subprocess.Popen[bytes]) -> None:
+def environment(work: str) -> dict[str, str]:
+    """The variables of a worker in the folder `work`."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("FL_COURSE_STRICT", "NBGRADER_EXECUTION")}
+    ours = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONWARNINGS": "ignore"}
+    return {**kept, **ours, "IPYTHONDIR": work, "TMPDIR": work}
+
+
+def end(worker: Process) -> None:
     """Kill a worker and whatever it has started."""
     if os.name == "posix":
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.pid, signal.SIGKILL)                # its session's first group has its number
-    elif worker.poll() is None:
+    elif isinstance(worker, subprocess.Popen) and worker.poll() is None:
         subprocess.run(["taskkill", "/F", "/T", "/PID", str(worker.pid)], capture_output=True, check=False)
     with contextlib.suppress(OSError):
         worker.kill()

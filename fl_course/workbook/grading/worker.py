@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -217,7 +217,11 @@ def _run_cell(shell: Any, source: str, seconds: float) -> str:
     return f"{type(error).__name__}: {error}"[:500]
 
 
-if __name__ == "__main__":
+def main() -> NoReturn:
     np.seterr(all="ignore")                                      # warnings of student code are nobody's business here
     run(json.load(sys.stdin))
     os._exit(0)                                                  # threads that the notebook left running end here
+
+
+if __name__ == "__main__":
+    main()

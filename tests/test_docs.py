@@ -1,29 +1,86 @@
-"""What the documents point to exists: files, folders, and the classes of the design map."""
+"""What the documents point to exists: files, folders, links, commands, the classes of the design map; and the numbers agree."""
 
 import importlib
+import importlib.util
+import json
 import re
+import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import typer
+import yaml
+
+from fl_course.workbook.commands.cli import app
+from fl_course.workbook.grading import checks
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PLACES = (ROOT, ROOT / "fl_course", ROOT / "fl_course" / "federation", ROOT / "fl_course" / "data" / "datasets", ROOT / "docs")
+COMING = ("00_tour", "10_capstones", "11_deploy")                                    # lessons that are being written
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+TORCH = next(line for line in PROJECT["dependencies"] if line.startswith("torch"))
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_that_are_named_exist(document):
-    named = re.findall(r"`([\w./-]+/[\w./-]*|[\w/-]+\.(?:py|md|toml|txt))`", document.read_text(encoding="utf-8"))
-    later = {"asynchrony/", "personalisation/", "robustness/", "selection/", "deploy/"}                # rooms of chapters to come
-    made = {"reports/index.html", "reports/", ".bench/"}                                                # written by commands
-    missing = [name for name in named if name not in later | made and not re.search(r"NN|chNN", name)
+    named = re.findall(r"`([\w./-]+/[\w./-]*|[\w/-]+\.(?:py|md|toml|txt|cff))`", document.read_text(encoding="utf-8"))
+    later = {"deploy/"}                                                              # a chapter to come
+    made = {"reports/index.html", "reports/", ".bench/"}                             # written by commands
+    theirs = {"jupyterhub_config.py", "OWNER/NAME"}                                  # on the reader's machine
+    missing = [name for name in named if name not in later | made | theirs and not re.search(r"NN|chNN", name)
                and not any((place / name).exists() for place in PLACES)]  # fmt: skip
     assert missing == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_pictures_lead_somewhere_and_pictures_are_described(document):
+    page = document.read_text(encoding="utf-8")
+    assert all(len(" ".join(words.split())) >= 20 for words in re.findall(r"!\[([^\]]*)\]\(", page))
+    for target in re.findall(r"\]\(([^)\s]+)\)", page):
+        if not re.match(r"https?://", target) and not any(lesson in target for lesson in COMING):
+            assert (document.parent / target.partition("#")[0]).exists(), target
+
+
+def options():
+    """Of every command of fl-course the options that it has, by the command's name."""
+    group = typer.main.get_command(app)
+    commands = getattr(group, "commands", {})
+    found = {}
+    for name, command in commands.items():
+        parts = [command, *getattr(command, "commands", {}).values()]                               # deploy has two of its own
+        found[name] = {"--help", *(word for part in parts for one in part.params for word in (*one.opts, *one.secondary_opts))}
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_that_are_named_have_the_options_that_are_named(document):
+    known = options()
+    page = document.read_text(encoding="utf-8")
+    for line in re.findall(r"(?:(?:^ +|`)(?:\S*/)?fl-course|course\.py) ([a-z]+(?: [^\n`]*)?)(?:`|$)", page, re.M):
+        verb, *rest = line.split("   ")[0].split()
+        if (verb == "deploy" and verb not in known) or verb == "setup":  # setup is course.py's own
+            continue
+        assert verb in known, line
+        asked = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
+        passed_on = {"-k", "--no-browser"}  # to pytest, to JupyterLab
+        assert asked <= known[verb] | passed_on, line
+
+
+# --- the design map --------------------------------------------------------------------------------------------------
+
+
 def rows():
-    lines = (ROOT / "docs" / "design-map.md").read_text(encoding="utf-8").splitlines()
-    return [line.split("|")[2] for line in lines if line.startswith("| ") and not line.startswith(("| system", "|---"))]
+    lines = text("docs/design-map.md").splitlines()
+    heads = ("| system", "| in the document")
+    return [line.split("|")[2] for line in lines if line.startswith("| ") and not line.startswith(heads)]
 
 
 def resolve(words, found):
@@ -49,3 +106,172 @@ def test_the_design_map_names_what_exists(cell):
                 break
         else:
             assert any(hasattr(home, words[0]) or words[0] in getattr(home, "__dataclass_fields__", ()) for home in homes), name
+
+
+def names_of_the_document():
+    """{class: its names}: a list of our own, made from the document once."""
+    lines = [line for line in text("tests/fixtures/design_names.txt").splitlines() if line and not line.startswith("#")]
+    return {kind: names.split() for kind, _, names in (line.partition(": ") for line in lines)}
+
+
+@pytest.mark.parametrize("kind", names_of_the_document())
+def test_every_name_of_the_design_document_has_its_row(kind):
+    sections = dict(re.findall(r"^### (.+?)\n(.*?)(?=^### |\Z)", text("docs/design-map.md"), re.M | re.S))
+    section = sections["What it names in words" if kind == "words" else kind]
+    left = " ".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| "))
+    there = set(re.findall(r"`(\w+)`", left)) if kind != "words" else left
+    wanted = [kind, *names_of_the_document()[kind]] if kind != "words" else names_of_the_document()[kind]
+    assert [name for name in wanted if name not in there] == []
+    if kind != "words":
+        assert there <= set(wanted), "the design map names what the document does not"
+
+
+# --- numbers that stand in two places --------------------------------------------------------------------------------
+
+
+def lessons():
+    """{number: minutes} as the lessons themselves say."""
+    found = {}
+    for path in sorted((ROOT / "source" / "lessons").glob("[0-9]*.py")):
+        minutes = re.search(r"[Aa]bout (\d+|five|ten) minutes", path.read_text("utf-8"))
+        found[path.name[:2]] = minutes[1] if minutes else "?"
+    return found
+
+
+def table(name, key):
+    """{number: cells} of the rows that begin with a lesson's number."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text(name).splitlines() if re.match(key, line)]
+    return {re.search(r"\d\d", row[0])[0]: row for row in cells}
+
+
+@pytest.mark.parametrize(("name", "column"), [("README.md", 2), ("README.zh-CN.md", 2), ("docs/teaching.md", 1)])
+def test_the_tables_give_each_lesson_the_minutes_that_it_gives_itself(name, column):
+    found = table(name, r"\| \[?\d\d\b")
+    assert sorted(found) == [f"{number:02}" for number in range(12)]
+    assert {number: found[number][column] for number in lessons() if number not in ("00",)} == {
+        number: minutes for number, minutes in lessons().items() if number not in ("00",)}  # fmt: skip
+
+
+def test_the_teachers_table_counts_the_exercises():
+    for number, row in table("docs/teaching.md", r"\| \d\d\b").items():
+        try:
+            exercises = checks.chapter(number)
+        except (LookupError, ValueError, ImportError):
+            exercises = ()
+        told = (str(len(exercises)), str(sum(one.minutes for one in exercises))) if exercises else ("–", "–")
+        assert (row[2], row[3]) == told, number
+
+
+# --- the front door: what other people's tools read ------------------------------------------------------------------
+
+
+def test_the_film_is_small_enough_to_be_waited_for():
+    assert (ROOT / "docs" / "explorer.gif").stat().st_size < 500_000
+    assert (ROOT / "docs" / "explorer.gif").read_bytes()[:6] == b"GIF89a"
+
+
+def test_the_citation_is_one_and_of_this_version():
+    cited = yaml.safe_load(text("CITATION.cff"))
+    assert {"cff-version", "message", "title", "authors", "version", "license", "date-released"} <= set(cited)
+    assert cited["cff-version"] == "1.2.0"
+    assert (cited["version"], cited["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert [author["name"] for author in cited["authors"]] == [author["name"] for author in PROJECT["authors"]]
+    assert f"## {PROJECT['version']}\n" in text("CHANGELOG.md")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.name)
+def test_issue_templates_are_forms(path):
+    form = yaml.safe_load(path.read_text("utf-8"))
+    if path.name == "config.yml":
+        assert set(form) <= {"blank_issues_enabled", "contact_links"}
+        return
+    assert {"name", "description", "body"} <= set(form)
+    ids = [part["id"] for part in form["body"]]
+    assert len(set(ids)) == len(ids)
+    for part in form["body"]:
+        assert part["type"] in ("input", "textarea", "dropdown", "checkboxes")
+        assert part["attributes"]["label"]
+
+
+PYTHON = re.search(r"on Python (\d\.\d+)", text("constraints.txt"))[1]
+
+
+def requirements_of(command):
+    """Does a pip command, or a file of requirements, take the CPU build, our constraints, and torch in our words?"""
+    return all(part in command for part in ("--extra-index-url https://download.pytorch.org/whl/cpu", "constraints.txt", TORCH))
+
+
+def test_the_container_takes_the_small_torch_the_constraints_and_no_rights():
+    lines = [line for line in text("Dockerfile").splitlines() if line and not line.startswith("#")]
+    [base] = [line for line in lines if line.startswith("FROM")]
+    assert re.fullmatch(rf"FROM python:{PYTHON}-slim-\w+", base)                    # of that Python the constraints are
+    installs = [line for line in lines if "pip install" in line]
+    assert requirements_of(installs[0])
+    assert all("-c constraints.txt" in line for line in installs)
+    users = [number for number, line in enumerate(lines) if line.startswith("USER")]
+    assert lines[users[-1]] == "USER learner"
+    assert not any(line.startswith("USER root") for line in lines)
+    assert users[-1] < next(number for number, line in enumerate(lines) if line.startswith("CMD"))
+    assert text("course.py").count(f'"{TORCH}"') == 1
+
+
+def test_all_that_the_container_copies_is_there_and_not_ignored():
+    allowed = {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
+    copied = {name for line in text("Dockerfile").splitlines() if line.startswith("COPY") for name in line.split()[1:-1]}
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in copied)
+    package = tomllib.loads(text("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {*package["packages"], *package["force-include"]} <= copied
+
+
+def test_binder_and_codespaces_take_the_same():
+    assert text("binder/runtime.txt").strip() == f"python-{PYTHON}"
+    wanted = [line for line in text("binder/requirements.txt").splitlines() if not line.startswith("#")]
+    assert requirements_of("\n".join(wanted))
+    assert "-c ../constraints.txt" in wanted                                         # pip reads it from the file's own folder
+    assert wanted[-1] == "-e ."
+    there = json.loads(text(".devcontainer/devcontainer.json"))
+    assert there["image"].split(":")[1].startswith(PYTHON)
+    assert there["postCreateCommand"] == "python3 course.py setup"
+    assert there["remoteUser"] != "root"
+
+
+def test_what_is_fenced_is_said_for_each_thing_that_grading_bounds():
+    page = text("SECURITY.md")
+    for word in ("bwrap", "memory", "processes", "connections", "reading files", "writing files", "copied"):
+        assert word in page, word
+
+
+# --- the site --------------------------------------------------------------------------------------------------------
+
+
+def test_the_site_leads_to_every_page_and_every_room():
+    """Sphinx takes the rest of the folder by the star, and the rooms from the package; what is named by hand is there."""
+    named = re.findall(r"^([\w/-]+)$", text("docs/index.md"), re.M)
+    pages = [name for name in named if name not in ("LESSONS", "api/modules")]
+    assert pages
+    assert all((ROOT / "docs" / f"{name}.md").exists() for name in pages)
+    assert "\n*\n" in text("docs/index.md")
+    asked = [re.match(r"[\w-]+", line)[0] for line in PROJECT["optional-dependencies"]["docs"]]
+    assert asked == ["sphinx", "myst-parser", "furo"]
+    assert all(f"\n{name}==" in text("constraints.txt").lower() for name in asked)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="no Sphinx here (pip install -e .[docs])")
+def test_the_site_is_built_without_a_warning_and_asks_nobody(tmp_path):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")                               # it writes into its source, too
+    conf = text("docs/conf.py").replace("Path(__file__).resolve().parents[1]", f"Path({str(ROOT)!r})")
+    (tmp_path / "docs" / "conf.py").write_text(conf, encoding="utf-8")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", tmp_path / "docs", tmp_path / "site"]
+    built = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert built.returncode == 0, built.stderr[-3000:]
+    site = tmp_path / "site"
+    assert "FedAvg" in (site / "index.html").read_text("utf-8")
+    asks = re.compile(r'<(?:script|img|iframe)[^>]+src="https?:|<link[^>]+rel="stylesheet"[^>]+href="https?:')
+    assert [page.name for page in site.rglob("*.html") if asks.search(page.read_text("utf-8"))] == []
+    lessons = {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+    assert lessons == {path.stem for path in (site / "lessons").glob("[0-9]*.html")}
+    assert all(f'href="lessons/{name}.html"' in (site / "index.html").read_text("utf-8") for name in lessons)
+    room = (site / "api" / "fl_course.drift.html").read_text("utf-8")
+    assert "FedProx" in room

@@ -90,7 +90,8 @@ class PackedUpdate(CompositionError, TypeError):
 def dense(payload: object, stage: str) -> np.ndarray:
     """The payload as (d,) numbers, or a refusal: a stage that reads coordinates cannot follow one that hid them."""
     if not isinstance(payload, np.ndarray):
-        raise PackedUpdate(f"{stage} needs the update as numbers, but an earlier stage made it a {type(payload).__name__}")
+        made = type(payload).__name__
+        raise PackedUpdate(f"{stage} needs the update as numbers, but an earlier stage made it a {made}; put {stage} before it")
     return payload
 
 

@@ -52,8 +52,8 @@ def refuse_unsound(rule: Any, experiment: Experiment) -> None:
             )
     if beside := _beside(experiment):
         raise CompositionError(
-            f"{beside} would travel beside the update, past {name}: a single client could set it at will; use FedProx(…), "
-            "which sends nothing more, or no correction."
+            f"{beside} would travel beside the update, past {name}: a single client could set it at will; leave out what "
+            "sends it. (FedProx(…) sends nothing more than the update.)"
         )
     if (most := most_updates(experiment)) < rule.least:
         raise CompositionError(

@@ -125,7 +125,7 @@ class Coordinator:
         agenda = work.agenda(self.schedule, len(free.clients), opened, state.jobs)
         uploads: dict[int, tuple[Decimal, Decimal]] = {}                            # ticket -> when it begins and arrives
         spans: list[Span] = []
-        ctx = Context(self.seed, server, session={"under way": len(jobs)}, experiment=self)
+        ctx = Context(self.seed, server, session={**work.session, "under way": len(jobs)}, experiment=self)
         memory, reports = dict(state.memory), dict(state.reports)
         arrived: list[tuple[Update, Job]] = []
         while (event := agenda.next())[0] != STEP:

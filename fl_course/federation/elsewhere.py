@@ -42,6 +42,7 @@ class Elsewhere:
     post: Post
     real: bool = False
     patience: float = 60.0
+    session: Mapping[str, Any] = field(default_factory=dict)            # what the session of every version begins with
     data: FederatedData = field(init=False, repr=False)
     strict: bool = field(default=False, init=False)
     origin: float | None = field(default=None, init=False)              # the real instant at which the run's clock was 0
@@ -65,7 +66,7 @@ class Elsewhere:
                 f"on the real clock devices are as fast as they are, and {experiment.fleet!r} says otherwise; leave fleet out, "
                 "or use the simulated clock"
             )
-        run = Elsewhere(self.post, self.real, self.patience)
+        run = Elsewhere(self.post, self.real, self.patience, self.session)
         run.data, run.strict = experiment.data, strict
         return run
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -34,6 +34,7 @@ class Work:
     strict: bool = False                    # raise at the first failure
     attack: Attack | None = None            # who is not honest
     warned: bool = False
+    session: Mapping[str, Any] = field(default_factory=dict)        # what the session of every version begins with
 
     @property
     def data(self) -> FederatedData:

@@ -13,7 +13,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -68,6 +68,8 @@ class Round:
     seed          None: secrets come from the operating system. A number: reproducible, and not secure at all
     shared_work   do once what two ends of a pair do alike (see SharedWork): same bits, half the time
     tamper        sees every message on its way and returns what is delivered: the network, or a lying server
+    clients       made here, unless they are elsewhere: then what stands for them, with their public identity keys in
+                  `directory`; `ahead` is told all the messages of a stage before they are delivered one by one
     """
 
     setup: Setup
@@ -77,11 +79,13 @@ class Round:
     seed: int | None = None
     shared_work: bool = False
     tamper: Tamper | None = None
+    clients: dict[ClientId, Any] = field(default_factory=dict)           # SecureClient
+    directory: dict[ClientId, bytes] = field(default_factory=dict)
+    ahead: Callable[[str, Mapping[ClientId, bytes]], None] | None = None
 
     messages: list[Message] = field(default_factory=list, init=False)
     events: list[str] = field(default_factory=list, init=False)
     aborted: str | None = field(default=None, init=False)
-    clients: dict[ClientId, SecureClient] = field(default_factory=dict, init=False)
     server: SecureServer = field(init=False)
     _present: set[ClientId] = field(default_factory=set, init=False)
 
@@ -89,6 +93,10 @@ class Round:
         for client, stage in self.drops.items():
             if client not in self.setup.position or stage not in STAGES:
                 raise ValueError(f"drops: {client!r} at {stage!r}; name a client of the cohort and one of {STAGES}")
+        self._present = set(self.setup.cohort)
+        if self.clients:
+            self.server = SecureServer(self.setup, self.directory, model_hash=self.model_hash)
+            return
         sources = {i: self._random("client", i) for i in self.setup.cohort}
         # Identity keys outlive rounds and are known from somebody trusted; a simulation makes them on the spot.
         identities = {i: Ed25519PrivateKey.from_private_bytes(sources[i](32)) for i in self.setup.cohort}
@@ -100,7 +108,6 @@ class Round:
                 self.setup, i, identities[i], directory, model_hash=self.model_hashes.get(i, self.model_hash),
                 random_bytes=sources[i], shared=shared,
             )  # fmt: skip
-        self._present = set(self.setup.cohort)
 
     def _random(self, *purpose: object) -> RandomBytes:
         return secrets.token_bytes if self.seed is None else insecure_random(self.seed, self.setup.round_id, *purpose)
@@ -112,10 +119,10 @@ class Round:
         for i in self.setup.cohort:
             self._up("advertise", i, self.clients[i].advertise)
         rosters = self._close(self.server.close_advertise)
-        for i, roster in self._down(rosters, "secagg-roster"):
+        for i, roster in self._down(rosters, "secagg-roster", "share"):
             self._up("share", i, self.clients[i].share_keys, roster)
         inboxes = self._close(self.server.close_share)
-        for i, inbox in self._down(inboxes, "secagg-inbox"):
+        for i, inbox in self._down(inboxes, "secagg-inbox", "receive"):
             self._try(i, self.clients[i].receive_shares, inbox)
 
     @property
@@ -137,9 +144,9 @@ class Round:
         """
         if self.aborted is None and total is not None:
             self.server.receive_sum(total, uploaders)
-        for i, survivors in self._down(self._close(self.server.close_upload), "secagg-survivors"):
+        for i, survivors in self._down(self._close(self.server.close_upload), "secagg-survivors", "consistency"):
             self._up("consistency", i, self.clients[i].sign_survivors, survivors)
-        for i, request in self._down(self._close(self.server.close_consistency), "secagg-unmask"):
+        for i, request in self._down(self._close(self.server.close_consistency), "secagg-unmask", "unmask"):
             self._up("unmask", i, self.clients[i].unmask, request)
         return self._close(self.server.finish)
 
@@ -184,10 +191,13 @@ class Round:
             self.events.append(f"the server ignored a message of {client!r}: {refusal}")
         return delivered
 
-    def _down(self, outgoing: Outgoing | None, kind: str) -> list[tuple[ClientId, bytes]]:
+    def _down(self, outgoing: Outgoing | None, kind: str, stage: str) -> list[tuple[ClientId, bytes]]:
         """Carry the server's messages to the clients that are still there."""
         delivered = [(i, self._deliver(SERVER, i, kind, data)) for i, data in (outgoing or {}).items()]
-        return [(i, data) for i, data in delivered if data is not None]
+        arrived = [(i, data) for i, data in delivered if data is not None]
+        if self.ahead is not None:
+            self.ahead(stage, {i: data for i, data in arrived if i in self._present})
+        return arrived
 
     def _try(self, client: ClientId, step: Callable[..., T], *given: object) -> T | None:
         """One step of a client. If it refuses the server's message it leaves, like any other drop-out."""

@@ -142,7 +142,8 @@ class SecureSum(Stage):
         if not self.masked:
             ctx.session[KEY] = setup
             return
-        secure = Round(setup, model_hash=model_hash(_as_received(ctx)), seed=self.round_seed, shared_work=True)
+        make = ctx.session.get("secure round", Round)    # whose clients are elsewhere, if whoever runs this has put it there
+        secure = make(setup, model_hash=model_hash(_as_received(ctx)), seed=self.round_seed, shared_work=True)
         secure.open()
         ctx.session[KEY] = secure
         _count_bytes(secure, ctx)

@@ -1,0 +1,9 @@
+"""Chapter 11: the same federation on machines of its own, by Flower's message API (`pip install "fl-course[flower]"`).
+
+    flower.py          ServerApp and ClientApp of an experiment; Flower's Grid as a post
+    secure.py          secure sum over real processes
+    export.py          a Flower app in a folder
+    certificates.py    a certificate authority for a day, the server's certificate, the nodes' keys
+    local.py           SuperLink and SuperNodes on this machine: started, watched, stopped
+    environment.py     Flower's own environment, made at the first use
+"""

@@ -138,8 +138,8 @@ def check_model(stage: Compression, model: Any, experiment: Experiment) -> None:
     """A stage that cuts the vector into layers must know the right ones."""
     if model != experiment.model:
         raise CompositionError(
-            f"{type(stage).__name__} cuts the layers of {model!r}, and of {experiment.model!r} other numbers travel; leave it out, "
-            "or give both the same network."
+            f"{type(stage).__name__} cuts the layers of {model!r}, and of {experiment.model!r} other numbers travel; leave it "
+            "out, or give both the same network."
         )
 
 

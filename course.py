@@ -2,7 +2,7 @@
 # -*- coding: utf-8 -*-
 """Sets up the course in .venv beside this file, once, and hands over to it. Needs Python 3.11 or newer, and pip.
 
-    python3 course.py run          train a federation on real data, print a table, write reports/
+    python3 course.py run          train a federation on real data, print a table, take the tour, leave reports/index.html
     python3 course.py lab          open JupyterLab on the first notebook
     python3 course.py test         run every test; with arguments, pytest on tests/ with these: test -k shamir
     python3 course.py setup        set up only

@@ -1,7 +1,8 @@
 """The command `fl-course`, a file a verb or two.
 
     cli.py          run, sweep, check, export        desk.py      start, lab, doctor, grade, test
-    demo.py         the tour that `run` shows        runner.py    one notebook by papermill
+    demo.py         what `run` trains first          runner.py    one notebook by papermill
+    front.py        the page that `run` leaves
     parameters.py   -p name value, typed             sweep.py     a grid of runs → one table
     export.py       offline HTML                     validate.py  check
     doctor.py       what is wrong, how to mend it    kernels.py   a kernel of this interpreter

@@ -39,39 +39,43 @@ def run(
     out: Annotated[Path, OUT] = Path("reports"),
     timeout: Annotated[int, typer.Option(min=1, help="Seconds for one cell.")] = 1800,
 ) -> None:
-    """Execute notebooks and write them, with pictures, as pages that open offline. Without arguments: the tour.
+    """Execute notebooks and write them, with pictures, as pages that open offline; index.html leads to all of them. Without
+    arguments: train a hundred clients on real images, then the tour.
 
     Examples: `fl-course run` · `fl-course run 01 03 -p rounds 3` · `fl-course run --all --out reports`
     """
-    from . import export, places, runner
+    from . import export, front, places, runner
     from . import parameters as asked
 
-    code = 0
-    if not names and not everything:
-        writable(out)
-        code = _demo(30, out)
     paths = places.notebooks() if everything else places.resolve(names) if names else [places.tour()]
     if not paths:
         refuse("there are no lessons to run")
     chosen = asked.choose(paths, _pairs(parameters or []))
+    _each_its_own_file(list(chosen), out)
     writable(out)
-    outcomes, pages = [], []
+    code = 0 if names or everything else _demo(30, out)
+    outcomes = []
     for place, path in enumerate(chosen, start=1):
         say(f"[{place}/{len(chosen)}] {path.stem} …")
         outcome = runner.run_notebook(path, out / path.name, chosen[path], timeout)
         if outcome.output:
             try:
-                page = export.to_html(outcome.output, out / f"{path.stem}.html", {one.stem for one in chosen})
-                pages.append((page.name, places.title(path)))
+                export.to_html(outcome.output, out / f"{path.stem}.html", {one.stem for one in chosen})
             except Exception as error:        # a page that cannot be made is this notebook's failure, not the end
                 outcome = runner.Outcome(*_fields(outcome, error=outcome.error or f"no page: {error}"))
         said = "ok" if outcome.ok else f"FAILED: {outcome.error}"
         say(f"      {outcome.cells}/{outcome.total} cells, {outcome.seconds:.1f} s, {said}")
         outcomes.append(outcome)
-    export.index_page(pages, out / "index.html")
     rows = [(o.notebook, f"{o.cells}/{o.total}", f"{o.seconds:.1f}", "ok" if o.ok else o.error) for o in outcomes]
     table("Notebooks", ["notebook", "cells", "seconds", "result"], rows)
-    say(f"Pages: {out / 'index.html'}")
+    numbers = [(o.notebook, name, number(value)) for o in outcomes for name, value in o.numbers.items()]
+    if numbers:
+        table("What they report", ["notebook", "name", "number"], numbers)
+    try:
+        say(f"Pages: {front.front_page(out, outcomes)}")
+    except OSError as error:                  # what was computed is there, or told above
+        code = 1
+        say(f"fl-course: {out / 'index.html'} cannot be written: {error.strerror or error}. The results are as said above.")
     raise typer.Exit(code or int(not all(outcome.ok for outcome in outcomes)))
 
 
@@ -152,6 +156,16 @@ def export(names: Names = None, out: Annotated[Path, OUT] = Path("reports/html")
     writable(out)
     pages = [(exporting.to_html(path, out / f"{path.stem}.html", beside).name, places.title(path)) for path in paths]
     say(f"{len(pages)} pages: {exporting.index_page(pages, out / 'index.html')}")
+
+
+def _each_its_own_file(paths: Sequence[Path], out: Path) -> None:
+    """Refuse two notebooks of one name, of which only the later would be left, and one that would be written over itself."""
+    names = [path.name for path in paths]
+    for path in paths:
+        if names.count(path.name) > 1:
+            refuse(f"two notebooks are called {path.name}, and both would be written to {out}; run each with an --out of its own")
+        if path.resolve() == (out / path.name).resolve():
+            refuse(f"{path} lies in the folder of the results, and would be written over; name another folder with --out")
 
 
 def _demo(rounds: int, out: Path) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -17,6 +19,9 @@ from fl_course.engine.models import mlp
 from fl_course.federation.coordinator import Coordinator
 from fl_course.federation.history import MB, History
 from fl_course.federation.schedule import Synchronous
+
+from ..lesson import canvas, for_any_page
+from .runner import bring
 
 
 def experiment(seed: int = 0) -> Coordinator:
@@ -31,7 +36,8 @@ def experiment(seed: int = 0) -> Coordinator:
 
 
 def run_demo(rounds: int = 30, out: Path = Path("reports"), seed: int = 0, console: Console | None = None) -> int:
-    """Train, print a table that grows by a line a round, write fedavg.{png,csv,json} to `out`. Returns the exit code."""
+    """Train, print a table that grows by a line a round, write fedavg.{png,csv,json} to `out`. Returns the exit code: 1 if they
+    had to be left elsewhere."""
     if rounds < 1:
         raise ValueError(f"rounds must be a whole number from 1, not {rounds}")
     console = console or Console()
@@ -51,9 +57,12 @@ def run_demo(rounds: int = 30, out: Path = Path("reports"), seed: int = 0, conso
         f"\nAfter {len(history)} rounds: [bold]accuracy {history.last('accuracy'):.1%}[/], loss {history.last('loss'):.3f} nats, "
         f"{history.megabytes:.1f} MB sent, {seconds:.1f} s on this machine."
     )
-    for file in write_reports(history, out):
-        console.print(f"  wrote {file}")
-    return 0
+    files, trouble = bring(write_reports(history, Path(tempfile.mkdtemp(prefix="fl-course-run-"))), out)
+    for file in files:
+        console.print(f"  wrote {file}", soft_wrap=True)
+    if trouble:
+        console.print(f"fl-course: {trouble}", soft_wrap=True)
+    return int(bool(trouble))
 
 
 def table(history: History) -> Table:
@@ -73,21 +82,21 @@ def _row(r: Record) -> tuple[str, ...]:
 
 def write_reports(history: History, out: Path) -> list[Path]:
     """The figure, the table and the whole record: what a run leaves behind."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"fedavg.{ending}" for ending in ("png", "csv", "json")]
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    history.plot("accuracy", ax=left, label="all held-out images")
-    history.plot("client_accuracy_worst10", ax=left, label="worst tenth of the clients")
-    left.set_ylabel("accuracy")
-    left.legend()
-    history.plot("loss", ax=right, x="MB")
-    figure.suptitle("FedAvg on MNIST, 100 clients, two label shards each")
-    figure.savefig(files[0], dpi=120)
+    picture(history).savefig(files[0], dpi=110, transparent=True)
     history.to_csv(files[1])
     history.to_json(files[2])
     return files
+
+
+def picture(history: History) -> Figure:
+    """Accuracy by round and loss by megabyte; it reads on a white page and on a dark one. The legend lies above the curves."""
+    figure, (left, right) = canvas(2)
+    history.plot("accuracy", ax=left, label="all held-out images")
+    history.plot("client_accuracy_worst10", ax=left, label="worst tenth of the clients")
+    left.set(ylabel="accuracy", ylim=(0, 1))
+    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
+    history.plot("loss", ax=right, x="MB")
+    for_any_page(figure)
+    return figure

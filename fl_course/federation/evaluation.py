@@ -125,15 +125,33 @@ def drift(updates: Sequence[Update]) -> float:
     0: all agree; 1: the updates cancel out; √(1 - 1/n): n updates of one length at right angles. NaN when the server cannot
     read single updates (compressed or masked ones).
     """
+    return lengths_of(updates)[0]
+
+
+def lengths_of(updates: Sequence[Update]) -> tuple[float, np.ndarray]:
+    """The drift, and (n,) the norms ‖Δ_k‖ per unit of weight. NaN and no norms where single updates cannot be read."""
     if not updates or any(not isinstance(u.delta, np.ndarray) or not u.weight for u in updates):
-        return float("nan")
-    total, squares = np.zeros(len(updates[0].delta)), 0.0
-    for u in updates:
+        return float("nan"), np.zeros(0)
+    total, squares = np.zeros(len(updates[0].delta)), np.zeros(len(updates))
+    for k, u in enumerate(updates):
         delta = u.delta.astype(np.float64) / u.weight
         total += delta
-        squares += float(delta @ delta)
+        squares[k] = delta @ delta
     # Σ ‖Δ_k - mean‖² = Σ ‖Δ_k‖² - ‖Σ Δ_k‖² / n, which needs no second pass.
-    return math.sqrt(max(0.0, 1 - float(total @ total) / (len(updates) * squares))) if squares > 0 else 0.0
+    whole = sum(squares.tolist())
+    apart = math.sqrt(max(0.0, 1 - float(total @ total) / (len(updates) * whole))) if whole > 0 else 0.0
+    return apart, np.sqrt(squares)
+
+
+def norm_metrics(updates: Sequence[Update], clip: float) -> dict[str, float]:
+    """The drift; the norm of half of the updates and of the longest, per unit of weight; and what share of those that arrived
+    is as long as the clip bound (NaN: none) lets it be."""
+    apart, norms = lengths_of(updates)
+    if not len(norms):
+        return {"drift": apart}
+    sent = norms * [u.weight for u in updates]
+    clipped = math.nan if math.isnan(clip) else float(np.mean(sent >= clip * (1 - 1e-5)))
+    return {"drift": apart, "update_norm": float(np.median(norms)), "update_norm_max": float(norms.max()), "clipped": clipped}
 
 
 def training_metrics(updates: Sequence[Update]) -> dict[str, float]:
@@ -163,7 +181,8 @@ def metrics_of_step(experiment: Experiment, after: Server, updates: Sequence[Upd
 
     What was not measured (NaN) is left out.
     """
-    metrics = {**training_metrics(updates), "drift": drift(updates), **meter.counts, **Notes(meter.notes)}
+    norms = norm_metrics(updates, float(meter.notes.get("clip", math.nan)))
+    metrics = {**training_metrics(updates), **norms, **meter.counts, **Notes(meter.notes)}
     if experiment.evaluation.due(after.version):
         measured = experiment.evaluation.measure(experiment.model, experiment.data, after, meter)
         if clash := measured.keys() & meter.notes.keys():

@@ -12,8 +12,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ..core import ClientId, Record, Span
+import numpy as np
+
+from ..core import ClientId, Record, Span, stream
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class Run:
-    """What an alarm may look at. clients: everybody who could have been asked, () if that is not known."""
+    """What an alarm may look at. clients: everybody who could have been asked; tests: how many examples each client tests on;
+    () if that is not known."""
 
     records: Sequence[Record]
     stopped: str = ""
     clients: Sequence[ClientId] = ()
+    tests: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, experiment: Any, records: Sequence[Record], stopped: str = "") -> Run:
+        """With what the experiment tells; None tells nothing."""
+        if experiment is None:
+            return cls(records, stopped)
+        return cls(records, stopped, experiment.clients, [len(rows) for rows in experiment.data.test])
 
     @property
     def spans(self) -> list[Span]:
@@ -56,16 +68,12 @@ def nobody_heard(run: Run) -> Iterator[Finding]:
         yield Finding(
             "nobody heard",
             f"In {empty} rounds no update was used, so the model is the one that the run began with; "
-            "the events say why.",
-            "01",
-        )
+            "the events say why.", "01")
     elif empty > len(run.records) / 4:
         yield Finding(
             "nobody heard",
             f"In {empty} of {len(run.records)} rounds no update was used: too few are there, or too "
-            "many are lost; ask more clients, or raise the deadline.",
-            "06",
-        )
+            "many are lost; ask more clients, or raise the deadline.", "06")
 
 
 HEARD = ("used", "left out")        # what came in time, was read, and was handed to the rule
@@ -75,9 +83,7 @@ FATES = {
     "refused": ("were refused as no honest answers", "the events say what was wrong with them", "09"),
     "too late": (
         "came too late and were not used",
-        "raise the deadline, or keep them: SemiSynchronous or Buffered",
-        "07",
-    ),
+        "raise the deadline, or keep them: SemiSynchronous or Buffered", "07"),
     "too stale": ("were too old when they came", "raise max_staleness, or lower the concurrency", "07"),
 }
 
@@ -102,9 +108,7 @@ def always_lost(run: Run, least: int = 3) -> Iterator[Finding]:
         yield Finding(
             "never heard",
             f"{names(never)} {'was' if len(never) == 1 else 'were'} asked {least} times or more and never "
-            f"heard ({fates.most_common(1)[0][0]}): what they know is not in the model.",
-            "06",
-        )
+            f"heard ({fates.most_common(1)[0][0]}): what they know is not in the model.", "06")
 
 
 def diverged(run: Run, factor: float = 1.5) -> Iterator[Finding]:
@@ -112,9 +116,7 @@ def diverged(run: Run, factor: float = 1.5) -> Iterator[Finding]:
         yield Finding(
             "diverged",
             f"The run ended because {run.stopped}: the steps are too long; lower the learning rate, of the "
-            "clients or of the server.",
-            "01",
-        )
+            "clients or of the server.", "01")
         return
     losses = run.series("loss")
     if len(losses) >= 4:
@@ -123,9 +125,7 @@ def diverged(run: Run, factor: float = 1.5) -> Iterator[Finding]:
             yield Finding(
                 "diverged",
                 f"The loss was {best:.3g} in round {best_at} and is {last:.3g} at the end: the steps are too "
-                "long for these clients; lower the learning rate or the number of local steps.",
-                "02",
-            )
+                "long for these clients; lower the learning rate or the number of local steps.", "02")
 
 
 def stands_still(run: Run, share: float = 0.05) -> Iterator[Finding]:
@@ -135,9 +135,7 @@ def stands_still(run: Run, share: float = 0.05) -> Iterator[Finding]:
         yield Finding(
             "stands still",
             f"The loss went from {losses[0][1]:.3g} to {losses[-1][1]:.3g} in {len(losses)} rounds: the "
-            "steps are short, or few; raise the learning rate or the local epochs.",
-            "01",
-        )
+            "steps are short, or few; raise the learning rate or the local epochs.", "01")
 
 
 def pulled_apart(run: Run, gap: float = 3.0, drift: float = 0.7) -> Iterator[Finding]:
@@ -148,20 +146,52 @@ def pulled_apart(run: Run, gap: float = 3.0, drift: float = 0.7) -> Iterator[Fin
             "pulled apart",
             f"Clients end their training at a loss of {mine:.2g}, the model made of them has {everybodys:.2g}, "
             f"and {apart:.0%} of what they do cancels out: each walks to its own optimum; fewer local steps, FedProx or "
-            "SCAFFOLD.",
-            "02",
-        )
+            "SCAFFOLD.", "02")
+
+
+def much_longer(run: Run, times: float = 5.0) -> Iterator[Finding]:
+    """Norms: the longest update of a round, against half of them, in more than half of the rounds."""
+    rounds = [(r.metrics["update_norm"], r.metrics["update_norm_max"]) for r in run.records if "update_norm_max" in r.metrics]
+    long = [(half, most) for half, most in rounds if most > times * half > 0]
+    if len(long) > len(rounds) / 2:
+        half, most = long[-1]
+        yield Finding(
+            "much longer",
+            f"In {len(long)} of {len(rounds)} rounds one update is more than {times:g} times as long as half of them (at the end "
+            f"{most:.3g} and {half:.3g}), and pulls the mean as far: a client that is broken, that lies, or that trains on much "
+            "more; clip, or use a rule that is robust.", "09")
+
+
+def clip_bound(run: Run, most: float = 0.95, times: float = 2.0) -> Iterator[Finding]:
+    """Norms against the bound of a private run: all are cut and the loss hardly falls, or none comes near it."""
+    losses = [loss for _, loss in run.series("loss")]
+    share, bound, longest = run.late("clipped"), run.late("clip"), run.late("update_norm_max")
+    if share > most and losses and losses[-1] > 0.8 * losses[0]:
+        yield Finding(
+            "clip too small",
+            f"{share:.0%} of the updates are cut to the clip bound {bound:.3g} and the loss went from {losses[0]:.3g} to "
+            f"{losses[-1]:.3g}: clients move as far as they may, not as far as they would; raise the bound, or let it "
+            "follow the norms: Adaptive().", "03")
+    elif bound > times * longest and run.late("noise_std") > 0:
+        yield Finding(
+            "clip too large",
+            f"The longest update of a round is {longest:.3g} long, the clip bound is {bound:.3g}, and the noise is as large as "
+            "the bound asks: lower it, or let it follow the norms: Adaptive().", "03")
 
 
 def served_unevenly(run: Run, gap: float = 0.2) -> Iterator[Finding]:
+    """The worst tenth against the mean, if that is more than few test examples would make of clients served alike."""
     mean, worst = run.late("client_accuracy"), run.late("client_accuracy_worst10")
-    if mean - worst > gap:
+    tests = np.array([n for n in run.tests if n])
+    if not len(tests) or not mean - worst > gap:
+        return
+    alike = np.sort(stream(0, "chance").binomial(tests, min(mean, 1.0), (400, len(tests))) / tests, axis=1)
+    chance = mean - float(np.quantile(alike[:, : max(1, len(tests) // 10)].mean(axis=1), 0.02))
+    if mean - worst > chance:
         yield Finding(
             "served unevenly",
-            f"The mean client is served at {mean:.2f}, the worst tenth at {worst:.2f}: one model does not "
-            "fit all; personal layers, fine-tuning, or a look at who takes part.",
-            "08",
-        )
+            f"The mean client is served at {mean:.2f}, the worst tenth at {worst:.2f}, of which {chance:.2f} may be chance: one "
+            "model does not fit all; personal layers, fine-tuning, or a look at who takes part.", "08")
 
 
 def starved(run: Run, times: float = 3.0) -> Iterator[Finding]:
@@ -179,9 +209,7 @@ def starved(run: Run, times: float = 3.0) -> Iterator[Finding]:
             "starved",
             f"{never} of {len(counts)} clients were never heard and the busiest {max(counts)} times; with fair dice "
             f"the counts would vary {variance / chance:.0f} times less: the choice, or the speed, decides who is in the "
-            "model.",
-            "06",
-        )
+            "model.", "06")
 
 
 def waits_for_the_slowest(run: Run, times: float = 3.0) -> Iterator[Finding]:
@@ -195,9 +223,7 @@ def waits_for_the_slowest(run: Run, times: float = 3.0) -> Iterator[Finding]:
         yield Finding(
             "waits for the slowest",
             f"A round lasts {sum(ratios) / len(ratios):.1f} times as long as half of its answers "
-            "take: ask more than you need and take the first, set a deadline, or let no round wait.",
-            "07",
-        )
+            "take: ask more than you need and take the first, set a deadline, or let no round wait.", "07")
 
 
 def old_answers(run: Run, steps: float = 4.0) -> Iterator[Finding]:
@@ -206,9 +232,7 @@ def old_answers(run: Run, steps: float = 4.0) -> Iterator[Finding]:
         yield Finding(
             "old answers",
             f"An answer is {sum(ages) / len(ages):.1f} steps old on average when it is used, the oldest "
-            f"{max(ages)}: lower the concurrency, fill a larger buffer, or discount the old.",
-            "07",
-        )
+            f"{max(ages)}: lower the concurrency, fill a larger buffer, or discount the old.", "07")
 
 
 def privacy(run: Run, much: float = 10.0) -> Iterator[Finding]:
@@ -219,9 +243,12 @@ def privacy(run: Run, much: float = 10.0) -> Iterator[Finding]:
         yield Finding(
             "weak privacy",
             f"ε is {spent[-1][1]:.3g} after {spent[-1][0]} rounds, which promises little: more noise, fewer "
-            "rounds, or more clients to share it.",
-            "03",
-        )
+            "rounds, or more clients to share it.", "03")
+    left = run.series("rounds_left")
+    if left and left[-1][1] <= 2 and not run.stopped:
+        yield Finding(
+            "budget nearly spent",
+            f"ε is {spent[-1][1]:.3g} after {left[-1][0]} rounds, and the budget pays for {left[-1][1]:g} more.", "03")
     if run.stopped and "budget" in run.stopped:
         yield Finding("budget spent", f"The run ended after {len(run.records)} rounds: {run.stopped}", "03")
 
@@ -231,9 +258,7 @@ def saturated(run: Run) -> Iterator[Finding]:
         yield Finding(
             "saturated",
             f"Numbers were cut off at the edge of the secure sum's grid ({run.late('saturated'):.3g} a round at "
-            "the end): raise its clip, or clip the updates first.",
-            "04",
-        )
+            "the end): raise its clip, or clip the updates first.", "04")
 
 
 def under_attack(run: Run) -> Iterator[Finding]:
@@ -244,23 +269,19 @@ def under_attack(run: Run) -> Iterator[Finding]:
         yield Finding(
             "left out",
             f"The rule left out {names(often)} in more than half of the rounds: liars, or clients whose data differ "
-            "from the others'.",
-            "09",
-        )
+            "from the others'.", "09")
     recall = run.late("detection_recall")
     if recall < 0.5:
         yield Finding("not found out", f"The rule finds {recall:.0%} of the clients that attack.", "09")
     if run.late("backdoor_success") > 0.5:
         yield Finding(
             "backdoor",
-            f"Stamped examples are taken for the attacker's class in {run.late('backdoor_success'):.0%} of cases.",
-            "09",
-        )
+            f"Stamped examples are taken for the attacker's class in {run.late('backdoor_success'):.0%} of cases.", "09")
 
 
 ALARMS: tuple[Callable[[Run], Iterator[Finding]], ...] = (
-    nobody_heard, diverged, stands_still, answers_lost, always_lost, pulled_apart, served_unevenly, starved,
-    waits_for_the_slowest, old_answers, privacy, saturated, under_attack,
+    nobody_heard, diverged, stands_still, answers_lost, always_lost, pulled_apart, much_longer, served_unevenly,
+    starved, waits_for_the_slowest, old_answers, clip_bound, privacy, saturated, under_attack,
 )  # fmt: skip
 
 

@@ -225,8 +225,8 @@ class History:
 
     def explain(self, experiment: Any = None) -> list[Finding]:
         """Why it went so: what the alarms of explain.py have to say, the gravest first. With the experiment they also know who
-        was never asked. print(*history.explain(fed), sep="\\n")"""
-        return explain(Run(self.records, self.stopped, () if experiment is None else experiment.clients))
+        was never asked, and what is chance. print(*history.explain(fed), sep="\\n")"""
+        return explain(Run.of(experiment, self.records, self.stopped))
 
     def replay(self, experiment: Any, state: State | None = None) -> History:
         """The same run once more, from `state` or its beginning: this history with the state that it ends in, which one from JSON

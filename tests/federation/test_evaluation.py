@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from small import CLASSES, DIM, Half, experiment, federation, final
 
-from fl_course import Evaluation, LocalSGD, Synchronous, Uniform, logistic, mlp
+from fl_course import CentralDP, Evaluation, LocalSGD, Synchronous, Uniform, logistic, mlp
 from fl_course.core import Update, stream
 from fl_course.federation import evaluation
-from fl_course.federation.evaluation import client_measure, drift, fairness, score, training_metrics
+from fl_course.federation.evaluation import client_measure, drift, fairness, norm_metrics, score, training_metrics
 from fl_course.wire.messages import encode_model, frame
 
 MODEL = logistic(DIM, CLASSES)
@@ -105,6 +105,29 @@ def test_drift_is_0_in_agreement_and_1_when_updates_cancel():
     assert drift(updates_of([one])) == pytest.approx(0, abs=1e-6)
     assert drift(updates_of([0 * one, 0 * one])) == 0
     assert drift(updates_of([1e30 * one, -1e30 * one])) == 1             # squares beyond float32
+
+
+def test_norms_are_those_of_the_middle_and_the_longest_update_and_what_the_bound_cuts():
+    deltas = [np.array([3.0, 4.0]), np.array([0.0, 1.0]), np.array([2.0, 0.0])]
+    found = norm_metrics(updates_of(deltas), math.nan)
+    assert (found["update_norm"], found["update_norm_max"]) == (2.0, 5.0)
+    assert math.isnan(found["clipped"])
+    weighed = updates_of(deltas, [1.0, 5.0, 1.0])                         # the bound is one of what was sent: weight times delta
+    assert norm_metrics(weighed, math.nan)["update_norm_max"] == 5.0
+    assert norm_metrics(weighed, 5.0)["clipped"] == pytest.approx(2 / 3)
+    assert list(norm_metrics([], 1.0)) == ["drift"]                       # nobody, or nobody who can be read
+
+
+def test_a_private_run_says_what_share_was_cut():
+    stages = [CentralDP(0.3, 1.0, noise_seed=1)]
+    fed = experiment(weights=Uniform(), schedule=Synchronous(1.0), stages=stages)
+    free = replace(fed, stages=()).train(1).records[0].metrics
+    assert "clipped" not in free
+    bounds = np.linspace(0.5, 1.1, 7) * free["update_norm_max"]
+    shares = [replace(fed, stages=[CentralDP(b, 1.0, noise_seed=1)]).train(1).records[0].metrics["clipped"] for b in bounds]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] == 0
+    assert any(0 < share < 1 for share in shares) or shares[0] == 1
 
 
 def test_drift_is_unknown_where_single_updates_cannot_be_read():

@@ -1,4 +1,7 @@
-"""A notebook as one HTML file that opens offline: pictures inside, formulas drawn, not one request to a server."""
+"""A notebook as one HTML file that opens offline: pictures inside, formulas drawn, not one request to a server.
+
+An explorer that has a recipe trains in the page (widgets/recipe_page.py).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..grading.gradebook import write
+from ..widgets import recipe_page
 from . import places
 
 # The template of nbconvert without what it fetches from a CDN (require.js, MathJax, mermaid, the widget manager), and
@@ -73,6 +77,7 @@ def to_html(notebook: Path, output: Path, beside: Collection[str] = ()) -> Path:
 def _write(node: Any, notebook: Path, output: Path, beside: Collection[str]) -> Path:
     from nbconvert import HTMLExporter
 
+    alive = False
     node.metadata.pop("widgets", None)
     for cell in node.cells:
         if cell.cell_type == "markdown":      # nbconvert would close <details> at once: it gets marks instead, see below
@@ -81,15 +86,31 @@ def _write(node: Any, notebook: Path, output: Path, beside: Collection[str]) -> 
         for out in cell.get("outputs", []):
             if len(out.get("data", {})) > 1:
                 out.data.pop(WIDGET, None)
+            alive = enliven(out.get("data", {})) or alive
     exporter = HTMLExporter(raw_template=TEMPLATE, embed_images=True)
     page, _ = exporter.from_notebook_node(node, {"metadata": {"name": notebook.stem, "path": str(notebook.parent)}})
     page = re.sub("<p>\ue000(.*?)</p>", r"<details><summary>\1</summary>", page, flags=re.S)
     page = page.replace("<p>\ue001</p>", "</details>")
+    if alive:
+        page = page.replace("</head>", f"{recipe_page.head()}</head>", 1)
+        before, end = page.rsplit("</body>", 1)
+        page = f"{before}{recipe_page.foot()}</body>{end}"
     if found := OUTSIDE.search(page):
         raise ValueError(f"{notebook.name} would load {found[0][:120]!r} from the network; embed it")
     output.parent.mkdir(parents=True, exist_ok=True)
     write(output, page)
     return output
+
+
+def enliven(data: dict[str, Any]) -> bool:
+    """Of an explorer that has a recipe, make an output that trains by itself; others keep their picture."""
+    held, picture = data.pop(recipe_page.LIVING, None), data.get("image/png", "")
+    if held is None:
+        return False
+    alt = data.get("text/plain", "")
+    data.clear()
+    data["text/html"] = recipe_page.widget(held, picture.replace("\n", ""), alt)
+    return True
 
 
 def link_pages(text: str, beside: Collection[str]) -> str:

@@ -7,7 +7,12 @@
     accounting.js    Rényi DP
     federation.js    the loop
 
-Read in this order they are one script, `engine()`, which defines `FL` and nothing else: for a page, a Worker or Node.
+Read in this order they are one script, `engine()`, which defines `FL` and nothing else: for a page, a Worker or Node. Around it:
+
+    recipe.js        an explorer's recipe → the points of a run, in a Worker
+    live.js          the host of an explorer that has no kernel
+
+widgets/recipe.py says what a recipe is, widgets/recipe_page.py makes the page.
 """
 
 from __future__ import annotations
@@ -23,9 +28,12 @@ def text(*names: str) -> str:
     return "\n".join((HERE / name).read_text(encoding="utf-8") for name in names)
 
 
-def engine() -> str:
-    """The whole engine as one classic script: `const FL = {trainer, federation, encode, …}`, see the end of federation.js."""
-    return f'const FL = (() => {{\n"use strict";\n{text(*ENGINE)}\nreturn FL;\n}})();\n'
+def engine(*more: str) -> str:
+    """The whole engine as one classic script: `const FL = {trainer, federation, encode, …}`, see the end of federation.js.
+
+    more: files that come last and use its parts, such as recipe.js.
+    """
+    return f'const FL = (() => {{\n"use strict";\n{text(*ENGINE, *more)}\nreturn FL;\n}})();\n'
 
 
 def kernels() -> str:

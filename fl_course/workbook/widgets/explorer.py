@@ -17,26 +17,21 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
 from .cells import VIEW, display_stored, enter_cell
-from .charts import MOST_LINES, AnyChart, axes, settings, specification
+from .charts import MOST_LINES, SCRIPT, AnyChart, axes, page, settings, specification
 from .controls import Control
 from .live import MAX_PINS, Live, log
 from .plots import DASHES, colour, explorer_png
 from .points import Run
+from .recipe import Recipe, checked
+from .recipe_page import LIVING, living
 
-HERE = Path(__file__).parent
 FULL = 1.0                                     # seconds between two whole frames; in between only what is new is sent
-
-
-def page(*names: str) -> str:
-    """Files of this folder as one text. An ES module in one piece: nothing to import, nothing to ask a server for."""
-    return "\n".join((HERE / name).read_text("utf-8") for name in names)
 
 
 class Explorer(anywidget.AnyWidget):
@@ -47,20 +42,22 @@ class Explorer(anywidget.AnyWidget):
     charts    Chart (its lines by name), BarChart, ImageChart, PlaneChart and TimelineChart, drawn side by side
     title     one line above the charts
     eager     make the default run now, in the caller's thread (see above)
+    recipe    the experiment in plain data: exported pages then train it by themselves, where others show the picture
 
     Raises what the experiment raises in its default run; later errors are shown in red, logged, kept in `.error`, and
     raised by `.result()`.
     """
 
-    _esm = page("page.js", "charts.js", "pictures.js", "explorer.js")
+    _esm = page(*SCRIPT)
     _css = page("explorer.css")
     spec = traitlets.Dict().tag(sync=True)                  # what to build; never changes
     frame = traitlets.Dict().tag(sync=True)                 # what to show; only the kernel writes it
 
     def __init__(self, run: Callable[..., Iterable[Any]], controls: Sequence[Control],
-                 charts: Sequence[AnyChart], title: str = "", eager: bool = True) -> None:
+                 charts: Sequence[AnyChart], title: str = "", eager: bool = True, recipe: Recipe | None = None) -> None:
         take_down = enter_cell()
         self.live = Live(run, controls, charts)             # refuses bad experiments before a comm is opened
+        self.recipe = checked(recipe, controls, charts)
         if eager:
             self.live.run_here()
         look = {"palette": [colour(i) for i in range(MOST_LINES * (MAX_PINS + 1))],
@@ -136,7 +133,8 @@ class Explorer(anywidget.AnyWidget):
         caption = settings(self.live.controls, self.live.shown.values)
         picture = base64.b64encode(explorer_png(caption, self.live.charts, runs)).decode()
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {"text/plain": text, "image/png": picture, VIEW: view}, {"image/png": {"alt": text}}
+        alive = {} if self.recipe is None else {LIVING: living(self.live, self.spec, self.recipe)}
+        return {"text/plain": text, "image/png": picture, VIEW: view, **alive}, {"image/png": {"alt": text}}
 
     def _ipython_display_(self) -> None:
         display_stored(*self._repr_mimebundle_())

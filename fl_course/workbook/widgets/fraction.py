@@ -16,14 +16,18 @@ from .charts import Chart
 from .controls import LogSlider, Slider
 from .explorer import Explorer
 from .points import Point
+from .recipe import By, Recipe
 
 CLIENTS, ROUNDS = 100, 20
+
+
+pool = lru_cache(maxsize=1)(digits)
 
 
 @lru_cache(maxsize=8)
 def digit_clients(alpha: float) -> FederatedData:
     """1,797 digits of 8 × 8 pixels among 100 clients; the smaller alpha, the fewer kinds of digit each has."""
-    return digits().partition(Dirichlet(alpha), CLIENTS, seed=0)
+    return pool().partition(Dirichlet(alpha), CLIENTS, seed=0)
 
 
 def client_fraction(fraction: float, epochs: int, alpha: float) -> Iterator[Point]:
@@ -36,9 +40,16 @@ def client_fraction(fraction: float, epochs: int, alpha: float) -> Iterator[Poin
         accuracy = record.metrics["accuracy"]
         yield Point(
             lines={"accuracy by round": (record.version, accuracy), "accuracy by MB": (sent / 1e6, accuracy)},
-            text=f"After round {record.version}: {accuracy:.1%} of the held-out digits are read rightly, "
-                 f"{len(record.clients)} clients a round, {sent / 1e6:.2f} MB sent in all.",
+            text=TEXT.format(round=record.version, accuracy=accuracy, clients=len(record.clients), MB=sent / 1e6),
         )
+
+
+TEXT = ("After round {round}: {accuracy:.1%} of the held-out digits are read rightly, {clients} clients a round, "
+        "{MB:.2f} MB sent in all.")
+RECIPE = Recipe(
+    data=By("alpha", of=digit_clients), model=mlp(64, 32, 10), rounds=ROUNDS, epochs=By("epochs"), fraction=By("fraction"),
+    lines={"accuracy by round": ("round", "accuracy"), "accuracy by MB": ("MB", "accuracy")}, text=TEXT,
+)  # fmt: skip
 
 
 def client_fraction_explorer() -> Explorer:
@@ -56,4 +67,5 @@ def client_fraction_explorer() -> Explorer:
                   x_range=(0, None), y_range=(0, 1)),
         ],
         title=f"FedAvg on handwritten digits, {CLIENTS} clients, {ROUNDS} rounds: retrained as you move",
+        recipe=RECIPE,
     )

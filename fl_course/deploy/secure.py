@@ -81,7 +81,7 @@ def far_round(post: Post) -> Callable[..., Round]:
                 keys = frame("directory", list(map(list, directory.items())))
                 given = {client: frame("share", [keys, data]) for client, data in given.items()}
             questions = {client: frame(WHAT, [*head, step, data]) for client, data in given.items()}
-            for client, answer in post.ask(WHAT, questions).items():
+            for client, answer in post.ask(WHAT, questions).items() if questions else ():
                 well, data = unframe(answer, WHAT)
                 said[step, client] = bool(well), data
 

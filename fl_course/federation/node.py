@@ -95,7 +95,7 @@ class Node:
 
     def _answer(self, job: Job, ctx: Context) -> Answer:
         if job.message is None:
-            return Answer(job.ticket, lost=job.lost.partition(": ")[2] or job.lost)
+            return Answer(job.ticket, lost=job.lost.partition(": ")[2] or job.lost, bug=job.ticket in self.work.crashed)
         drawer, kept = booked(job.memory), self.drawers.setdefault(job.client, {})
         kept["books"] = drawer.pop("books")
         if drawer:

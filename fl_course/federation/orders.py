@@ -1,7 +1,7 @@
 """Jobs on their way to clients elsewhere, what comes back, and who carries them. All of it as bytes, too.
 
     frame "orders"     [[ticket, client, cohort, model message, drawer or None], …]
-    frame "answers"    [[ticket, update message or None, why there is none, keeps, {what it says}], …]
+    frame "answers"    [[ticket, update message or None, why there is none, bug, keeps, {what it says}], …]
     frame "drawers"    what a node remembers of its clients, between two messages
 """
 
@@ -38,6 +38,7 @@ class Answer:
     ticket: int
     message: bytes | None = None        # wire.messages.encode_update
     lost: str = ""                      # "its node is gone", "ValueError: …"
+    bug: bool = False                   # it was an exception that nobody foresaw; if everybody has one, it is the program's
     keeps: bool = False                 # whether the client's drawer holds anything now
     says: Mapping[str, float] = field(default_factory=dict)     # what its client halves wrote to ctx.state, each a largest
 
@@ -73,18 +74,18 @@ def decode_orders(message: bytes) -> list[Order]:
 
 
 def encode_answers(answers: Sequence[Answer]) -> bytes:
-    return frame("answers", [[a.ticket, a.message, a.lost, a.keeps, dict(a.says)] for a in answers])
+    return frame("answers", [[a.ticket, a.message, a.lost, a.bug, a.keeps, dict(a.says)] for a in answers])
 
 
 def decode_answers(message: bytes) -> list[Answer]:
     """WireError for anything else. The update messages are as they are: whoever uses one decodes and checks it."""
-    rows = _rows(unframe(message, "answers"), 5)
-    for ticket, update, lost, keeps, says in rows:
+    rows = _rows(unframe(message, "answers"), 6)
+    for ticket, update, lost, bug, keeps, says in rows:
         numbers = isinstance(says, dict) and all(type(v) is float and not math.isnan(v) for v in says.values())
-        form = _count(ticket) and isinstance(update, bytes | None) and isinstance(lost, str) and isinstance(keeps, bool)
-        if not (form and numbers and len(says) < 100):
+        form = _count(ticket) and isinstance(update, bytes | None) and isinstance(lost, str)
+        if not (form and type(bug) is type(keeps) is bool and numbers and len(says) < 100):
             raise WireError(f"the answer to job {ticket!r} is none"[:200])
-    return [Answer(ticket, update, lost[:500], keeps, says) for ticket, update, lost, keeps, says in rows]
+    return [Answer(ticket, update, lost[:500], *rest) for ticket, update, lost, *rest in rows]
 
 
 def encode_drawers(drawers: Mapping[ClientId, Mapping[str, Any]]) -> bytes:

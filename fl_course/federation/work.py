@@ -34,6 +34,7 @@ class Work:
     strict: bool = False                    # raise at the first failure
     attack: Attack | None = None            # who is not honest
     warned: bool = False
+    crashed: set[int] = field(default_factory=set)                  # jobs that were lost to an exception that nobody foresaw
     session: Mapping[str, Any] = field(default_factory=dict)        # what the session of every version begins with
 
     @property
@@ -81,6 +82,7 @@ class Work:
                     if self.strict:
                         raise
                     crashes.append((why, lost))
+                    self.crashed.add(job.ticket)
                 done[job.ticket] = replace(job, lost=lost)
         if crashes:
             # One client alone proves nothing, unless nobody has ever answered.

@@ -1,13 +1,17 @@
 """Clients elsewhere: the same model, bytes and records as in one process, whatever the post does; drawers stay with them."""
 
+import time
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from small import Half, experiment, federation
 
 from fl_course import (
     Buffered,
     CentralDP,
+    ClientFailure,
+    CompositionError,
     Downlink,
     Elsewhere,
     FedAdam,
@@ -16,13 +20,22 @@ from fl_course import (
     LocalDP,
     LocalSGD,
     LogNormal,
+    PowerOfChoice,
     Scaffold,
+    SignFlip,
+    Stage,
     Synchronous,
     TopK,
     Uniform,
+    WireError,
+    load,
+    save,
 )
+from fl_course.core import FederatedError
 from fl_course.federation.node import Node
 from fl_course.federation.orders import (
+    Answer,
+    Order,
     decode_answers,
     decode_drawers,
     decode_orders,
@@ -30,6 +43,7 @@ from fl_course.federation.orders import (
     encode_drawers,
     encode_orders,
 )
+from fl_course.wire.messages import encode_model, frame
 
 
 @dataclass
@@ -105,3 +119,205 @@ def test_the_same_records_and_the_same_model_to_the_bit(parts, nodes):
     assert there.records == here.records
     assert there.state.server.params.tobytes() == here.state.server.params.tobytes()
     assert there.state.reports == here.state.reports
+
+
+def test_drawers_stay_with_the_clients_and_the_server_keeps_their_numbers():
+    here, there, bags = both({"weights": UNIFORM, "stages": [Half()]}, rounds=4)
+    assert all(set(drawer) == {"residual", "times", "books"} for drawer in here.state.memory.values())
+    assert all(set(drawer) == {"drawer", "books"} for drawer in there.state.memory.values())
+    at_home = {client: kept for bag in bags.bags.values() for client, kept in decode_drawers(bag).items()}
+    for client, drawer in there.state.memory.items():
+        mine = at_home[client][f"after {drawer['drawer']}"] | {"books": at_home[client]["books"]}
+        assert mine.keys() == here.state.memory[client].keys()
+        np.testing.assert_array_equal(mine["residual"], here.state.memory[client]["residual"])
+        assert len(at_home[client]) <= 3                                # its books, the drawer that it went on from, the new one
+
+
+def test_a_resumed_run_goes_on_with_the_jobs_that_were_in_flight(tmp_path):
+    parts = EXPERIMENTS["buffered, jobs in flight"]
+    it = experiment(federation(ids=[3, "b", 11, "ward 7", 0, "z"]), **parts)
+    whole, bags = it.train(6), Bags(it)
+    first = it.train(3, work=Elsewhere(bags))
+    save(tmp_path / "x.ckpt", first.state, it)
+    rest = it.train(3, state=load(tmp_path / "x.ckpt", it), work=Elsewhere(bags))           # the nodes have lived on
+    assert first.records + rest.records == whole.records
+    assert rest.state.server.params.tobytes() == whole.state.server.params.tobytes()
+
+
+def test_a_node_that_was_started_anew_says_that_its_drawers_are_lost():
+    it = experiment(weights=UNIFORM, stages=[Half()], schedule=Synchronous(1.0))
+    bags = Bags(it, nodes=2)
+    states = it.run(2, work=Elsewhere(bags))
+    next(states)
+    del bags.bags[1]
+    _, record = next(states)
+    assert len(record.clients) == 3
+    assert sum("its drawer is lost" in event for event in record.events) == 3
+
+
+def test_who_is_lost_costs_its_own_answer_and_strict_raises():
+    def gone(orders):
+        return orders[1:], [Answer(order.ticket, lost="its node is gone") for order in orders[:1]]
+
+    _, there, _ = both({"schedule": Synchronous(1.0)}, rounds=3, spoil=gone)
+    assert [len(record.clients) for record in there.records] == [4, 4, 4]
+    assert all("failed in version 0: its node is gone" in event for event in there.records[0].events)
+    assert there.records[0].metrics["failed"] == 2
+    it = experiment(schedule=Synchronous(1.0), strict=True)
+    with pytest.raises(ClientFailure, match="its node is gone"):
+        it.train(1, work=Elsewhere(Bags(it, spoil=gone)))
+
+
+@dataclass(frozen=True)
+class Broken(Stage):
+    who: tuple = ()
+
+    def client(self, update, ctx):
+        if not self.who or update.client in self.who:
+            raise TypeError("a bug")
+        return update
+
+
+def test_what_breaks_everybody_is_the_programs_and_what_breaks_one_is_its_own():
+    it = experiment(stages=[Broken()], schedule=Synchronous(1.0))
+    with pytest.raises(FederatedError, match=r"in a way that nobody foresaw.*a bug"):
+        it.train(1, work=Elsewhere(Bags(it)))
+    it = experiment(stages=[Broken((2,))], schedule=Synchronous(1.0))
+    record = it.train(1, work=Elsewhere(Bags(it))).records[0]
+    assert record.clients == (0, 1, 3, 4, 5)
+    assert "TypeError: a bug" in record.events[0]
+
+
+def test_rubbish_and_strangers_cost_their_own_answer():
+    def rubbish(orders):
+        good = orders[2:]
+        return good, [Answer(orders[0].ticket, b"rubbish"), Answer(999, b"x"), *[Answer(o.ticket, b"") for o in orders[1:2]]]
+
+    it = experiment(schedule=Synchronous(1.0))
+    record = it.train(1, work=Elsewhere(Bags(it, nodes=1, spoil=rubbish))).records[0]
+    assert len(record.clients) == 4
+    assert sum("was refused" in event for event in record.events) == 2
+
+
+def test_a_node_refuses_other_peoples_clients_and_other_models():
+    it = experiment()
+    node = Node(it, (0, 1))
+    model = encode_model(it.initial().server)
+    orders = [Order(1, 5, (5,), model), Order(2, 0, (0,), b"rubbish"), Order(3, 1, (1,), model, drawer=7)]
+    orders += [Order(4, 1, (1,), model)]
+    lost = [answer.lost for answer in node.obey(orders)]
+    assert "does not live here" in lost[0]
+    assert "not a message" in lost[1]
+    assert "drawer is lost" in lost[2]
+    assert lost[3] == ""
+    with pytest.raises(ValueError, match="no examples"):
+        Node(it, (0, 99))
+
+
+@pytest.mark.parametrize(
+    ("parts", "real", "sentence"),
+    [
+        ({"attack": SignFlip(clients=(1,))}, False, "simulate attacks"),
+        ({"selection": PowerOfChoice()}, False, "asks clients something before"),
+        ({"fleet": LogNormal()}, True, "leave fleet out"),
+    ],
+)
+def test_what_others_cannot_carry_out_is_refused(parts, real, sentence):
+    it = experiment(**parts)
+    with pytest.raises(CompositionError, match=sentence):
+        it.train(1, work=Elsewhere(Bags(it), real=real))
+
+
+RUBBISH = [b"", b"rubbish", frame("orders", 3), frame("orders", [[1, 2, 3, 4, 5]]), frame("answers", [[1]]),
+           frame("answers", [[1, 2, "", False, False, {}]]), frame("answers", [[-1, None, "", False, False, {}]]),
+           frame("answers", [[1, None, "", False, False, {"a": "b"}]])]                         # fmt: skip
+
+
+@pytest.mark.parametrize("message", RUBBISH)
+def test_bytes_that_are_no_orders_or_answers_are_refused(message):
+    with pytest.raises(WireError):
+        decode_orders(message)
+    with pytest.raises(WireError):
+        decode_answers(message)
+
+
+# --- the real clock ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Live(Bags):
+    """Answers of a client come so many real seconds after it was asked; None: never, and nobody says so."""
+
+    seconds: dict = field(default_factory=dict)
+    out: list = field(default_factory=list)
+
+    def send(self, orders):
+        for order in orders:
+            super().send([order])
+            (answer,), self.back = self.back, []
+            wait = self.seconds.get(order.client, 0.01)
+            if wait is not None:
+                self.out.append((time.monotonic() + wait, answer))
+
+    def answers(self, seconds):
+        ends = time.monotonic() + seconds
+        while True:
+            come = [answer for when, answer in self.out if when <= time.monotonic()]
+            self.out = [(when, answer) for when, answer in self.out if when > time.monotonic()]
+            if come or time.monotonic() >= ends:
+                return come
+            time.sleep(0.002)
+
+
+def live(rounds, seconds=(), **parts):
+    it = experiment(**parts)
+    post = Live(it, seconds=dict(seconds))
+    return it, it.train(rounds, work=Elsewhere(post, real=True)), post
+
+
+def test_on_the_real_clock_rounds_of_all_are_the_same_model():
+    it, there, _ = live(4, {0: 0.1}, schedule=Synchronous(1.0), optimizer=FedAdam(lr=0.05))
+    here = it.train(4)
+    assert there.state.server.params.tobytes() == here.state.server.params.tobytes()
+    assert [record.clients for record in there.records] == [record.clients for record in here.records]
+    assert all(0.1 <= record.clock - before <= 2 for record, before in zip(there.records, [0, *(r.clock for r in there.records)],
+                                                                            strict=False))             # fmt: skip
+    assert {span.client: span.ended - span.begun >= 0.1 for span in there.records[0].spans}[0]
+
+
+def test_a_real_deadline_closes_a_round_and_late_answers_are_not_used():
+    started = time.monotonic()
+    _, history, _ = live(2, {0: None, 1: 0.6}, schedule=Synchronous(1.0, deadline=0.4))
+    assert time.monotonic() - started < 5
+    assert [len(record.clients) for record in history.records] == [4, 4]
+    assert sum("too late" in event for event in history.records[0].events) == 2
+
+
+def test_over_selection_steps_with_the_first_that_come():
+    _, history, _ = live(1, {0: 5.0}, schedule=Synchronous(0.5, min_clients=5, over_selection=0.2))
+    assert history.records[0].clients == (1, 2, 3, 4, 5)
+
+
+def test_a_buffer_on_the_real_clock_takes_whoever_comes_and_counts_staleness():
+    """One client takes as long as several steps of the others: its answer is used, late, and known to be stale."""
+    _, history, _ = live(30, {0: 0.3, **dict.fromkeys(range(1, 6), 0.03)}, schedule=Buffered(6, 2))
+    used = [pair for record in history.records for pair in zip(record.clients, record.staleness, strict=True)]
+    assert all(len(record.clients) == 2 for record in history.records)
+    assert next(stale for client, stale in used if client == 0) >= 2
+    assert history.state.jobs                                           # clients are still at work when it ends
+    assert all(a.clock < b.clock for a, b in zip(history.records, history.records[1:], strict=False))
+
+
+def test_one_who_is_lost_does_not_hold_up_a_round_on_the_real_clock():
+    it = experiment(schedule=Synchronous(1.0))
+    post = Live(it, seconds={3: None})
+    send = post.send
+
+    def sends(orders):
+        send(orders)
+        post.out += [(time.monotonic() + 0.1, Answer(o.ticket, lost="its page was closed")) for o in orders if o.client == 3]
+
+    post.send = sends
+    history = it.train(2, work=Elsewhere(post, real=True))
+    assert [len(record.clients) for record in history.records] == [5, 5]
+    assert any("its page was closed" in event for event in history.records[0].events)

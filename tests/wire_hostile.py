@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from fl_course.wire.messages import ARRAY, FORMAT, MAGIC, frame, unframe
+from fl_course.wire.frames import ARRAY, FORMAT, MAGIC, frame, unframe
 
 JUNK: list[Any] = [
     None, True, False, -1, 0, 1, 2, 3, 255, 2**31, 2**40, 2**62, 2**63, 2**64 - 1, -(2**63), 0.5, 1e300, -1e39, float("nan"),

@@ -10,11 +10,10 @@ whose server half trusts numbers beside the update says which of them no honest 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
-from ..core import Context, Meter, Update
+from ..core import Context, Meter, Update, changed
 from ..wire.masked import Masked
 from ..wire.messages import WireError, check_update, decode_update
 from .interfaces import Experiment, Stage
@@ -28,7 +27,7 @@ def example(experiment: Experiment, ctx: Context) -> Update:
     extras = {} if correction is None else correction.sends(server)
     metrics = {"examples": 1.0, "steps": 1.0, "loss_first": 0.0, "loss_last": 0.0}
     update = Update("", server.version, np.zeros_like(server.params), 1.0, extras, metrics)
-    aside = replace(ctx, client="", memory={}, meter=Meter(), state={}, broadcast={})
+    aside = changed(ctx, client="", memory={}, meter=Meter(), state={}, broadcast={})
     for stage in experiment.pipeline:
         update = stage.sends(update, aside)
     return update
@@ -39,13 +38,13 @@ def receive(job: Job, ctx: Context, experiment: Experiment) -> Update:
     while a stranger's bytes are read is the stranger's fault."""
     like = _example_of(job, ctx, experiment)
     try:
-        update = decode_update(job.message or b"", replace(like, client=job.client))
+        update = decode_update(job.message or b"", changed(like, client=job.client))
         check_update(update, job.client, job.base, like)
         least, most = weights_of(experiment, update)
         if not least <= update.weight <= most:
             may = f"{least:g}" if least == most else f"{least:g} to {most:g}"
             raise WireError(f"it weighs {update.weight:g}, where {experiment.weights!r} lets this client weigh {may}"[:300])
-        here = replace(ctx, server=job.base, cohort=job.cohort, client=job.client)
+        here = changed(ctx, server=job.base, cohort=job.cohort, client=job.client)
         for stage in experiment.pipeline:
             if why := stage.doubts(update, here):
                 raise WireError(why)
@@ -75,6 +74,6 @@ def _example_of(job: Job, ctx: Context, experiment: Experiment) -> Update:
     name, version = f"example of version {job.base.version}", job.base.version
     if name not in ctx.session:
         session = ctx.session if version == ctx.server.version else {}
-        here = replace(ctx, server=job.base, cohort=job.cohort, session=session)
+        here = changed(ctx, server=job.base, cohort=job.cohort, session=session)
         ctx.session[name] = example(experiment, here)
     return ctx.session[name]

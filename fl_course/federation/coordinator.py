@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Aggregate, BudgetSpent, ClientId, Context, Memory, Record, Server, Span, Update, stream
+from ..core import Aggregate, BudgetSpent, ClientId, Context, Memory, Record, Server, Span, Update, changed, stream
 from ..data.federated import FederatedData
 from ..engine.local import LocalSGD
 from ..engine.models import Model
@@ -139,7 +139,7 @@ class Coordinator:
                     begins = later(clock, ask(self, work.data, ctx, idle, event[1], rng, reports))
                     chosen = checked(self.selection.choose(idle, event[1], rng, reports, ctx), idle)
                     free.takes(chosen)
-                    ctx = replace(ctx, cohort=ctx.cohort + chosen)
+                    ctx = changed(ctx, cohort=ctx.cohort + chosen)
                     reports.update({client: asked(reports.get(client, {}), server.version) for client in chosen})
                     for ends, job, message in broadcast(self, ctx, chosen, begins, ticket, memory):
                         jobs[job.ticket] = job
@@ -160,7 +160,7 @@ class Coordinator:
                     seconds = self.fleet.upload(job.client, len(job.message))
                     ends = later(clock, checked_seconds(self.fleet, "upload", job.client, seconds))
                     uploads[job.ticket] = clock, ends
-                    job = replace(job, due=float(ends), sent=True, memory=booked(job.memory))
+                    job = changed(job, due=float(ends), sent=True, memory=booked(job.memory))
                     jobs[job.ticket] = job
                     memory[job.client] = {**memory.get(job.client, {}), "books": job.memory["books"]}
                     agenda.add(ends, job.ticket)
@@ -199,7 +199,8 @@ class Coordinator:
         elif any(type(stage).begin is not Stage.begin or type(stage).down is not Stage.down for stage in self.pipeline):
             # A session ends with its version. Where a stage may have put something there, clients train before the step.
             jobs = work.finish(jobs, ctx, heard(reports))
-        return self._close(state, ctx, arrived, float(clock), ticket, memory, reports, tuple(jobs.values()), tuple(spans))
+        kept = tuple(changed(job, message=bytes(job.message)) if job.message else job for job in jobs.values())
+        return self._close(state, ctx, arrived, float(clock), ticket, memory, reports, kept, tuple(spans))
 
     def _receive(self, job: Job, ctx: Context) -> tuple[Update | None, str]:
         """Decode an answer and check it. An invalid or too old one is recorded and left out. Beside it, its fate."""
@@ -231,7 +232,7 @@ class Coordinator:
         updates = [update for update, _ in arrived]
         staleness = tuple(server.version - update.version for update in updates)
         starts = tuple(job.base.params for _, job in arrived)
-        ctx = replace(ctx, server=server, arrived=tuple(update.client for update in updates), starts=starts)
+        ctx = changed(ctx, server=server, arrived=tuple(update.client for update in updates), starts=starts)
         after, reason, events = before.server, "", ctx.meter.events
         with np.errstate(over="ignore", invalid="ignore"):             # a step that is not finite is not taken, see below
             if updates:

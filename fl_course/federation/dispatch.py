@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import ClientId, Context, Memory, Task, stream
+from ..core import ClientId, Context, Memory, Task, changed, stream
 from ..data.federated import FederatedData
 from ..wire.messages import WireError, decode_model, encode_model, frame, unframe
 from .clock import exact, later
@@ -135,7 +135,7 @@ def broadcast(
     for i, client in enumerate(chosen):
         drawer = dict(memory.get(client, {}))
         if private:
-            own, here = server, replace(ctx, client=client, memory=drawer)
+            own, here = server, changed(ctx, client=client, memory=drawer)
             for stage in private:
                 own = stage.down(own, here)
             message = encode_model(own)
@@ -154,4 +154,4 @@ def broadcast(
             downloaded=float(there), trained=float(ends), received=len(message),
         )  # fmt: skip
         gone = checked_drop(fleet, client, fleet.drops(client, luck[1]))
-        yield ends, replace(job, lost=job.dropped_out) if gone else job, message
+        yield ends, changed(job, lost=job.dropped_out) if gone else job, message

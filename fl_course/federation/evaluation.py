@@ -132,15 +132,23 @@ def lengths_of(updates: Sequence[Update]) -> tuple[float, np.ndarray]:
     """The drift, and (n,) the norms ‖Δ_k‖ per unit of weight. NaN and no norms where single updates cannot be read."""
     if not updates or any(not isinstance(u.delta, np.ndarray) or not u.weight for u in updates):
         return float("nan"), np.zeros(0)
-    total, squares = np.zeros(len(updates[0].delta)), np.zeros(len(updates))
-    for k, u in enumerate(updates):
-        delta = u.delta.astype(np.float64) / u.weight
-        total += delta
-        squares[k] = delta @ delta
-    # Σ ‖Δ_k - mean‖² = Σ ‖Δ_k‖² - ‖Σ Δ_k‖² / n, which needs no second pass.
-    whole = sum(squares.tolist())
-    apart = math.sqrt(max(0.0, 1 - float(total @ total) / (len(updates) * whole))) if whole > 0 else 0.0
-    return apart, np.sqrt(squares)
+    apart, norms = _lengths(updates, np.float32)
+    sure = 0.01 < apart <= 1                                                # nearly one: float32 would show its own rounding
+    return (apart, norms) if sure else _lengths(updates, np.float64)
+
+
+def _lengths(updates: Sequence[Update], dtype: type) -> tuple[float, np.ndarray]:
+    """The same in this precision. Σ ‖Δ_k - mean‖² = Σ ‖Δ_k‖² - ‖Σ Δ_k‖² / n, which needs no second pass."""
+    total: np.ndarray = np.zeros(len(updates[0].delta), dtype)
+    squares = np.zeros(len(updates))
+    with np.errstate(over="ignore", invalid="ignore"):                     # float32 may be too short
+        for k, u in enumerate(updates):
+            delta = np.asarray(u.delta, dtype) / dtype(u.weight)
+            total += delta
+            squares[k] = delta @ delta
+        whole = sum(squares.tolist())
+        apart = 1 - float(total @ total) / (len(updates) * whole) if whole > 0 else 0.0
+    return math.sqrt(max(0.0, apart)), np.sqrt(squares)
 
 
 def norm_metrics(updates: Sequence[Update], clip: float) -> dict[str, float]:
@@ -161,7 +169,7 @@ def training_metrics(updates: Sequence[Update]) -> dict[str, float]:
         known = [(u.metrics[name], u.metrics["examples"]) for u in updates if {name, "examples"} <= u.metrics.keys()]
         if sum(examples for _, examples in known) > 0:
             losses, examples = zip(*known, strict=True)
-            out[f"train_{name}"] = float(np.average(losses, weights=examples))
+            out[f"train_{name}"] = float(np.multiply(losses, examples).sum() / np.sum(examples))
     return out
 
 

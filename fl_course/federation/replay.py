@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..core import ClientId, Record, is_whole
+from ..wire.frames import overheard, unframe
 from ..wire.masked import Masked
-from ..wire.messages import decode_update, overheard, unframe
+from ..wire.messages import decode_update
 from ..wire.payloads import Payload, numbers
 from .state import State
 

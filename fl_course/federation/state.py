@@ -25,7 +25,7 @@ class Job:
     memory: Memory                      # a copy of the client's drawer; put back when the answer arrives, its books before
     begun: float
     lost: str = ""                      # why it will never answer
-    message: bytes | None = None        # the encoded update, once trained
+    message: bytes | memoryview | None = None   # the encoded update, once trained
     sent: bool = False                  # it is on its way, and due is when it arrives
     downloaded: float = 0.0             # when the model had arrived
     trained: float = 0.0                # when its training ends, or would have

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ..core import BudgetSpent, ClientFailure, ClientId, Context, Task, Update
+from ..core import BudgetSpent, ClientFailure, ClientId, Context, Task, Update, changed
 from ..data.federated import FederatedData
+from ..wire.frames import Rooms
 from ..wire.messages import encode_update
+from ..wire.payloads import finite
 from .agenda import Agenda
 from .clock import exact, later
 from .interfaces import Attack, Look, Schedule, Selector, Stage
@@ -36,6 +38,7 @@ class Work:
     warned: bool = False
     crashed: set[int] = field(default_factory=set)                  # jobs that were lost to an exception that nobody foresaw
     session: Mapping[str, Any] = field(default_factory=dict)        # what the session of every version begins with
+    rooms: Rooms = field(default_factory=Rooms, repr=False)     # where long messages lie
 
     @property
     def data(self) -> FederatedData:
@@ -62,14 +65,14 @@ class Work:
         for job, (task, update) in zip(todo, self._struck(self._train(todo, ctx.seed), ctx), strict=True):
             # The session belongs to ctx's version. A job of an earlier one, whose session was empty, finds it empty.
             session = ctx.session if job.base.version == ctx.server.version else {}
-            here = replace(ctx, server=job.base, cohort=job.cohort, client=job.client, memory=task.memory, session=session)
+            here = changed(ctx, server=job.base, cohort=job.cohort, client=job.client, memory=task.memory, session=session)
             try:
                 if isinstance(update, Exception):
                     raise update
-                if not np.isfinite(update.delta).all() and not self._controls(job.client):
+                if not finite(update.delta) and not self._controls(job.client):
                     raise ClientFailure("its update is not finite: the training diverged; lower the learning rate")
-                message = encode_update(client_half(self.stages, self._told(update, job, ctx), here))
-                done[job.ticket] = replace(job, message=message, memory=task.memory)
+                message = encode_update(client_half(self.stages, self._told(update, job, ctx), here), self.rooms)
+                done[job.ticket] = changed(job, message=message, memory=task.memory)
             except BudgetSpent:
                 raise
             except Exception as why:
@@ -83,7 +86,7 @@ class Work:
                         raise
                     crashes.append((why, lost))
                     self.crashed.add(job.ticket)
-                done[job.ticket] = replace(job, lost=lost)
+                done[job.ticket] = changed(job, lost=lost)
         if crashes:
             # One client alone proves nothing, unless nobody has ever answered.
             if len(crashes) == len(todo) and (len(todo) > 1 or not heard):

@@ -17,9 +17,12 @@ BYTES = {  # (bytes of the length, bytes between it and the content): byte strin
 ENTRIES = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}      # (bytes of the length, objects an entry): lists, dicts
 
 
-def count_objects(packed: bytes | memoryview, most: int | None = None) -> int:
+def count_objects(
+    packed: bytes | memoryview, most: int | None = None, note: tuple[int, list[tuple[int, int, int]]] | None = None
+) -> int:
     """The objects in a msgpack text, the outermost included. ValueError unless it is whole, with nothing behind it, and of
-    at most so many."""
+    at most so many. note: (bytes, places): of each extension of so many bytes or more, where it begins, where its content
+    does, and where it ends."""
     at, due, count, end = 0, 1, 0, len(packed)              # due: objects that are announced and not read yet
     while due:
         if due > end - at:
@@ -43,6 +46,8 @@ def count_objects(packed: bytes | memoryview, most: int | None = None) -> int:
             length = int.from_bytes(packed[at : at + wide], "big")
             at += wide
             if first in BYTES:
+                if note and length >= note[0] and more and at + more + length <= end:
+                    note[1].append((at - wide - 1, at + more, at + more + length))
                 at += more + length
             else:
                 due += more * length

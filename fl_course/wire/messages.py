@@ -1,41 +1,24 @@
-"""Messages ⇄ bytes. What this module returns is what the byte counts of the course count.
-
-    magic "FLC" | format version, 1 byte | kind and body, msgpack | CRC-32 of all before it, 4 bytes
-
-The body is plain data: None, booleans, numbers, strings, bytes, lists, dictionaries with string keys, and arrays.
-An array travels as its little-endian bytes, and behind them its shape and dtype, so that the numbers lie where a
-processor likes to read them. Tuples arrive as lists. Nothing in a message can run code (no pickle).
-A checksum finds accidents, not forgers; authentic messages are chapters 4 and 11.
-"""
+"""The two messages of a round, the model and an update, and what may be in them. How they lie in bytes says frames.py."""
 
 from __future__ import annotations
 
 import math
-import struct
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from typing import Any
 
-import msgpack
 import numpy as np
 
-from ..core import ClientId, FederatedError, Server, Update
+from ..core import ClientId, Server, Update
+from .frames import Rooms, WireError, frame, unframe
 from .layer_payloads import LowRank, Submodel
-from .lengths import count_objects
 from .masked import Masked
-from .payloads import Payload, Quantised, Sparse, numbers
+from .payloads import Payload, Quantised, Sparse, numbers, squares
 
-MAGIC = b"FLC"
-FORMAT = 1
-ARRAY = 1                                     # msgpack extension type of an array
 OBJECTS = 100_000                             # the most numbers, names, lists … that a model or an update is made of
 UNSAID = 1 << 24                              # the longest vector that a short message may stand for if nobody says which
 METRICS = 256                                 # the most metrics that a client may report
 LARGEST = float(np.finfo(np.float32).max)
 ABSURD = 1e15                                 # the most by which an answer may change a number: see check_update
-DTYPES = ("<f4", "<f8", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "|b1")
 PAYLOADS: Mapping[str, type[Payload]] = {
     "sparse": Sparse,
     "quantised": Quantised,
@@ -43,91 +26,6 @@ PAYLOADS: Mapping[str, type[Payload]] = {
     "submodel": Submodel,
     "masked": Masked,
 }
-
-
-class WireError(FederatedError, ValueError):
-    """Bytes that are not a whole, unaltered message of the expected kind. Nothing of them has been applied."""
-
-
-def frame(kind: str, body: Any) -> bytes:
-    """Encode one message of the given kind (a word such as "update") with its body."""
-    head = MAGIC + bytes([FORMAT])
-    packed = msgpack.packb([kind, body], default=_pack_array, use_bin_type=True)
-    message = b"".join((head, packed, struct.pack("<I", zlib.crc32(packed, zlib.crc32(head)))))
-    if (heard := _HEARD.get()) is not None:
-        heard.append((kind, message))
-    return message
-
-
-_HEARD: ContextVar[list[tuple[str, bytes]] | None] = ContextVar("what is overheard", default=None)
-
-
-@contextmanager
-def overheard() -> Iterator[list[tuple[str, bytes]]]:
-    """All messages that are encoded inside, as (kind, bytes) in the order in which they are made."""
-    heard: list[tuple[str, bytes]] = []
-    before = _HEARD.set(heard)
-    try:
-        yield heard
-    finally:
-        _HEARD.reset(before)
-
-
-def unframe(message: bytes, kind: str, objects: int | None = None) -> Any:
-    """Decode a message and return its body; arrays are read-only.
-
-    Raises WireError if the bytes are truncated, altered, of another kind or format, or not a message at all, or if it is
-    made of more than so many `objects`. Whatever it says, it takes no more room than some ten times its own bytes and
-    some hundred bytes an object.
-    """
-    if not isinstance(message, bytes | bytearray | memoryview):
-        raise WireError(f"a message is bytes, not {type(message).__name__}")
-    view = memoryview(bytes(message))         # no copy if the message is bytes already
-    if len(view) < 9 or view[:3] != MAGIC:
-        raise WireError(f"{len(view)} bytes, not a message of this course, which begins with {MAGIC!r}")
-    if view[3] != FORMAT:
-        raise WireError(f"the message has format {view[3]}, this program reads format {FORMAT}")
-    if zlib.crc32(view[:-4]) != struct.unpack("<I", view[-4:])[0]:
-        raise WireError("the checksum does not match: the message was truncated or altered on its way")
-    try:
-        count_objects(view[4:-4], objects)
-        found, body = msgpack.unpackb(view[4:-4], ext_hook=_unpack_array, raw=False, strict_map_key=True)
-    except WireError:
-        raise
-    except Exception as error:                # msgpack raises half a dozen types for malformed input
-        raise WireError(f"the message cannot be read: {error}") from error
-    if not isinstance(found, str) or found != kind:
-        raise WireError(f"a message of kind {found!r} arrived where {kind!r} was expected")
-    return body
-
-
-def _pack_array(value: Any) -> msgpack.ExtType:
-    if isinstance(value, np.ndarray):
-        little = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
-        if little.dtype.str not in DTYPES:
-            raise TypeError(f"arrays of {value.dtype} do not travel; use one of {', '.join(DTYPES)}")
-        shape = struct.pack(f"<{value.ndim}I", *value.shape)
-        return msgpack.ExtType(ARRAY, little.tobytes() + shape + bytes([value.ndim, DTYPES.index(little.dtype.str)]))
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} does not travel: a message body is plain data and arrays")
-
-
-def _unpack_array(code: int, data: bytes) -> np.ndarray:
-    if code != ARRAY or len(data) < 2:
-        raise WireError(f"unknown field of type {code} in the message")
-    ndim, dtype_index = data[-2:]
-    size = len(data) - 2 - 4 * ndim           # bytes of the numbers
-    if dtype_index >= len(DTYPES) or size < 0:
-        raise WireError("an array field of the message has no readable shape and dtype")
-    shape = struct.unpack_from(f"<{ndim}I", data, size)
-    dtype = np.dtype(DTYPES[dtype_index])
-    if size != math.prod(shape) * dtype.itemsize:
-        raise WireError(f"an array field says shape {shape} of {dtype} but holds {size} bytes")
-    return np.frombuffer(data, dtype=dtype, count=math.prod(shape)).reshape(shape)
-
-
-# --- the two messages of a round -----------------------------------------------------------------------------------
 
 
 def encode_model(server: Server) -> bytes:
@@ -148,13 +46,13 @@ def decode_model(message: bytes, size: int | None = None) -> Server:
     return Server(params=params, version=version, extras=extras)
 
 
-def encode_update(update: Update) -> bytes:
-    """A client's answer. `delta` is an array or a payload that knows its own `to_wire()`."""
+def encode_update(update: Update, rooms: Rooms | None = None) -> bytes | memoryview:
+    """A client's answer. `delta` is an array or a payload that knows its own `to_wire()`. rooms: see frames.Rooms."""
     body = [update.client, update.version, _payload_to_wire(update.delta), update.weight]
-    return frame("update", [*body, dict(update.extras), dict(update.metrics)])
+    return frame("update", [*body, dict(update.extras), dict(update.metrics)], rooms)
 
 
-def decode_update(message: bytes, like: Update | None = None) -> Update:
+def decode_update(message: bytes | memoryview, like: Update | None = None) -> Update:
     """A client's answer. like: an example of the answer that is expected; what is longer gets no room (check_update says
     whether it is right)."""
     if like is not None:
@@ -213,6 +111,8 @@ def _check_numbers(array: np.ndarray, name: str, largest: float = LARGEST) -> No
     """WireError unless these are floating-point numbers that are finite in float32, and at most so large."""
     if array.dtype.kind != "f":
         raise WireError(f"its {name} holds {array.dtype}, not floating-point numbers")
+    if squares(array) * (1 + 1e-6) <= largest**2:      # no number is larger than the root of the sum of all squares
+        return
     with np.errstate(over="ignore"):
         if not np.isfinite(array.astype(np.float32, copy=False)).all():
             raise WireError(f"its {name} holds NaN or infinite values")

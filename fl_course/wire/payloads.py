@@ -98,6 +98,18 @@ class Payload:
     __rmul__ = __mul__
 
 
+def finite(array: np.ndarray) -> bool:
+    """Whether all numbers are. Their sum of squares tells as a rule; if it does not, each is asked."""
+    return (array.dtype.kind == "f" and math.isfinite(squares(array))) or bool(np.isfinite(array).all())
+
+
+def squares(array: np.ndarray) -> float:
+    """Σ v² in the array's own precision, at one reading: NaN or infinite if some number is, or if they are huge."""
+    flat = array.reshape(-1)
+    with np.errstate(all="ignore"):
+        return float(flat @ flat)
+
+
 def numbers(values: Any) -> Vector:
     """The numbers behind an array or a payload."""
     return values.dense() if isinstance(values, Payload) else values

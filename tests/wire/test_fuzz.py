@@ -15,20 +15,11 @@ from fl_course import Buffered, CheckpointError, FedAdam, LogNormal, load, save,
 from fl_course.compression.quantisation import quantise
 from fl_course.core import Server, Update
 from fl_course.federation.aggregation import add_up
+from fl_course.wire.frames import ARRAY, WireError, frame, unframe
 from fl_course.wire.layer_payloads import LowRank, Submodel
 from fl_course.wire.lengths import count_objects
 from fl_course.wire.masked import Masked
-from fl_course.wire.messages import (
-    ARRAY,
-    WireError,
-    check_update,
-    decode_model,
-    decode_update,
-    encode_model,
-    encode_update,
-    frame,
-    unframe,
-)
+from fl_course.wire.messages import check_update, decode_model, decode_update, encode_model, encode_update
 from fl_course.wire.payloads import Quantised, Sparse, drawn
 
 D, F, MB = 18, np.float32, 1 << 20

@@ -13,22 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fl_course.core import Server, Update
+from fl_course.wire.frames import ARRAY, DTYPES, FORMAT, MAGIC, WireError, frame, unframe
 from fl_course.wire.layer_payloads import LowRank, Submodel
 from fl_course.wire.masked import Masked
-from fl_course.wire.messages import (
-    ARRAY,
-    DTYPES,
-    FORMAT,
-    MAGIC,
-    WireError,
-    check_update,
-    decode_model,
-    decode_update,
-    encode_model,
-    encode_update,
-    frame,
-    unframe,
-)
+from fl_course.wire.messages import check_update, decode_model, decode_update, encode_model, encode_update
 from fl_course.wire.payloads import Quantised, Sparse, drawn
 
 arrays = st.sampled_from(DTYPES).flatmap(

@@ -101,4 +101,4 @@ class Node:
         if drawer:
             kept[f"after {job.ticket}"] = drawer
         says = {name: float(value) for name, value in ctx.state.items() if isinstance(value, int | float | np.number)}
-        return Answer(job.ticket, job.message, keeps=bool(drawer), says=says)
+        return Answer(job.ticket, bytes(job.message), keeps=bool(drawer), says=says)

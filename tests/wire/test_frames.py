@@ -85,7 +85,7 @@ def test_what_others_may_write_to_is_copied():
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=40))
 @settings(max_examples=100, deadline=None)
 def test_a_room_is_used_again_exactly_when_nobody_reads_it(steps):
-    """Messages of all ages, dropped in any order: those that are alive say what they said, and rooms are as few as they can be."""
+    """Messages of all ages, dropped in any order: the living say what they said, and rooms are as few as can be."""
     rooms, alive, most = Rooms(), [], 0
     for number, (place, drop) in enumerate(steps):
         if drop and alive:

@@ -76,7 +76,7 @@ from .federation.sampling import PoissonSelection, UniformSelection
 from .federation.schedule import Buffered, Synchronous
 from .federation.stages import ByExamples, Uniform
 from .federation.state import State
-from .federation.telemetry import json_line, prometheus
+from .federation.telemetry import from_json_line, json_line, prometheus
 from .federation.traces import Trace
 from .personalisation.clusters import IFCA, Clusters, assignments
 from .personalisation.evaluation import (

@@ -20,6 +20,7 @@ from .explain import Finding, Run, explain
 from .notebook import to_notebook
 from .replay import replayed
 from .state import State
+from .telemetry import record_of
 from .timeline import AT_WORK, MOST_ARROWS, at_work, draw_timeline, rows_of
 
 if TYPE_CHECKING:
@@ -125,12 +126,7 @@ class History:
         is_text = isinstance(source, str) and source.lstrip().startswith("{")
         try:
             body = json.loads(str(source) if is_text else Path(source).read_text(encoding="utf-8"))
-            records = []
-            for row in body["records"]:
-                row.update({name: tuple(row[name]) for name in ("clients", "staleness", "upload", "events")})
-                row["metrics"] = {name: float(value) for name, value in row["metrics"].items()}
-                row["spans"] = tuple(Span(**span) for span in row.get("spans", ()))
-                records.append(Record(**row))
+            records = [record_of(row) for row in body["records"]]
             state = Unsaved() if records else None
             return cls(records, body["experiment"], state, body["stopped"], body.get("before", 0))
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -1,6 +1,5 @@
 """Runs with a planted fault: the alarm that is meant for it finds it, and a healthy run is left in peace."""
 
-import json
 import math
 import re
 from dataclasses import dataclass, replace
@@ -42,7 +41,6 @@ from fl_course import (
     mlp,
 )
 from fl_course.federation.explain import ALARMS, Run, explain
-from fl_course.federation.telemetry import json_line, prometheus
 
 
 def run(rounds=8, clients=12, deal=None, model=None, lr=0.3, seed=1, **how):
@@ -174,42 +172,6 @@ def test_alarms_are_functions_of_records_whatever_these_hold():
             for finding in alarm(Run(some, "", ("a", 2))):
                 assert finding.text
     assert explain(Run([])) == []
-
-
-# --- for other programs ----------------------------------------------------------------------------------------------
-
-
-def test_a_record_is_one_line_of_json():
-    _, history = run(rounds=2, fleet=LogNormal(drop=0.3))
-    for record in history.records:
-        line = json_line(record)
-        assert "\n" not in line
-        row = json.loads(line)
-        assert row["metrics"]["accuracy"] == record.metrics["accuracy"]
-        assert len(row["spans"]) == len(record.spans)
-    assert json.loads(json_line(replace(record, metrics={"epsilon": math.inf})))["metrics"] == {"epsilon": "inf"}
-
-
-def test_prometheus_reads_it():
-    """Every line is a comment or name{labels} value, by the grammar of the text format."""
-    _, history = run(rounds=1)
-    odd = replace(history.records[0], metrics={"epsilon": math.inf, "a b-c": -math.inf, "accuracy": 0.5},
-                  bytes_up={'odd "purpose"\\\n': 3})  # fmt: skip
-    sample = re.compile(r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-z]+="([^"\\\n]|\\["\\n])*"(,[a-z]+="([^"\\\n]|\\["\\n])*")*\})? '
-                        r"([-+]?[0-9.e+-]+|NaN|[-+]Inf)")
-    for record in (*history.records, odd):
-        text = prometheus(record, labels={"run": 'a "b"\n'})
-        assert text.endswith("\n")
-        for line in text.splitlines():
-            assert line.startswith(("# HELP fl_", "# TYPE fl_")) or sample.fullmatch(line), line
-    assert 'fl_epsilon +Inf' in prometheus(odd)
-    assert "fl_a_b_c -Inf" in prometheus(odd)
-    sent = float(history.records[0].bytes_up["update"])
-    assert f'fl_bytes{{direction="up",purpose="update"}} {sent}' in prometheus(history.records[0])
-    with pytest.raises(ValueError, match="prefix"):
-        prometheus(odd, prefix="a b")
-    with pytest.raises(ValueError, match="label"):
-        prometheus(odd, labels={"a b": "1"})
 
 
 def test_an_attack_socket_of_ones_own_is_scored():

@@ -226,10 +226,12 @@ def test_a_look_that_fails_is_a_finding(monkeypatch):
         raise OSError("no such thing")
         yield
 
-    for look in ("_kernel_found", "_packages", "_threads", "_places", "_loopback", "_kernel_runs", "_page"):
+    looks = ("_course", "_kernel_found", "_packages", "_torch", "_optional", "_threads", "_places", "_signs", "_loopback",
+             "_kernel_runs", "_page")  # fmt: skip
+    for look in looks:
         monkeypatch.setattr(doctor, look, broken)
     findings = list(doctor.examine())
-    assert [finding.ok for finding in findings] == [True] + [False] * 7
+    assert [finding.ok for finding in findings] == [True] + [False] * len(looks)
 
 
 BREAKABLE = ["anywidget", "ipywidgets", "papermill", "jupytext", "matplotlib", "dp_accounting", "jupyterlab"]

@@ -8,7 +8,6 @@ JupyterLab would start, that kernel runs a cell with a widget, and a page is mad
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import re
@@ -17,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -25,7 +25,12 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2]
 SPACE = 500_000_000                                              # bytes that reports and a data cache may take
 MODULES = {"scikit-learn": "sklearn", "ipython": "IPython"}      # distributions whose module has another name
-OPTIONAL = ("nbval", "pytest")                                   # fl-course check and test need them
+MEMORY = 2_000_000_000                                           # bytes; a lesson in Lab takes about one
+SIGNS = "εσμαδ ≤ × → − ² ᵀ"                                      # that pictures write
+TORCH = """
+import torch
+print(torch.__version__, torch.version.cuda, int(torch.cuda.is_available()), float((torch.ones(2, 3) @ torch.ones(3)).sum()))
+"""
 CELL = """
 import sys
 import fl_course
@@ -52,9 +57,8 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Look at everything, one finding after the other. A look that fails is a finding too."""
-    looks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _python, _kernel_found, _packages, _threads, _places, _loopback, _kernel_runs, _page,
-    )  # fmt: skip
+    looks: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _course, _kernel_found, _packages, _torch, _optional, _threads,
+                                                         _places, _signs, _loopback, _kernel_runs, _page)  # fmt: skip
     for look in looks:
         try:
             yield from look()
@@ -68,6 +72,14 @@ def _python() -> Iterator[Finding]:
     where = "" if sys.prefix != sys.base_prefix else ", not in an environment of its own"
     found = f"{platform.python_version()} on {platform.system()} ({sys.executable}{where})"
     yield Finding("Python", found, "install Python 3.11 or newer" if old else "")
+
+
+def _course() -> Iterator[Finding]:
+    try:
+        yield Finding("fl-course", f"{metadata.version('fl-course')} in {PACKAGE}")
+    except metadata.PackageNotFoundError:
+        mend = "python3 course.py setup" if _in_checkout() else "python -m pip install --force-reinstall fl-course"
+        yield Finding("fl-course", f"in {PACKAGE}, but not installed for this Python", mend)
 
 
 # --- the kernel that Lab would start ---------------------------------------------------------------------------------
@@ -94,13 +106,23 @@ def _kernel_found() -> Iterator[Finding]:
     yield Finding("kernel for JupyterLab", f"{python} (from {spec.resource_dir})", "" if mine else mend)
 
 
-def requirements() -> Iterator[tuple[str, str]]:
-    """(name, what is asked for) of everything that the course needs, as its own metadata say."""
-    for line in metadata.requires("fl-course") or []:
-        if "extra ==" not in line:
-            name = re.match(r"[\w.-]+", line)
-            assert name is not None
-            yield name.group(), line[name.end() :].partition(";")[0].strip()
+def requirements(extra: str = "") -> Iterator[tuple[str, str]]:
+    """(name, versions asked for) of everything that the course needs, or that an extra brings: as the checkout says, if we are
+    in one, since what was installed from it may be older; else as the installed package says of itself."""
+    if _in_checkout():
+        project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+        lines = project["optional-dependencies"].get(extra, []) if extra else project["dependencies"]
+    else:
+        of = re.compile(r"extra == ['\"](.+?)['\"]")
+        lines = [line for line in metadata.requires("fl-course") or [] if "".join(of.findall(line)) == extra]
+    for line in sorted(lines):
+        name = re.match(r"[\w.-]+", line)
+        assert name is not None
+        yield name.group(), line[name.end() :].partition(";")[0].strip()
+
+
+def _in_checkout() -> bool:
+    return (PACKAGE.parent / "source").is_dir() and (PACKAGE.parent / "pyproject.toml").is_file()
 
 
 def _packages() -> Iterator[Finding]:
@@ -131,10 +153,6 @@ def _packages() -> Iterator[Finding]:
             yield Finding(name, f"{version}, asked for is {asked}", install)
         else:
             yield Finding(name, version)
-    for name in OPTIONAL:
-        there = importlib.util.find_spec(name) is not None
-        missing = f"not installed: `fl-course check` and `test` need it; python -m pip install {name}"
-        yield Finding(name, metadata.version(name) if there else missing)
 
 
 def _fits(asked: str, version: str) -> bool:
@@ -145,27 +163,104 @@ def _fits(asked: str, version: str) -> bool:
     return SpecifierSet(asked).contains(version, prereleases=True)
 
 
+def _torch() -> Iterator[Finding]:
+    """Whether it computes, which build it is, and whether that fits the machine."""
+    said = subprocess.run([lab_python(), "-c", TORCH], capture_output=True, text=True, timeout=120, check=False)
+    words = said.stdout.split()
+    if said.returncode or len(words) != 4 or words[3] != "6.0":
+        why = " ".join((said.stdout + said.stderr).split())[-200:] or f"Python ended with {said.returncode}"
+        yield Finding("torch computes", why, "python3 course.py setup, or python -m pip install --force-reinstall torch")
+        return
+    version, cuda, usable, gpu = words[0], words[1] != "None", words[2] == "1", _gpu()
+    if not cuda:
+        found = "for the CPU" + ("; pip's default build would use the GPU that is here" if gpu else ", all that the lessons need")
+    elif usable:
+        found = "with CUDA, and it sees a GPU"
+    else:
+        found = "with CUDA" + (", and it cannot use the GPU that is here" if gpu else "; there is no GPU, so it is only larger")
+    mend = "renew NVIDIA's driver; until then everything runs on the CPU" if cuda and gpu and not usable else ""
+    yield Finding("torch build", f"{version}, {found}", mend)
+
+
+def _gpu() -> bool:
+    try:
+        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return said.returncode == 0 and "No devices" not in said.stdout
+
+
+def _optional() -> Iterator[Finding]:
+    try:
+        from fl_course.workbook.commands import optional
+    except ImportError as error:
+        yield Finding("extras", f"not looked at, since fl_course cannot be imported: {str(error)[:100]}")
+        return
+    for said in (*optional.extras(requirements, _fits), optional.flower(_fits), optional.sandbox()):
+        yield Finding(*said)
+
+
 def _threads() -> Iterator[Finding]:
-    asked = os.environ.get("OMP_NUM_THREADS")
+    asked, ours = os.environ.get("OMP_NUM_THREADS"), os.environ.get("FL_COURSE_THREADS")
     mend = "set OMP_NUM_THREADS=1 before you start Python: small steps are far slower on several threads"
     found = f"OMP_NUM_THREADS={asked or 'not set'}, {os.cpu_count()} processors; fl-course runs notebooks with 1"
     yield Finding("threads", found, mend if asked not in (None, "1") else "")
+    if ours is not None and not (ours.isdecimal() and int(ours) > 0):
+        yield Finding("FL_COURSE_THREADS", repr(ours), "unset it, or set it to a whole number from 1 on; 1 is mostly the fastest")
 
 
 def _places() -> Iterator[Finding]:
-    root = PACKAGE.parent if (PACKAGE.parent / "source").is_dir() else PACKAGE / "course"
+    root = PACKAGE.parent if _in_checkout() else PACKAGE / "course"
     count = len(list((root / "notebooks").glob("*.ipynb")))
     mend = "" if count else "build them: python tools/build_notebooks.py"
     yield Finding("notebooks", f"{count} in {root / 'notebooks'}", mend)
     free = shutil.disk_usage(Path.cwd()).free
     mend = "" if free > SPACE else "free some space: reports need up to 500 MB"
     yield Finding("disk", f"{free / 1e9:.1f} GB free here", mend)
-    try:
-        with tempfile.TemporaryFile(dir=Path.cwd()):
-            pass
-        yield Finding("this folder", "can be written to")
-    except OSError as error:
-        yield Finding("this folder", str(error), "go to a folder of your own: fl-course start my-course")
+    folders = {"this folder": (Path.cwd(), "go to a folder of your own: fl-course start my-course"),
+               "temporary files": (Path(tempfile.gettempdir()), "set TMPDIR to a folder that can be written to"),
+               "Jupyter's files": (_runtime(), "set JUPYTER_RUNTIME_DIR to a folder that can be written to")}  # fmt: skip
+    for subject, (folder, cure) in folders.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+            yield Finding(subject, f"{folder} can be written to")
+        except OSError as error:
+            yield Finding(subject, f"{folder}: {error.strerror or error}", cure)
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):                                          # not on Windows
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        yield Finding("memory", f"{memory / 1e9:.1f} GB", "" if memory > MEMORY else "close what else runs, other notebooks too")
+
+
+def _runtime() -> Path:
+    """Where a kernel leaves its connection file."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    return Path(jupyter_runtime_dir())
+
+
+def _signs() -> Iterator[Finding]:
+    """Can a terminal and a picture write Greek? Old terminals of Windows cannot, nor fonts of somebody's own matplotlibrc."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    greek = SIGNS.encode(encoding, "ignore").decode(encoding) == SIGNS
+    yield Finding("terminal", f"{encoding}, with{'' if greek else 'out'} Greek letters", "" if greek else "set PYTHONUTF8=1")
+    import warnings
+
+    from matplotlib import font_manager, matplotlib_fname
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.text(0, 0, SIGNS)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        FigureCanvasAgg(figure).draw()
+    font = Path(font_manager.findfont(font_manager.FontProperties())).name
+    lacks = sum("missing from" in str(one.message).lower() for one in caught)
+    cure = f"take font.family out of {matplotlib_fname()}, or python -m pip install --force-reinstall matplotlib"
+    yield Finding("fonts", f"{font}" + (f" lacks {lacks} of the signs {SIGNS}" if lacks else ", with Greek letters and signs"),
+                  cure if lacks else "")  # fmt: skip
 
 
 def _loopback() -> Iterator[Finding]:

@@ -1,16 +1,17 @@
 # %% [markdown]
 # # 0 · A tour: one federation, five minutes
 #
-# Three hundred people have each written about five digits. Nobody wants to show them to anybody. Can they still build a program
-# together that reads everybody's handwriting?
+# Suppose that three hundred people have each written five digits or so, and that nobody wants to show them to anybody. Can they
+# still build a program together that reads everybody's handwriting?
 #
 # **You will be able to**
 # - say what federated learning does, and what never leaves a person's device;
 # - add privacy, secrecy, compression and more to it, a line each, and read the price of each line;
 # - find the chapter for whatever you want to understand better.
 #
-# About 5 minutes to read, and as long as you like for the sliders. You need to be able to read a little Python; every other word
-# is explained where it first stands. In the library: `fl_course/federation/coordinator.py` (the loop that runs all of this).
+# About 5 minutes to read, and as long as you like for the sliders. You need to be able to read a little Python; words are
+# explained where they first stand. Run the cells from top to bottom (Shift + Enter). Folded cells prove what the text says: open
+# them if you doubt it. In the library: `fl_course/federation/coordinator.py` (the loop that runs all of this).
 
 # %% tags=["parameters"]
 rounds: int = 30  # how often the model goes out and comes back
@@ -30,13 +31,13 @@ from fl_course.workbook.widgets.tour import alone_and_pooled, draw_whole, tour_e
 # %% [markdown]
 # ## What is it, in one picture?
 #
-# Real handwritten digits lie on 300 devices, one a person; a device that takes part is called a *client*. A *model* is a list of numbers
+# Real handwritten digits, dealt out to 300 devices, one a person; a device that takes part is called a *client*. A *model* is a list of numbers
 # that turns an image into a guess; *training* changes the numbers so that the guesses get better. One *round*: a server sends the
 # model out, some clients train it on their own images, and send back only by how much its numbers changed. The server adds up the
 # changes, and has a better model.
 
 # %%
-data = digits().partition(Dirichlet(1.0), clients=300, seed=seed)
+data = digits().partition(Dirichlet(1.0), clients=300, seed=seed)   # unevenly: a few kinds each
 figure, (ax,) = canvas(1, width=9, height=4.4)
 draw_whole(ax, np.stack([data.x[mine[:2]].reshape(2, 8, 8) for mine in data.train[:3]]))
 show(figure, "00.whole")
@@ -86,13 +87,18 @@ assert gap < 1e-6
 # ## Is it worth it?
 #
 # What could each person reach *alone*? And what if all images lay *in one place*, which nobody wants? The federation belongs
-# between the two. Each round asks about 60 of the 300, at random; all answers count the same. We measure *accuracy*, the share of
-# right guesses, on the images that are *held out*: nobody trains on them.
+# between the two. We measure *accuracy*, the share of right guesses, on the images that are *held out*: nobody trains on them.
 
 # %%
-training = LocalSGD(lr=0.3, epochs=3, batch_size=5)
-fed = Coordinator(data, model, training, Synchronous(0.2), PoissonSelection(), Uniform(),
-                  fleet=LogNormal(speed_spread=1.0), seed=seed)
+fed = Coordinator(
+    data, model,
+    LocalSGD(lr=0.3, epochs=3, batch_size=5),   # a client: three passes over its images
+    Synchronous(0.2),                           # a round asks a fifth of the clients,
+    PoissonSelection(),                         # each by the toss of its own coin
+    Uniform(),                                  # all answers count the same
+    fleet=LogNormal(speed_spread=1.0),          # devices as unequal in speed as phones are
+    seed=seed,
+)
 alone, pooled_accuracy = alone_and_pooled(fed, rounds)
 history = fed.train(rounds)
 
@@ -112,16 +118,15 @@ if rounds >= 20:
     assert alone + 0.3 < history.last("accuracy") <= pooled_accuracy + 0.01
 
 # %% [markdown]
-# **Try it.** Ask everybody in each round: `Synchronous(1.0)`. Does the model learn more in 30 rounds?
+# **Try it.** Ask everybody in each round: write `Synchronous(1.0)`. Does the model learn more in 30 rounds?
 #
-# Answer: hardly. With seed 0 the accuracy stays within two points, and five times as many answers have to be sent. More rounds help
-# more than more clients.
+# Answer: hardly. With seed 0 the accuracy stays within two points, and five times as many answers have to be sent.
 #
 # ## What does each idea cost?
 #
 # An experiment does not change. Another idea is another *field*: `replace(fed, field=…)` is the same experiment with one thing
 # different. For each we print the accuracy, the megabytes that clients have sent, the privacy, and the seconds that it would have
-# taken if the devices were as unequal as phones are (a simulated clock).
+# taken on such unequal devices (a simulated clock).
 
 # %%
 prices, runs = {}, {}
@@ -139,7 +144,7 @@ def price(name, fed, rounds=rounds):
 price("nothing added", fed)
 
 # %% [markdown]
-# **Privacy.** A change can give away the image that it was made of. So each client shortens its change to length 0.5 at most, and the
+# **Privacy** ([chapter 3](03_privacy.ipynb)). A change can give away the image that it was made of. So each client shortens its change to length 0.5 at most, and the
 # server adds noise to the sum. What is left to find out about any one person is bounded by a number, *ε*: whatever somebody
 # believed about that person, the odds move by a factor of $e^ε$ at most (but for a chance δ, here 1 in 1,000). Small is private;
 # without noise there is no bound, ε = ∞.
@@ -147,33 +152,35 @@ price("nothing added", fed)
 # %%
 from fl_course.privacy.accounting import RDP, noise_for_budget
 
-noise = noise_for_budget(4, 1e-3, rounds, 0.2, RDP())            # for ε = 4 after all rounds
+# how much noise makes all rounds together cost ε = 4, if a fifth of the clients is asked in each
+noise = noise_for_budget(4, 1e-3, rounds, 0.2, RDP())            # RDP: how rounds are added up
 private = CentralDP(0.5, noise, 1e-3, accountant=RDP(), noise_seed=seed)   # a seed: not for real
 price("privacy", replace(fed, stages=[private]))
 
 # %% [markdown]
-# **Secrecy.** Noise protects people from those who see the model. Who protects them from the server, which sees each change? Each
+# **Secrecy** ([chapter 4](04_secure_aggregation.ipynb)). Noise protects people from those who see the model. Who protects them from the server, which sees each change? Each
 # client adds random numbers, *masks*, that cancel when all are added up. The server learns the sum and nothing else. The masks
 # change no result. They cost bytes, for the clients must agree on them.
 
 # %%
-price("a secret sum", replace(fed, stages=[SecureSum(clip=0.5, degree=12)]))
+masks = SecureSum(clip=0.5, degree=12)          # numbers from -0.5 to 0.5, masks with 12 others
+price("a secret sum", replace(fed, stages=[masks]))
 
 # %% [markdown]
-# **Fewer bytes.** Of a change of 650 numbers send the 65 largest, and keep the rest in mind for the next time.
+# **Fewer bytes** ([chapter 5](05_compression.ipynb)). Of a change of 650 numbers send the 65 largest, and keep the rest in mind for the next time.
 
 # %%
 price("a tenth of the numbers", replace(fed, stages=[TopK(0.1)]))
 
 # %% [markdown]
-# **Clients that differ.** Each client pulls the model towards its own digits. It can be told where the others pull, and correct for
+# **Clients that differ** ([chapter 2](02_heterogeneity.ipynb)). Each client pulls the model towards its own digits. It can be told where the others pull, and correct for
 # that. The correction is as long as the model, so the messages double.
 
 # %%
-price("pull corrected", replace(fed, training=replace(training, correction=Scaffold())))
+price("pull corrected", replace(fed, training=replace(fed.training, correction=Scaffold())))
 
 # %% [markdown]
-# **Who is asked.** A round is as slow as its slowest client. So ask those that answer soon and have much to teach. We also look at
+# **Who is asked** ([chapter 6](06_selection.ipynb)). A round is as slow as its slowest client. So ask those that answer soon and have much to teach. We also look at
 # who is left out:
 
 # %%
@@ -184,14 +191,14 @@ for name in ("nothing added", "useful and fast first"):
           f"inequality {gini(often):.2f} (0: all equally often)")
 
 # %% [markdown]
-# **Nobody waits.** Why have rounds at all? Sixty clients are at work at any time, and the model takes a step whenever twenty have
+# **Nobody waits** ([chapter 7](07_asynchrony.ipynb)). Why have rounds at all? Sixty clients are at work at any time, and the model takes a step whenever twenty have
 # answered. As many answers as before, in a fraction of the time:
 
 # %%
 price("nobody waits", replace(fed, selection=UniformSelection(), **fedbuff(60, 20)), 3 * rounds)
 
 # %% [markdown]
-# **Liars.** A tenth of the clients send the opposite of what they learned, ten times as long. A sum believes them. A *robust rule*
+# **Liars** ([chapter 9](09_attacks.ipynb)). A tenth of the clients send the opposite of what they learned, ten times as long. A sum believes them. A *robust rule*
 # takes the point whose distances to all changes add up to the least; a few that are far away hardly move it:
 
 # %%
@@ -200,16 +207,16 @@ price("liars", replace(fed, attack=attack))
 price("liars, robust rule", replace(fed, attack=attack, aggregation=GeometricMedian()))
 
 # %% [markdown]
-# **A model of one's own.** So far there is one model for all. A client can train it a little further at home, and keep the result.
-# Here we ask each about its *own* held-out digits, since that is what its model is for:
+# **A model of one's own** ([chapter 8](08_personalisation.ipynb)). So far there is one model for all. A client can train it a little further at home, and keep the result.
+# Here we ask each about a digit of its *own* that it did not train on, since that is what its model is for:
 
 # %%
-own = replace(fed, training=replace(training, personal=FineTune(lr=0.03)))
+own = replace(fed, training=replace(fed.training, personal=FineTune(lr=0.03)))
 for row in compare(own, own.train(rounds)).rows():
     print(f"{row['model']:12} {row['mean']:.1%} of the clients' own digits")
 
 # %% [markdown]
-# Four images are too few to gain much by that. Chapter 8 shows when it pays.
+# Nothing is gained by that here: four images are too few. Chapter 8 shows when it pays. All prices side by side:
 
 # %%
 table = pd.DataFrame(prices).T
@@ -241,6 +248,9 @@ report(alone=alone, together=history.last("accuracy"), pooled=pooled_accuracy,
        private=table["accuracy"]["privacy"], shorter=table["MB up"]["a tenth of the numbers"])
 
 # %% [markdown]
+# No idea is free, and few are dear. Privacy takes some accuracy; secrecy and the corrected pull take bytes; leaving numbers out gives
+# bytes back; not waiting gives time back. Liars take everything, unless the rule is robust.
+#
 # ## Three sliders, three prices
 #
 # Privacy, compression and the number of people asked, all at once. Nothing here is looked up: whenever you move a slider the
@@ -259,15 +269,15 @@ tour_explorer()
 # ## What goes wrong
 #
 # Two good ideas can be unsound together, and training would not tell you. The library refuses such an experiment when it is built,
-# and says why. Three of them:
+# and says why. Three of them (you need not know every word yet; the chapters explain them):
 
 # %% tags=["nbval-check-output"]
 with refusal():                                 # each client masks its own 65 places
-    replace(fed, stages=[TopK(0.1), SecureSum(clip=0.5)])
+    replace(fed, stages=[TopK(0.1), masks])
 with refusal():                                 # what waits at home was never paid for
     replace(fed, stages=[private, TopK(0.1)])
 with refusal():                                 # who is a liar, behind masks?
-    replace(fed, stages=[SecureSum(clip=0.5)], aggregation=GeometricMedian())
+    replace(fed, stages=[masks], aggregation=GeometricMedian())
 
 # %% [markdown]
 # ## The whole story in one file
@@ -284,7 +294,7 @@ print(f"{len(getsource(micro).splitlines())} lines, from top to bottom:\n")
 micro.main()
 
 # %% [markdown]
-# Is it the same mathematics? The privacy of the line above, once by that file and once by the library:
+# Is it the same mathematics? The ε of our row "privacy", once by that file and once by the library, which searches more finely:
 
 # %%
 in_one_file = micro.rdp_epsilon(0.2, noise, rounds, 1e-3)

@@ -76,7 +76,8 @@ def test_the_widget_is_the_federation_of_the_text():
     assert f"noise_for_budget(4, 1e-3, rounds, {tour.FRACTION}, RDP())" in LESSON
     assert (tour.DELTA, tour.CLIP) == (1e-3, 0.5)
     assert f"CentralDP({tour.CLIP}, noise, 1e-3" in LESSON
-    assert f"Synchronous({tour.FRACTION}), PoissonSelection(), Uniform()," in LESSON
+    for part in (f"Synchronous({tour.FRACTION}),", "PoissonSelection(),", "Uniform(),"):
+        assert f"\n    {part} " in LESSON
     assert "fleet=LogNormal(speed_spread=1.0)" in LESSON
     assert explorer.live.values() == {"epsilon": 4, "percent": 10, "fraction": tour.FRACTION}
     explorer.close()

@@ -83,6 +83,18 @@ def test_every_chapter_has_its_card_and_the_page_stays_small(trained, tmp_path):
         assert (out / name).exists(), name
 
 
+def test_one_notebook_shows_the_picture_above_its_numbers(tmp_path):
+    picture = {key: base64.b64encode(b"\x89PNG" + key.encode()).decode() for key in "abc"}
+    shown = [nbformat.v4.new_output("display_data", {"image/png": picture[key]}) for key in "abc"]
+    cells = [nbformat.v4.new_code_cell(outputs=[output]) for output in shown]
+    result = nbformat.v4.new_output("display_data", {front.RESULT_MIME: {"product": 6}})
+    cells.insert(2, nbformat.v4.new_code_cell(outputs=[result]))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "x.ipynb")
+    outcome = runner.Outcome("x.ipynb", 4, 4, 1.0, "", tmp_path / "x.ipynb")
+    assert [key for key in "abc" if picture[key] in text_of(front.front_page(tmp_path, [outcome]))] == ["b"]
+    assert not any(picture[key] in text_of(front.front_page(tmp_path, [outcome, outcome])) for key in "abc")
+
+
 def test_earlier_runs_stay_on_the_page(run, tmp_path, monkeypatch):
     """One run after the other into one folder: each later page leads to what the earlier ones left."""
     monkeypatch.setattr(places, "course", built)

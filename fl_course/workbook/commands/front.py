@@ -21,7 +21,7 @@ import nbformat
 
 from ... import __version__
 from ...federation.history import History
-from ..grading.cards import reported
+from ..grading.cards import RESULT_MIME, reported
 from ..grading.gradebook import write
 from . import parameters, places
 from .runner import Outcome
@@ -61,7 +61,7 @@ def front_page(out: Path, outcomes: Sequence[Outcome] = ()) -> Path:
     """Write out/index.html about the runs whose results lie in `out`. `outcomes`: of the command that ends here."""
     chapters = places.notebooks()
     names = {path.stem for path in chapters}
-    parts = [_training(out), _this_run(outcomes), _course(chapters, out), _others(out, names), _lab()]
+    parts = [_training(out), _this_run(outcomes, out), _course(chapters, out), _others(out, names), _lab()]
     title = "A federation, trained on this machine"
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     now = datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M")
@@ -104,21 +104,34 @@ def _training(out: Path) -> str:
             '<p>Every round, for your own tools: <a href="fedavg.csv">fedavg.csv</a>, <a href="fedavg.json">fedavg.json</a>.</p>')
 
 
-def _this_run(outcomes: Sequence[Outcome]) -> str:
+def _this_run(outcomes: Sequence[Outcome], out: Path) -> str:
+    """A row a notebook that was executed just now; if there is one only, its picture too."""
     rows = []
     for one in outcomes:
-        node = _read(one.output)
+        node, name = _read(one.output), Path(one.notebook).stem
+        link = f'<a href="{escape(quote(name))}.html">{escape(name)}</a>' if (out / f"{name}.html").is_file() else escape(name)
         numbers = ", ".join(f"{name} = {number(value)}" for name, value in (reported(node) if node else {}).items())
         settings = _settings(one.output) if node else ""
         said = "ok" if one.ok else f"failed: {one.error}"
-        rows.append(f'<tr><th scope="row">{escape(Path(one.notebook).stem)}</th><td>{escape(settings)}</td>'
+        rows.append(f'<tr><th scope="row">{link}</th><td>{escape(settings)}</td>'
                     f'<td class="n">{one.cells}/{one.total}</td><td class="n">{one.seconds:.1f}</td>'
                     f"<td>{escape(numbers)}</td><td>{escape(said)}</td></tr>")
     head = ('<tr><th scope="col">notebook</th><th scope="col">with</th><th scope="col" class="n">cells</th>'
             '<th scope="col" class="n">seconds</th><th scope="col">what it reports</th><th scope="col">result</th></tr>')
     wide = '<div class="wide" role="region" aria-label="What was executed" tabindex="0">'           # scrolls, also by keys
     body = f"{wide}<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table></div>"
-    return f"<h2>What was executed</h2>{body}" if rows else ""
+    picture = _headline(_read(outcomes[0].output)) if len(outcomes) == 1 else ""
+    return f"<h2>What was executed</h2>{body}{picture}" if rows else ""
+
+
+def _headline(node: Any) -> str:
+    """The picture that a notebook shows last before it reports its numbers; empty if there is none."""
+    before = ""
+    for output in _outputs(node):
+        before = _tag(output) or before
+        if RESULT_MIME in output.get("data", {}):
+            break
+    return f"<figure>{before}</figure>" if before else ""
 
 
 def _settings(path: Path | None) -> str:
@@ -143,7 +156,7 @@ def _course(chapters: Sequence[Path], out: Path) -> str:
             note = f"executed on {_day(page)}"
         else:
             link, note = title, f"<code>fl-course run {path.name[:2]}</code> makes its page"
-        cards.append(f"<li>{_thumbnail(node) if node else ''}<h3>{link}</h3><small>{note}</small></li>")
+        cards.append(f"<li>{_thumbnail(node)}<h3>{link}</h3><small>{note}</small></li>")
     words = "Each chapter is a notebook in which every number is computed and every slider trains again."
     return f'<h2>The course</h2><p>{words}</p><ul class="cards">{"".join(cards)}</ul>' if cards else ""
 
@@ -167,17 +180,23 @@ def _lab() -> str:
 
 
 def _thumbnail(node: Any) -> str:
-    """The first picture that a notebook shows, small, with its own alternative text; empty if it shows none."""
-    for output in (output for cell in node.cells for output in cell.get("outputs", [])):
-        encoded = output.get("data", {}).get("image/png")
-        if not encoded:
-            continue
-        alt = " ".join(output.get("metadata", {}).get("image/png", {}).get("alt", "A picture of the chapter.").split())
-        try:
-            return f'<img src="{_image(_small(base64.b64decode(encoded)))}" alt="{escape(alt)}">'
-        except (OSError, ValueError):                              # no PNG after all
-            continue
-    return ""
+    """The first picture that a notebook shows, small; empty if it shows none."""
+    return next(filter(None, (_tag(output, small=True) for output in _outputs(node))), "")
+
+
+def _outputs(node: Any) -> list[Any]:
+    return [output for cell in node.cells for output in cell.get("outputs", [])] if node else []
+
+
+def _tag(output: Any, small: bool = False) -> str:
+    """The picture of an output with its own alternative text; empty if it is none."""
+    encoded = output.get("data", {}).get("image/png")
+    alt = " ".join(output.get("metadata", {}).get("image/png", {}).get("alt", "A picture of this notebook.").split())
+    try:
+        png = base64.b64decode(encoded or "")
+        return f'<img src="{_image(_small(png) if small else png)}" alt="{escape(alt)}">'
+    except (OSError, ValueError):              # no PNG after all
+        return ""
 
 
 def _small(png: bytes) -> bytes:

@@ -11,7 +11,6 @@ there looks like a liar.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -80,9 +79,7 @@ class FLTrust(Robust):
     def how(self, experiment: Experiment) -> LocalSGD:
         if self.training is not None:
             return self.training
-        how = experiment.training
-        epochs = 1 if isinstance(how.epochs, Mapping | Callable) else how.epochs
-        return replace(how, correction=None, private=None, personal=None, epochs=epochs)
+        return replace(experiment.training, correction=None, private=None, personal=None)
 
     def weigh(self, x: np.ndarray, ctx: Context | None) -> tuple[np.ndarray, np.ndarray]:
         if ctx is None or ctx.experiment is None:
@@ -99,6 +96,11 @@ class FLTrust(Robust):
             raise CompositionError(
                 f"FLTrust trains the model on its root set, and of {experiment.model!r} the server has only a part; use a rule "
                 "without a root set, such as MultiKrum(f), or a method that shares the whole network."
+            )
+        if self.training is None and not isinstance(epochs := experiment.training.epochs, int):
+            raise CompositionError(
+                f"the step of FLTrust is as long as the server's own training on its root set, and epochs={epochs!r} says how "
+                "long each client trains, not how long the server does; say FLTrust(root, training=LocalSGD(…, epochs=…))."
             )
         try:
             experiment.model.check(self._data)

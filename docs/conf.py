@@ -16,10 +16,10 @@ author = "The fl_course authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.apidoc"]
 LIBRARY = ROOT / "fl_course"
 apidoc_modules = [{"path": str(LIBRARY), "destination": "api", "exclude_patterns": [str(LIBRARY / "workbook")],
-                   "automodule_options": {"members", "undoc-members"}}]  # fmt: skip
+                   "module_first": True, "automodule_options": {"members", "undoc-members"}}]  # fmt: skip
 autodoc_default_options = {"ignore-module-all": True}        # the face re-exports; each name is shown where it lives
 autodoc_member_order = "bysource"
-autodoc_class_signature = "separated"
+highlight_language = "none"
 html_theme = "furo"
 html_title = "fl_course"
 html_copy_source = False
@@ -51,7 +51,7 @@ def list_lessons(app, docname, source):
         from fl_course.workbook.commands import places
 
         items = "".join(f'<li><a href="lessons/{path.stem}.html">{places.title(path)}</a></li>' for path in lessons())
-        source[0] = source[0].replace("LESSONS", f'<ol start="{int(lessons()[0].stem[:2])}">{items}</ol>')
+        source[0] = source[0].replace("LESSONS", f"<ul>{items}</ul>")
 
 
 def write_lessons(app, error):

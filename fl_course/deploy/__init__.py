@@ -5,5 +5,6 @@
     export.py          a Flower app in a folder
     certificates.py    a certificate authority for a day, the server's certificate, the nodes' keys
     local.py           SuperLink and SuperNodes on this machine: started, watched, stopped
+    stop.py            to end processes and all that they started
     environment.py     Flower's own environment, made at the first use
 """

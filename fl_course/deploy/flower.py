@@ -59,8 +59,7 @@ class GridPost:
     turned_away: set[int] = field(default_factory=set, init=False)
     seen: tuple[float, frozenset[int]] = field(default=(0.0, frozenset()), init=False)
     open: dict[str, tuple[int, list[int], float]] = field(default_factory=dict, init=False)  # message → node, tickets, when
-    early: list[Answer] = field(default_factory=list, init=False)
-    carried: dict[str, int] = field(default_factory=lambda: {"down": 0, "up": 0}, init=False)  # bytes of orders and answers
+    silent: dict[str, int] = field(default_factory=dict, init=False)                # message that was given up → its node
 
     def nodes(self) -> frozenset[int]:
         """The nodes that are connected, at most a second ago. Those that are new are asked who lives there."""
@@ -106,7 +105,8 @@ class GridPost:
     # --- a post (orders.py) ----------------------------------------------------------------------------------------------
 
     def here(self) -> set[ClientId]:
-        connected = self.nodes()
+        """A node that owes an answer for too long is not asked again before it has spoken."""
+        connected = self.nodes() - set(self.silent.values())
         return {client for client, node in self.homes.items() if node in connected}
 
     def send(self, orders: Sequence[Order]) -> None:
@@ -116,14 +116,15 @@ class GridPost:
         for node, bag in bags.items():
             content = encode_orders(bag)
             (name,) = self.grid.push_messages([self._message(content, "train", node)])
-            self.carried["down"] += len(content)
             self.open[name] = node, [order.ticket for order in bag], time.monotonic()
 
     def answers(self, seconds: float) -> Sequence[Answer]:
-        ends, come = time.monotonic() + seconds, self.early
-        self.early = []
+        ends = time.monotonic() + seconds
+        come: list[Answer] = []
         while True:
-            for reply in self.grid.pull_messages(list(self.open)) if self.open else []:
+            names = [*self.open, *self.silent]
+            for reply in self.grid.pull_messages(names) if names else []:
+                self.silent.pop(reply.metadata.reply_to_message_id, None)
                 if (sent := self.open.pop(reply.metadata.reply_to_message_id, None)) is not None:
                     come += self._read(reply, sent[1])
             connected = self.nodes()
@@ -132,6 +133,8 @@ class GridPost:
                 late = f"no answer in {self.lost_after:g} seconds" if time.monotonic() - when > self.lost_after else ""
                 if gone or late:
                     del self.open[name]
+                    if late:
+                        self.silent[name] = node
                     come += [Answer(ticket, lost=gone or late) for ticket in tickets]
             if come or time.monotonic() >= ends:
                 return come
@@ -140,9 +143,7 @@ class GridPost:
     def _read(self, reply: Any, tickets: list[int]) -> list[Answer]:
         """The answers to these jobs. A node cannot answer for another's."""
         try:
-            content = _content(reply)
-            self.carried["up"] += len(content)
-            given = {answer.ticket: answer for answer in decode_answers(content)}
+            given = {answer.ticket: answer for answer in decode_answers(_content(reply))}
         except WireError as why:
             return [Answer(ticket, lost=str(why)) for ticket in tickets]
         return [given.get(ticket, Answer(ticket, lost="its node did not answer for it")) for ticket in tickets]

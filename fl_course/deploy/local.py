@@ -3,15 +3,15 @@
     with Local(flower(), nodes=2, tls=True) as local:
         local.run("my-app", rounds=3, out="reports/run")
 
-Every process is started in a group of its own, so that the processes that Flower starts in turn go with it: on leaving, also by
-Ctrl-C or an error, all groups are told to end, then made to, and waited for until nobody is left. With tls, an authority is
-made for the day: the server shows its certificate, and every node the key that was registered for it.
+Every process is started in a group of its own, and stop.py ends whatever has come of it, also after Ctrl-C or an error. With tls,
+an authority is made for the day: the server shows its certificate, and every node the key that was registered for it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -25,15 +25,14 @@ from typing import Any
 
 from ..core import FederatedError, is_whole
 from .certificates import certificates, node_key
+from .stop import MARK, WINDOWS, stop
 
 HOST = "127.0.0.1"
-WINDOWS = os.name == "nt"
 OFF = {  # nothing that Flower would ask of, or tell, the outside
     "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
     "UV_OFFLINE": "1", "PIP_NO_INDEX": "1", "HF_HUB_OFFLINE": "1", "NO_PROXY": "*",
     "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1",
 }  # fmt: skip
-PATIENT, FORCED = 12.0, 10.0            # seconds to end when asked, and when made to
 
 
 class DeploymentError(FederatedError):
@@ -50,6 +49,7 @@ class Local:
     folder: Path | None = None
     say: Callable[[str], None] = print
     port: int = field(default=0, init=False)
+    mark: str = field(default_factory=lambda: secrets.token_hex(16), init=False)    # in the environment of all that is started
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False, repr=False)
     _cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False, repr=False)
 
@@ -76,7 +76,7 @@ class Local:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            stop(self.processes.values())
+            stop(self.processes.values(), mark=self.mark)
         finally:
             self._cleanup.close()
 
@@ -112,7 +112,7 @@ class Local:
 
     def kill_node(self, number: int) -> None:
         """As if its machine had lost power: nobody is told."""
-        end(self.processes.pop(f"node{number}"), forced=True)
+        stop([self.processes.pop(f"node{number}")], patient=0.0)
 
     # --- a run -----------------------------------------------------------------------------------------------------------
 
@@ -139,8 +139,7 @@ class Local:
                 raise DeploymentError(f"the run has not finished in {seconds:g} seconds")
             if text == DONE or any(word in line for word in ("finished:failed", "stopped:")):
                 break
-        end(process)
-        del self.processes["run"]
+        stop([self.processes.pop("run")])
         if DONE not in lines:
             raise DeploymentError("the run did not finish; its last words:\n" + "\n".join(all_lines[-25:]))
         return lines[:-1]
@@ -172,7 +171,8 @@ class Local:
         assert self.folder is not None
         kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         tools = str(Path(self.python).parent)
-        return {**kept, **OFF, "FLWR_HOME": str(self.folder / "flwr"), "PATH": tools + os.pathsep + kept.get("PATH", "")}
+        path = tools + os.pathsep + kept.get("PATH", "")
+        return {**kept, **OFF, MARK: self.mark, "FLWR_HOME": str(self.folder / "flwr"), "PATH": path}
 
     def log(self, name: str, lines: int = 15) -> str:
         """The last lines that a process has printed."""
@@ -234,51 +234,3 @@ def _ended_by_signals() -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
-
-
-def stop(processes: Any) -> None:
-    """End them all: asked first, together; then made to. Returns when nobody of their groups is left."""
-    running = list(processes)[::-1]
-    for process in running:
-        _tell(process, forced=False)
-    for process in running:
-        end(process)
-
-
-def end(process: subprocess.Popen[bytes], forced: bool = False) -> None:
-    """End one process and its group, and wait until they are gone."""
-    for force in (True,) if forced else (False, True):
-        _tell(process, force)
-        ends = time.monotonic() + (FORCED if force else PATIENT)
-        while time.monotonic() < ends:
-            process.poll()
-            if process.returncode is not None and not group_lives(process.pid):
-                break
-            time.sleep(0.05)
-        else:
-            continue
-        break
-    if process.stdout is not None:
-        process.stdout.close()
-
-
-def group_lives(pid: int) -> bool:
-    """Whether anybody is left of the group that this process led."""
-    if WINDOWS:
-        return False                        # taskkill /T has ended the tree
-    try:
-        os.killpg(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _tell(process: subprocess.Popen[bytes], forced: bool) -> None:
-    if WINDOWS:
-        words = ["taskkill", "/T", "/PID", str(process.pid), *(["/F"] if forced else [])]
-        subprocess.run(words, capture_output=True, check=False)
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL if forced else signal.SIGTERM)

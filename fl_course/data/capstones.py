@@ -154,7 +154,8 @@ def vehicles(clients: int = 30, kilometres: int = 80, home: float = 0.9, habits:
 
     Client k, "city 0", "country 1", "motorway 2", …, drives the share `home` of its kilometres on its own kind of road and the
     rest anywhere. style_k ~ lognormal(0, habits) is how hard it brakes: its own, and in no column. The held-out kilometres are
-    half as many fresh ones from each car, a third of them on each kind of road: where a model must go that leaves home.
+    half as many fresh ones from each car, one after the other, in turn on each kind of road, in the order of ROADS: where a
+    model must go that leaves home.
     """
     for name, count in (("clients", clients), ("kilometres", kilometres)):
         if not is_whole(count, 1):

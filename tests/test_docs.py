@@ -258,14 +258,14 @@ def test_the_site_leads_to_every_page_and_every_room():
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="no Sphinx here (pip install -e .[docs])")
 def test_the_site_is_built_without_a_warning_and_asks_nobody(tmp_path):
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")                               # it writes into its source, too
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("api"))      # Sphinx writes into its source
     conf = text("docs/conf.py").replace("Path(__file__).resolve().parents[1]", f"Path({str(ROOT)!r})")
     (tmp_path / "docs" / "conf.py").write_text(conf, encoding="utf-8")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", tmp_path / "docs", tmp_path / "site"]
     built = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert built.returncode == 0, built.stderr[-3000:]
     site = tmp_path / "site"
-    assert "FedAvg" in (site / "index.html").read_text("utf-8")
+    assert "Federated averaging" in (site / "index.html").read_text("utf-8")
     asks = re.compile(r'<(?:script|img|iframe)[^>]+src="https?:|<link[^>]+rel="stylesheet"[^>]+href="https?:')
     assert [page.name for page in site.rglob("*.html") if asks.search(page.read_text("utf-8"))] == []
     lessons = {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}

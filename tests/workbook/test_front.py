@@ -1,8 +1,11 @@
 """The page that `fl-course run` leaves, and what becomes of a run whose folder cannot be written in the end."""
 
 import base64
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -95,6 +98,7 @@ def test_one_notebook_shows_the_picture_above_its_numbers(tmp_path):
     assert not any(picture[key] in text_of(front.front_page(tmp_path, [outcome, outcome])) for key in "abc")
 
 
+@pytest.mark.slow
 def test_earlier_runs_stay_on_the_page(run, tmp_path, monkeypatch):
     """One run after the other into one folder: each later page leads to what the earlier ones left."""
     monkeypatch.setattr(places, "course", built)
@@ -150,19 +154,19 @@ def test_the_legend_does_not_lie_over_the_curves(trained):
 # --- a folder that can no longer be written ---
 
 
-def full(monkeypatch, after=0):
-    """From the (after + 1)-th file on the disk is full."""
-    left = [after]
-    copy = shutil.copyfile
+def full(monkeypatch, after=0, everywhere=False):
+    """From the (after + 1)-th file on the disk is full: that of the results, or every one."""
+    left, write = [after], Path.write_bytes
 
-    def copyfile(source, target, **how):
-        left[0] -= 1
-        if left[0] < 0:
-            Path(target).write_bytes(Path(source).read_bytes()[:100])
-            raise OSError(28, "No space left on device")
-        return copy(source, target, **how)
+    def write_bytes(path, content):
+        if path.suffix == ".part" and (everywhere or path.parent.name == "out"):
+            left[0] -= 1
+            if left[0] < 0:
+                write(path, content[:100])
+                raise OSError(28, "No space left on device")
+        return write(path, content)
 
-    monkeypatch.setattr(runner.shutil, "copyfile", copyfile)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
 
 
 def kept_in(said):
@@ -193,6 +197,36 @@ def test_an_executed_notebook_whose_folder_is_full_is_kept_elsewhere(run, tmp_pa
     assert node.metadata.papermill.parameters == {}
     assert not Path("out/lesson.ipynb").exists()
     shutil.rmtree(kept_in(said))
+
+
+def test_where_every_disk_is_full_the_numbers_are_printed(run, tmp_path, monkeypatch):
+    notebook = write_notebook(tmp_path / "lesson.ipynb", NUMBERS, parameters="epsilon: float = 2.0\nrounds: int = 3")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    full(monkeypatch, everywhere=True)
+    code, said = run("run", notebook, "--out", "out")
+    assert code == 1
+    assert re.search(r"neither can \S+ \(No space left on device\): make room", said)
+    assert re.search(r"product +│ 6", said)
+    code, said = run("train", "--rounds", "1", "--out", "out")
+    assert code == 1
+    assert "neither can" in said
+    assert re.search(r"After 1 rounds: accuracy \d+\.\d%", said)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="bounds on the size of files")
+def test_a_run_whose_files_may_not_be_large(tmp_path):
+    """For real: no file may have more than 60 kB, so the record of 30 rounds cannot be written anywhere."""
+    code = (
+        "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        f"from fl_course.workbook.commands import cli\ncli.main(['train', '--out', {str(tmp_path / 'out')!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "cannot be written (File too large)" in done.stdout
+    assert re.search(r"After 30 rounds: accuracy \d+", done.stdout)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_page_that_cannot_be_written_costs_nothing_else(run, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import io
 import time
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from fl_course.federation.history import MB, History
 from fl_course.federation.schedule import Synchronous
 
 from ..lesson import canvas, for_any_page
-from .runner import bring
+from .runner import keep
 
 
 def experiment(seed: int = 0) -> Coordinator:
@@ -57,7 +57,7 @@ def run_demo(rounds: int = 30, out: Path = Path("reports"), seed: int = 0, conso
         f"\nAfter {len(history)} rounds: [bold]accuracy {history.last('accuracy'):.1%}[/], loss {history.last('loss'):.3f} nats, "
         f"{history.megabytes:.1f} MB sent, {seconds:.1f} s on this machine."
     )
-    files, trouble = bring(write_reports(history, Path(tempfile.mkdtemp(prefix="fl-course-run-"))), out)
+    files, trouble = keep(reports(history), out)
     for file in files:
         console.print(f"  wrote {file}", soft_wrap=True)
     if trouble:
@@ -80,14 +80,12 @@ def _row(r: Record) -> tuple[str, ...]:
     return (str(r.version), *metrics, f"{sum(r.bytes_up.values()) / MB:.2f}", f"{sum(r.bytes_down.values()) / MB:.2f}")
 
 
-def write_reports(history: History, out: Path) -> list[Path]:
-    """The figure, the table and the whole record: what a run leaves behind."""
-    out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"fedavg.{ending}" for ending in ("png", "csv", "json")]
-    picture(history).savefig(files[0], dpi=110, transparent=True)
-    history.to_csv(files[1])
-    history.to_json(files[2])
-    return files
+def reports(history: History) -> dict[str, bytes]:
+    """The figure, the table and the whole record, as files: what a run leaves behind."""
+    png = io.BytesIO()
+    picture(history).savefig(png, format="png", dpi=110, transparent=True)
+    table = history.to_pandas().to_csv(na_rep="nan", lineterminator="\r\n")
+    return {"fedavg.png": png.getvalue(), "fedavg.csv": table.encode(), "fedavg.json": (history.to_json() + "\n").encode()}
 
 
 def picture(history: History) -> Figure:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,19 +37,21 @@ def run_notebook(path: Path, output: Path, parameters: dict[str, Any] | None = N
     """Execute one notebook and write it, with its outputs, to `output` (also when it fails: then up to the failure).
 
     Checks are strict: an exercise that is not solved is a failure. Whatever goes wrong ends up in the outcome. If `output` cannot
-    be written at the end, the executed notebook stays in a temporary folder, which the outcome names.
+    be written at the end, the executed notebook goes to a temporary folder, which the outcome names.
     """
     import nbformat
     import papermill
+    from papermill import iorw
     from papermill.exceptions import PapermillExecutionError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     start, error = time.monotonic(), ""
-    part = Path(tempfile.mkdtemp(prefix="fl-course-run-")) / output.name
+    saved = InMemory()
+    iorw.papermill_io.register(saved.scheme, saved)
     try:
         with own_kernel(FL_COURSE_STRICT="1") as folder:
             papermill.execute_notebook(
-                str(path), str(part), parameters or {}, kernel_name=NAME, progress_bar=False, cwd=str(folder),
+                str(path), f"{saved.scheme}.ipynb", parameters or {}, kernel_name=NAME, progress_bar=False, cwd=str(folder),
                 request_save_on_cell_execute=False, execution_timeout=timeout, start_timeout=120,
             )
     except PapermillExecutionError as failure:
@@ -58,34 +59,57 @@ def run_notebook(path: Path, output: Path, parameters: dict[str, Any] | None = N
         error = f"cell [{failure.exec_count}] `{first.strip()[:60]}`: {failure.ename}: {failure.evalue}"
     except Exception as failure:              # a dead kernel, a broken file, a time-out: this notebook only
         error = f"{type(failure).__name__}: {str(failure).strip()[:400]}"
-    if not part.exists():
-        shutil.rmtree(part.parent, ignore_errors=True)
-        return Outcome(path.name, 0, 0, time.monotonic() - start, error or "nothing was written")
-    node = nbformat.read(part, as_version=4)
+    finally:
+        iorw.papermill_io._handlers.remove((saved.scheme, saved))
+    if not saved.text:
+        return Outcome(path.name, 0, 0, time.monotonic() - start, error or "nothing was executed")
+    node = nbformat.reads(saved.text, as_version=4)
     code = [cell for cell in node.cells if cell.cell_type == "code" and cell.source]
     done = sum(cell.metadata.get("papermill", {}).get("status") == "completed" for cell in code)
-    (kept,), trouble = bring([part], output.parent)
+    kept, trouble = keep({output.name: saved.text.encode()}, output.parent)
     error = "; ".join(filter(None, [error, trouble]))
-    return Outcome(path.name, done, len(code), time.monotonic() - start, error, kept, reported(node))
+    return Outcome(path.name, done, len(code), time.monotonic() - start, error, kept[0] if kept else None, reported(node))
 
 
-def bring(files: Sequence[Path], out: Path) -> tuple[list[Path], str]:
-    """Move finished files out of the temporary folder that they lie in, alone, to `out`, each whole or not at all.
+class InMemory:
+    """Where papermill saves what it has executed: no disk can be full before the last cell is done."""
 
-    Returns where they are now and, if `out` could not be written, a sentence: then all of them are left where they were.
-    """
-    parts = [out / f".{file.name}.{os.getpid()}.part" for file in files]
+    scheme = "memory:"
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str, path: str) -> None:
+        self.text = text
+
+    def pretty_path(self, path: str) -> str:
+        return path
+
+
+def keep(files: Mapping[str, bytes], out: Path) -> tuple[list[Path], str]:
+    """Write files to `out`, all of them or none, each whole. Returns where they are and, if `out` could not be written, a
+    sentence: then they are in a temporary folder, or nowhere if that is full, too."""
+    try:
+        return _write(files, out), ""
+    except OSError as error:
+        sentence = f"{out} cannot be written ({error.strerror or error}); "
+    try:
+        elsewhere = Path(tempfile.mkdtemp(prefix="fl-course-run-"))
+        return _write(files, elsewhere), f"{sentence}what was computed is kept in {elsewhere}"
+    except OSError as error:
+        return [], f"{sentence}neither can {tempfile.gettempdir()} ({error.strerror or error}): make room, and run it again"
+
+
+def _write(files: Mapping[str, bytes], out: Path) -> list[Path]:
+    parts = {out / f".{name}.{os.getpid()}.part": out / name for name in files}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for file, part in zip(files, parts, strict=True):
-            shutil.copyfile(file, part)
-        for file, part in zip(files, parts, strict=True):
-            os.replace(part, out / file.name)
-    except OSError as error:
-        return list(files), f"{out} cannot be written ({error.strerror or error}); what was computed is kept in {files[0].parent}"
+        for part, content in zip(parts, files.values(), strict=True):
+            part.write_bytes(content)
+        for part, file in parts.items():
+            os.replace(part, file)
     finally:
         for part in parts:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
-    shutil.rmtree(files[0].parent, ignore_errors=True)
-    return [out / file.name for file in files], ""
+    return list(parts.values())

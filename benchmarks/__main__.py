@@ -2,6 +2,7 @@
 
     python -m benchmarks performance             the engine against everybody and the machine; writes docs/performance.*
     python -m benchmarks performance --quick     one small work; nothing written: shows that the programs agree
+    python -m benchmarks gpu                     a cohort on a GPU beside ordinary loops; adds the card's table
     python -m benchmarks.accounting              privacy accounting        python -m benchmarks.compression
     python -m benchmarks.dpsgd                   private SGD               python -m benchmarks.secure_aggregation
     python -m benchmarks.robust                  attacks and defences: reproduction cards, and robust rules beside byzfl and flwr
@@ -17,7 +18,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from . import engine, machine, report
+from . import engine, gpu, machine, report
 from .work import Work, works
 
 
@@ -51,7 +52,7 @@ def performance(out: Path, peers: tuple[str, ...]) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("what", nargs="?", choices=["performance"])
+    parser.add_argument("what", nargs="?", choices=["performance", "gpu"])
     parser.add_argument("--quick", action="store_true", help="one small work; writes nothing")
     parser.add_argument("--peers", nargs="*", default=list(engine.PEERS), metavar="NAME", help="libraries to ask; default: all")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs")
@@ -59,6 +60,8 @@ def main() -> int:
     if args.what is None:
         parser.print_help()
         return 0
+    if args.what == "gpu":
+        return gpu.main(args.out / "performance.md", args.quick)
     if args.quick:
         work = works()[0]
         engine.tell(work, engine.measure(work, seconds=0.05, wanted=3, limit=3))

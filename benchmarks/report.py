@@ -109,6 +109,9 @@ Of the libraries: their first round, with compilation and the start of their wor
 """
 
 
+GPUS = "## On a GPU"
+
+
 def markdown(rows: list[dict[str, Any]], digits: int = 2) -> str:
     table = pd.DataFrame(rows)
     cells = table.map(lambda value: "–" if pd.isna(value) else f"{value:,.{digits}f}" if isinstance(value, float) else str(value))
@@ -181,4 +184,7 @@ def write(folder: Path, rows: list[dict[str, Any]], machine: dict[str, list[dict
         growth=markdown(machine["growth"], 3), memory=markdown(machine["memory"], 0), many=markdown(machine["many"], 0),
         first=markdown(machine["first"], 3), starts=markdown(starts) if starts else "Not measured.",
     )  # fmt: skip
-    (folder / "performance.md").write_text(page, encoding="utf-8")
+    file = folder / "performance.md"
+    older = file.read_text(encoding="utf-8") if file.exists() else ""
+    cards = older[older.index(GPUS):] if GPUS in older else ""                     # gpu.py writes them, on machines of their own
+    file.write_text(page.rstrip() + "\n" + (f"\n{cards}" if cards else ""), encoding="utf-8")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import engine, machine, quiet, report
+from benchmarks import engine, gpu, machine, quiet, report
 from benchmarks.engine import check
 from benchmarks.peers import environments, protocol
 from benchmarks.work import Work, batches, competitors, export, mcmahan_cnn, optimised, small_cnn, works
@@ -214,3 +214,21 @@ def test_the_page_is_made_of_the_rows(tmp_path):
     assert (tmp_path / "performance.png").stat().st_size > 5000
     assert (tmp_path / "performance.csv").read_text(encoding="utf-8").count("\n") == len(rows) + 1
     assert "limits" in (tmp_path / "performance_machine.csv").read_text(encoding="utf-8")
+
+
+def test_a_card_has_one_table_on_the_page_and_others_stay(tmp_path):
+    page = tmp_path / "performance.md"
+    page.write_text("# Performance\n\nText.\n", encoding="utf-8")
+    for card, ms in (("Card A", 1.0), ("Card B", 2.0), ("Card A", 3.0)):
+        gpu.write(page, gpu.table([{"work": "logistic", "cohort": ms}], card), card)
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# Performance\n\nText.\n\n## On a GPU\n")
+    assert text.count("### Card A") == text.count("### Card B") == text.count(report.GPUS) == 1
+    assert "| logistic | 3.0 |" in text
+    assert "| logistic | 2.0 |" in text
+    assert "| logistic | 1.0 |" not in text
+
+
+def test_what_a_gpu_is_compared_with_does_the_same_work():
+    row = gpu.measure("logistic", gpu.QUICK[0][1], 20, "cpu:0", turns=1)
+    assert {"cohort", "whole loop", "module after module", "idiomatic, same device"} < row.keys()

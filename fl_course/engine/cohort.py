@@ -39,6 +39,7 @@ class Planner:
     model: Model
     data: FederatedData
     fused: DenseEngine | None
+    memory: int = 0             # numbers that a device other than the CPU has room for
     keys: np.ndarray = field(init=False, repr=False)                 # (K,) uint64
     place: dict[ClientId, int] = field(init=False, repr=False)
 
@@ -81,6 +82,10 @@ class Planner:
         """The plan in pieces for one tensor each: about a million numbers fit the processor's cache, and every thread
         gets a piece unless that would be too small to be worth its while."""
         clients, how = len(plan.steps), self.how
+        if self.memory:                                   # a step keeps model, anchor, gradient and change, and activations
+            numbers = 6 * self.model.dim + 30 * batch * math.prod(self.data.shape)
+            together = how.together or max(1, self.memory // numbers)
+            return [plan.part(start, min(start + together, clients)) for start in range(0, clients, together)]
         if self.model.alone or (self.fused is None and how.engine == "auto" and how.together is None):
             return [plan.part(k, k + 1) for k in range(clients)]
         if self.fused is not None and room:

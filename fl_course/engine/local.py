@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..core import ClientId, Task, is_whole, plain_counts
 from ..federation.interfaces import Correction, PersonalTraining, PrivateTraining
@@ -27,6 +28,8 @@ class LocalSGD:
     clients train in one tensor (None: as many as pay, which is one for models that are not dense networks); `threads`
     share the tensors out. Both change speed and memory, not the result: see training.py for the last digits. Two threads
     pay for large cohorts on an idle machine, see docs/performance.md.
+    device: "cuda" or "mps" computes there by the plain text, all clients of a cohort together, in parts that fit its memory;
+    it agrees with the CPU but for rounding, in full float32 unless torch.set_float32_matmul_precision says otherwise.
     engine "auto" takes the fused engine where it applies, "rows" always the plain one; they agree but for rounding.
     private: DPSGD(…) clips and noises the gradient of every example (chapter 3).
     personal: FedRep(…), Ditto(…) and their like leave every client with a model of its own (chapter 8).
@@ -41,6 +44,7 @@ class LocalSGD:
     correction: Correction | None = None
     together: int | None = None
     threads: int = field(default=1, repr=False)
+    device: str = field(default="cpu", repr=False)
     engine: str = "auto"
     private: PrivateTraining | None = None
     personal: PersonalTraining | None = None
@@ -78,6 +82,11 @@ class LocalSGD:
             raise ValueError(f"threads must be a whole number from 1, not {self.threads!r}")
         if self.engine not in ("auto", "rows"):
             raise ValueError(f"engine must be 'auto' or 'rows', not {self.engine!r}")
+        check_device(self.device)
+        if self.device != "cpu" and self.personal is not None:
+            raise ValueError(f"{type(self.personal).__name__} trains on the CPU, one by one: leave device={self.device!r} out")
+        if self.device != "cpu" and self.threads > 1:
+            raise ValueError(f"threads share the work of a CPU; leave threads={self.threads} out with device={self.device!r}")
         plain_counts(self)
 
     @property
@@ -104,6 +113,17 @@ class LocalSGD:
         """The learning rate of clients that start from this version of the model."""
         return self.lr * self.lr_decay**version
 
+
+def check_device(name: str) -> None:
+    """ValueError, with what there is, unless torch can compute on the device of this name."""
+    here = ["cpu", "cpu:0"]                    # the second: the way of a GPU, on the CPU
+    if torch.cuda.is_available():
+        here += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        here.append("mps")
+    if name not in here:
+        why = "; torch here was built for the CPU alone" if torch.version.cuda is None and str(name).startswith("cuda") else ""
+        raise ValueError(f"device={name!r} is not there{why}; this machine has {', '.join(map(repr, here))}")
 
 
 def _check_epochs(client: ClientId, epochs: object) -> int:

@@ -70,7 +70,9 @@ class CrossEntropy(Loss):
         check_weights(self)
 
     def each(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        weight = None if self.class_weights is None else torch.tensor(self.class_weights, dtype=outputs.dtype, device="cpu")
+        weight = None
+        if self.class_weights is not None:
+            weight = torch.tensor(self.class_weights, dtype=outputs.dtype, device=outputs.device)
         each = F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), weight, reduction="none")
         return each.view(targets.shape)
 
@@ -109,7 +111,7 @@ class BinaryCrossEntropy(Loss):
         each = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
         if self.class_weights is None:
             return each
-        return each * torch.tensor(self.class_weights, dtype=logits.dtype, device="cpu")[targets]
+        return each * torch.tensor(self.class_weights, dtype=logits.dtype, device=logits.device)[targets]
 
     def judge(self, outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits = outputs[:, 0]

@@ -41,16 +41,16 @@ def train_rows(model: Model, theta: Tensor, anchor: Tensor, x: Tensor, y: Tensor
 
     x: (N, *features), y: (N,) or (N, k): the examples that plan.rows counts; anchor: (n, d), where the clients began.
     Step t moves the first plan.active[t] rows; the rows of clients that have finished stay untouched, bit for bit, and so
-    do the layers whose names are frozen.
+    do the layers whose names are frozen. All tensors are on one device, whichever.
     """
     correction = how.correction or Correction()
     named = [correction.rows(task) for task in tasks]
     names = {name: None for vectors in named for name in vectors}
-    rows = {name: torch.from_numpy(stack(tasks, [vectors.get(name) for vectors in named])) for name in names}
+    rows = {name: torch.from_numpy(stack(tasks, [vectors.get(name) for vectors in named])).to(theta.device) for name in names}
     velocity = torch.zeros_like(theta)
-    weight = torch.from_numpy(plan.weight).to(theta.dtype)
-    index = torch.from_numpy(plan.rows)
-    losses = torch.zeros(plan.count.shape, dtype=theta.dtype, device="cpu")
+    weight = torch.from_numpy(plan.weight).to(theta.device, theta.dtype)
+    index = torch.from_numpy(plan.rows).to(theta.device)
+    losses = torch.zeros(plan.count.shape, dtype=theta.dtype, device=theta.device)
     alive = -1
     for t, a in enumerate(plan.active):
         if a != alive:                                                             # views of the clients still at work

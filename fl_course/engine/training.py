@@ -4,7 +4,7 @@
 
     fused.DenseEngine    dense networks, several times faster than the text
     sgd.SingleEngine     plain SGD of one client, for models that gain nothing from company
-    sgd.train_rows       the text of the method, for every model and every correction
+    sgd.train_rows       the text of the method, for every model and every correction; on a GPU for everything
 
 The same seed gives the same bytes, whoever trains together with whom and on however many `threads`, each of which trains
 other clients; but not the same as another engine, and `train_rows` keeps it only for a client by itself (see sgd.py).
@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -50,6 +51,8 @@ class Trainer:
     frozen: tuple[str, ...] = ()
     x: Tensor = field(init=False, repr=False)               # (N, *features)
     y: Tensor = field(init=False, repr=False)               # (N,) classes, or (N, k) numbers
+    device: torch.device = field(init=False, repr=False)    # where x, y and the models are while they train
+    away: bool = field(init=False, repr=False)              # not on the CPU: the plain text, everybody together
     fused: DenseEngine | None = field(init=False, repr=False)
     planner: Planner = field(init=False, repr=False)
     pool: ThreadPoolExecutor | None = field(init=False, repr=False)
@@ -61,9 +64,11 @@ class Trainer:
     def __post_init__(self) -> None:
         self.travels, self.model = self.model, self.model.whole
         x, y = (np.require(part, requirements=["C", "W"]) for part in (self.data.x, self.data.y))   # as torch needs it
-        self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
+        self.device = torch.device(self.how.device)
+        self.away = self.how.device != "cpu"
+        self.x, self.y = torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)
         self.fused = DenseEngine(self.model.sizes, self.x, self.y) if self._dense() else None        # type: ignore[attr-defined]
-        self.planner = Planner(self.how, self.model, self.data, self.fused)
+        self.planner = Planner(self.how, self.model, self.data, self.fused, free_numbers(self.device) if self.away else 0)
         self.mine, self.pool = threading.local(), None
         if self.how.threads > 1:                               # a new thread would use as many of torch's as there are cores
             self.pool = ThreadPoolExecutor(self.how.threads, "train", torch.set_num_threads, (torch.get_num_threads(),))
@@ -80,7 +85,7 @@ class Trainer:
             other.fused = None
         elif self.fused is None:
             other.fused = DenseEngine(self.model.sizes, self.x, self.y)                              # type: ignore[attr-defined]
-        other.planner = Planner(how, self.model, self.data, other.fused)
+        other.planner = Planner(how, self.model, self.data, other.fused, self.planner.memory)
         self.kin.append(other)
         return other
 
@@ -88,12 +93,13 @@ class Trainer:
         """Whether the fused engine applies: softmax on dense layers, an affine correction, layers frozen whole or not at all."""
         pairs = [f"{name.rsplit('.', 1)[0]}.{kind}" for name in self.frozen for kind in ("weight", "bias")]
         affine = isinstance(self.how.correction, Affine | None)
-        return is_softmax_network(self.model) and affine and self.how.engine == "auto" and set(pairs) == set(self.frozen)
+        quick = self.how.engine == "auto" and not self.away
+        return is_softmax_network(self.model) and affine and quick and set(pairs) == set(self.frozen)
 
     @torch.inference_mode(False)                            # and so with gradients, whatever the caller has switched off
     def train(self, tasks: Sequence[Task]) -> list[Update]:
         """Train every task from the model that it was handed. Returns the updates in the order of the tasks."""
-        with torch.autocast("cpu", enabled=False):          # … or on
+        with torch.autocast("cpu", enabled=False), exact_convolutions():     # … or on
             method = self.how.private or self.how.personal
             return self.steps(tasks) if method is None else method.train(tasks, self)
 
@@ -108,7 +114,7 @@ class Trainer:
     def steps(self, tasks: Sequence[Task]) -> list[Update]:
         """The trainer's own steps, whatever takes their place in `train`: the text of LocalSGD."""
         anchors = {id(task.server.params): task.server.params for task in tasks}                    # usually one
-        models = {key: torch.tensor(params, device="cpu") for key, params in anchors.items()}
+        models = {key: torch.tensor(params, device=self.device) for key, params in anchors.items()}
         changes, parts, done = self._rows(len(tasks)), [], 0
         for part in self.planner.parts(tasks):
             parts.append((part, changes[done : done + len(part.tasks)]))
@@ -119,7 +125,7 @@ class Trainer:
             rows = [models[id(task.server.params)] for task in part.tasks]
             same = all(row is rows[0] for row in rows)
             anchor = rows[0].expand(len(rows), -1) if same else torch.stack(rows)                   # (n, d)
-            return self._updates(part, out.numpy(), self.execute(part, anchor, out).numpy())
+            return self._updates(part, out.numpy(), self.execute(part, anchor, out).cpu().numpy())
 
         updates: dict[int, Update] = {}
         for (part, _), some in zip(parts, (self.pool.map if self.pool else map)(train_part, parts), strict=True):
@@ -140,7 +146,7 @@ class Trainer:
         else:
             rest = (part.plan, part.lr, self.how, part.tasks, self.frozen)
             losses = train_rows(self.model, theta, anchor, self.x, self.y, *rest)
-        torch.sub(theta, anchor, out=out)
+        out.copy_(theta - anchor) if self.away else torch.sub(theta, anchor, out=out)
         return losses
 
     def _updates(self, part: Part, changes: np.ndarray, losses: np.ndarray) -> list[Update]:
@@ -174,7 +180,7 @@ class Trainer:
 
     def _single(self, clients: int) -> SingleEngine | None:
         """This thread's engine for one client, if that is how it is done: plain SGD of a model that has a module."""
-        if clients > 1 or not self.how.plain or self.frozen or self.how.engine == "rows":
+        if clients > 1 or self.away or not self.how.plain or self.frozen or self.how.engine == "rows":
             return None
         if not hasattr(self.mine, "single"):
             module = self.model.single()
@@ -196,7 +202,22 @@ class Trainer:
 
     def _full_gradient(self, task: Task) -> Vector:
         """(d,) of the client's mean loss over all its training examples, at the model that it was handed."""
-        rows = torch.from_numpy(self.data.train[self.data.position(task.client)])
-        theta = torch.tensor(task.server.params, device="cpu")[None].requires_grad_()  # (1, d)
+        rows = torch.from_numpy(self.data.train[self.data.position(task.client)]).to(self.device)
+        theta = torch.tensor(task.server.params, device=self.device)[None].requires_grad_()  # (1, d)
         loss = self.model.losses(self.model.layers(theta), self.x[rows][None], self.y[rows][None]).mean()
-        return torch.autograd.grad(loss, theta)[0][0].numpy()
+        return torch.autograd.grad(loss, theta)[0][0].cpu().numpy()
+
+
+def free_numbers(device: torch.device) -> int:
+    """float32 numbers that half of the device's free memory holds, as a power of two, so that small changes of what others
+    keep there do not change who trains with whom."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 1 << 32
+    return 1 << max(free // 8, 1).bit_length() - 1
+
+
+def exact_convolutions() -> AbstractContextManager[None]:
+    """The same bits every time, and full float32 also in convolutions, where torch rounds to tf32 unless it is told."""
+    if not torch.backends.cudnn.is_available():
+        return nullcontext()
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)

@@ -104,8 +104,11 @@ class Wrapped(Model):
 
     def _answer(self, layers: Layers, x: Tensor, vectorised: bool) -> Tensor:
         own = self._own
-        fixed = {name: p.to(x.dtype) for name, p in (*own.named_parameters(), *own.named_buffers())
-                 if name not in self.trained and p.is_floating_point() and p.dtype != x.dtype}
+        fixed = {}
+        for name, p in (*own.named_parameters(), *own.named_buffers()):
+            kind = x.dtype if p.is_floating_point() else p.dtype
+            if name not in self.trained and (p.dtype, p.device) != (kind, x.device):
+                fixed[name] = p.to(x.device, kind)
 
         def one_client(parameters: Layers, batch: Tensor) -> Tensor:
             everywhere = {place: p for name, p in (*parameters.items(), *fixed.items()) for place in self._places[name]}

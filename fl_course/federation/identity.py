@@ -27,7 +27,7 @@ import torch
 
 NO_EFFECT = {  # fields that change speed, words or what is measured, and no number of the run
     "Coordinator": ("strict", "evaluation"),
-    "LocalSGD": ("together", "threads"),
+    "LocalSGD": ("together", "threads", "device"),
     "FederatedData": ("name", "made"),
     "Wrapped": ("name",),
 }

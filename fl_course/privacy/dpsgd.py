@@ -89,20 +89,20 @@ class DPSGD(PrivateTraining):
             batches = [plan.rows[t, 0, : plan.count[t, 0]] for t in range(int(plan.steps[0]))]
         else:
             batches = [mine[rng.random(n) * n < batch] for _ in range(epochs * -(-n // batch))]
-        anchor = torch.tensor(task.server.params, device="cpu")
+        anchor = torch.tensor(task.server.params, device=trainer.device)
         theta, lr = anchor.clone(), how.lr_at(task.server.version)
         for rows in batches:
             total = clipped_sum(trainer.model, theta, trainer.x[rows], trainer.y[rows], self.clip)
             if self.noise_multiplier:
                 noise = gaussian_noise(theta.shape[0], self.noise_multiplier * self.clip, rng)
-                total = total + torch.from_numpy(noise).to(total.dtype)
+                total = total + torch.from_numpy(noise).to(total.dtype).to(total.device)
             # A public number again: the planned batch, or the size of this fixed one.
             planned = batch if self.sampling == "poisson" else len(rows)
             theta = theta - lr * (total / planned + how.weight_decay * theta)
         ledger = ledger.charge(event)
         keep_own(task.memory, "examples", ledger)
         metrics = {"examples": float(n), "steps": float(len(batches)), "epsilon": ledger.spent()}
-        return Update(task.client, task.server.version, (theta - anchor).numpy(), 1.0, {}, metrics)
+        return Update(task.client, task.server.version, (theta - anchor).cpu().numpy(), 1.0, {}, metrics)
 
     def check(self, experiment: Experiment) -> None:
         training = experiment.training
@@ -155,7 +155,7 @@ def _ghost(model: Dense, theta: Tensor, x: Tensor, y: Tensor, bound: float) -> T
     errors.reverse()
     pairs = list(zip(errors, inputs, strict=False))
     squares = sum((e.double() ** 2).sum(1) * ((h.double() ** 2).sum(1) + 1) for e, h in pairs)
-    factor = _factors(torch.as_tensor(squares, device="cpu").sqrt(), bound).to(theta.dtype).unsqueeze(1)
+    factor = _factors(torch.as_tensor(squares).sqrt(), bound).to(theta.dtype).unsqueeze(1)
     parts = []
     for e, h in pairs:
         scaled = e * factor

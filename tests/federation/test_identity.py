@@ -153,6 +153,7 @@ MATTERS = {
 SAME = {
     "together": lambda i: experiment(training=replace(SGD, together=(None, 2)[i])),
     "threads": lambda i: experiment(training=replace(SGD, threads=1 + i)),
+    "where it trains": lambda i: experiment(training=replace(SGD, device=("cpu", "cpu:0")[i])),
     "how often it is evaluated": lambda i: experiment(evaluation=Evaluation(every=1 + i)),
     "strict": lambda i: experiment(strict=bool(i)),
     "what the data are called": lambda i: experiment(replace(federation(), name=str(i), made="by hand")),

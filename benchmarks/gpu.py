@@ -118,7 +118,8 @@ def measure(name: str, model: Model, clients: int, device: str, turns: int = 5) 
     experiment = Coordinator(data, model, how, Synchronous(1.0), evaluation=Evaluation(every=10**9))
     rounds = experiment.run(turns + 1, experiment.initial(first))
     loops = {"module after module": one_after_another(work, data, device),
-             "idiomatic, same device": idiomatic(work, data, device), "idiomatic, one CPU core": idiomatic(work, data, "cpu")}  # fmt: skip
+             "idiomatic, same device": idiomatic(work, data, device),
+             "idiomatic, one CPU core": idiomatic(work, data, "cpu")}  # fmt: skip
     changes = np.stack([update.delta for update in trainer.train(tasks)[:FEW]])
     for loop, train in loops.items():
         gap = float(np.abs(train().cpu().numpy() - first - changes).max())

@@ -56,3 +56,24 @@ function epsilon(curve, rounds, delta) {
   });
   return Math.max(0, least);
 }
+
+// The smallest noise multiplier (to 1e-4, from above) for so many rounds within (budget, delta); at least 0.01. Each order alone
+// demands some noise, and the least of these will do: so take the order that is best at a guess, solve for it, and look again.
+function noiseFor(budget, delta, rounds, rate) {
+  const price = (alpha, rho) => rounds * rho + Math.log1p(-1 / alpha) - (Math.log(delta) + Math.log(alpha)) / (alpha - 1);
+  const release = (alpha, sigma) => (rate >= 1 ? alpha / sigma / sigma / 2
+    : Math.max(0, Number.isInteger(alpha) ? wholeMoment(rate, sigma, alpha) : momentsBetween(rate, sigma, alpha)(alpha)) / (alpha - 1));
+  let noise = 2 ** 12;
+  for (let known = -1; noise > 0.01; ) {
+    const prices = renyi(rate, noise).map((rho, i) => price(ORDERS[i], rho)), best = prices.indexOf(Math.min(...prices));
+    if (best === known || prices[best] > budget) break;
+    known = best;
+    let [low, high] = [0.01, noise];
+    while (high > low * (1 + 5e-5)) {
+      const middle = Math.sqrt(low * high);
+      if (price(ORDERS[best], release(ORDERS[best], middle)) <= budget) high = middle; else low = middle;
+    }
+    noise = high;
+  }
+  return noise;
+}

@@ -12,9 +12,9 @@ function select(n, m, seed, version, poisson) {
 // for none; noise: in clip bounds, on the sum.
 function pipeline({ keep = 1, bits = 32, feedback = false, clip = Infinity, noise = 0 }) {
   const stages = [];
-  if (keep < 1) stages.push(topK(keep, feedback));
   if (clip < Infinity) stages.push(clipAndNoise(clip, noise));
-  if (bits < 32) stages.push(bits === 1 ? signs(feedback && !stages.length) : rounding(bits));
+  if (keep < 1) stages.push(topK(keep, feedback));
+  if (bits < 32) stages.push(bits === 1 ? signs(feedback && !(keep < 1)) : rounding(bits));
   return stages;
 }
 
@@ -26,6 +26,11 @@ function answer(t, client, rows, version, { epochs, lr, batch, seed = 0, uniform
   return { payload, weight, report, body: updateBody(client, version, onWire(payload), weight, report) };
 }
 
+function planned(fed, fraction) {                                // m of n: the cohort, and who could be asked
+  const there = fed.train.reduce((n, rows) => n + (rows.length > 0), 0);
+  return [Math.min(there, Math.max(1, roundEven(fraction * there))), there];
+}
+
 // A generator of records; whoever wants to stop asks no more.
 //
 //   t        of trainer(): holds the examples                fed    {ids, train, test, held}: rows of each client, and held out
@@ -34,11 +39,11 @@ function answer(t, client, rows, version, { epochs, lr, batch, seed = 0, uniform
 function* federation(t, fed, setting, theta = firstModel(setting.sizes, setting.seed ?? 0)) {
   const { sizes, fraction, rounds, seed = 0, poisson = false } = setting, stages = pipeline(setting), noisy = stages.some((s) => s.noisy);
   const clients = [...fed.ids.keys()].filter((k) => fed.train[k].length), drawers = new Map();
-  const planned = Math.min(clients.length, Math.max(1, roundEven(fraction * clients.length)));
+  const [m] = planned(fed, fraction);
   let up = 0, down = 0;
   theta = theta.slice();
   for (let version = 0; version < rounds; version++) {
-    const cohort = select(clients.length, planned, seed, version, poisson).map((place) => clients[place]);
+    const cohort = select(clients.length, m, seed, version, poisson).map((place) => clients[place]);
     const model = messageSize("model", modelBody(version, theta));
     let total = new Float64Array(theta.length), weight = 0;
     t.set(theta);
@@ -51,12 +56,12 @@ function* federation(t, fed, setting, theta = firstModel(setting.sizes, setting.
       down += model;
       up += messageSize("update", said.body);
     }
-    if (cohort.length || noisy) ({ total, weight } = serverHalf(stages, { total, weight }, planned, noisy ? dice(seed, "page noise", version) : null));
+    if (cohort.length || noisy) ({ total, weight } = serverHalf(stages, { total, weight }, m, noisy ? dice(seed, "page noise", version) : null));
     if (weight > 0) for (let i = 0; i < theta.length; i++) theta[i] += Math.fround(total[i] / weight);
     t.set(theta);
     const own = fed.test.filter((rows) => rows.length).map((rows) => t.right(rows) / rows.length);
     yield {
-      version: version + 1, clients: cohort.map((k) => fed.ids[k]), planned, there: clients.length, up, down, theta,
+      version: version + 1, clients: cohort.map((k) => fed.ids[k]), up, down, theta,
       accuracy: t.right(fed.held) / fed.held.length, client_accuracy: own.reduce((sum, a) => sum + a, 0) / own.length,
     };
   }
@@ -65,5 +70,5 @@ function* federation(t, fed, setting, theta = firstModel(setting.sizes, setting.
 const FL = {
   sha256, fingerprint, stream, dice, shuffle, batchKey, simdKernels, trainer, firstModel, Real, encode, decode, messageSize, modelBody,
   updateBody, packBits, packTernary, packPositions, numbers, onWire, largest, topK, rounding, signs, clipAndNoise, clientHalf, serverHalf,
-  weigh, ORDERS, renyi, epsilon, select, pipeline, answer, federation,
+  weigh, ORDERS, renyi, epsilon, noiseFor, select, planned, pipeline, answer, federation,
 };

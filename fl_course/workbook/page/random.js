@@ -138,16 +138,17 @@ function numberHash(i) {
   return NUMBERS[i];
 }
 
-const CLIENTS = new Map();
-const halves = (print) => [print.getUint32(4, true), print.getUint32(0, true)];
-function clientKey(id) {
-  if (!CLIENTS.has(id)) CLIENTS.set(id, halves(fingerprint("client", id)));
-  return CLIENTS.get(id);
+// 64 bits of a name's fingerprint; a round asks for the same few again and again.
+const KEYS = new Map();
+function key64(...name) {
+  const word = name.map(repr).join(", ");
+  if (!KEYS.has(word)) { const print = fingerprint(...name); KEYS.set(word, [print.getUint32(4, true), print.getUint32(0, true)]); }
+  return KEYS.get(word);
 }
 
 // The key of one client's batches when it starts from this version of the model.
 function batchKey(id, seed, version) {
-  const client = clientKey(id), round = halves(fingerprint(seed, "batches", version));
+  const client = key64("client", id), round = key64(seed, "batches", version);
   splitmix(client[0] ^ round[0], client[1] ^ round[1]);
   return [high, low];
 }

@@ -17,8 +17,8 @@ function grid(levels) {                                          // -1 … 1
 function numbers(payload) {
   if (payload instanceof Float32Array) return payload;
   if (payload.codes) { const steps = grid(payload.levels); return Float32Array.from(payload.codes, (c) => steps[c] * payload.scale); }
-  const vector = new Float32Array(payload.size), values = numbers(payload.values);
-  payload.positions.forEach((p, i) => { vector[p] = values[i]; });
+  const vector = new Float32Array(payload.size), values = numbers(payload.values), { positions } = payload;
+  for (let i = 0; i < positions.length; i++) vector[positions[i]] = values[i];
   return vector;
 }
 
@@ -38,17 +38,21 @@ function onWire(payload, inside = false) {                       // as wire/payl
 
 // k positions of the largest magnitudes, rising; among equal ones the first. The bits of a float without its sign rise with
 // it: the k-th is found by counting their upper halves, then the lower halves of those that share the k-th's.
+const COUNTS = new Uint32Array(65536);
 function largest(x, k) {
   if (k >= x.length) return Int32Array.from(x, (_, i) => i);
-  const bits = new Uint32Array(x.slice().buffer).map((b) => b & 0x7fffffff), count = new Uint32Array(65536), chosen = [];
-  const above = (wanted) => { let half = 65535; while (count[half] < wanted) wanted -= count[half--]; return [half, wanted]; };
-  for (const b of bits) count[b >>> 16]++;
-  const [high, inside] = above(k);
-  count.fill(0);
-  for (const b of bits) if (b >>> 16 === high) count[b & 65535]++;
-  const [low, equals] = above(inside), least = high * 65536 + low;
-  for (let i = 0, left = equals; i < bits.length; i++) if (bits[i] > least || (bits[i] === least && left-- > 0)) chosen.push(i);
-  return Int32Array.from(chosen);
+  const d = x.length, bits = new Uint32Array(x.slice().buffer), chosen = new Int32Array(k);
+  const above = (half, wanted) => { while (COUNTS[half] < wanted) wanted -= COUNTS[half--]; return [half, wanted]; };
+  let top = 0;
+  COUNTS.fill(0);
+  for (let i = 0; i < d; i++) { const half = (bits[i] &= 0x7fffffff) >>> 16; COUNTS[half]++; if (half > top) top = half; }
+  const [high, inside] = above(top, k);
+  COUNTS.fill(0);
+  for (let i = 0; i < d; i++) if (bits[i] >>> 16 === high) COUNTS[bits[i] & 65535]++;
+  let [low, equals] = above(65535, inside);
+  const least = high * 65536 + low;
+  for (let i = 0, n = 0; i < d; i++) if (bits[i] > least || (bits[i] === least && equals-- > 0)) chosen[n++] = i;
+  return chosen;
 }
 
 // The number of `ratio` of d, at least one; halves to the even number, as Python rounds.
@@ -58,7 +62,7 @@ function roundEven(x) {
 }
 
 const topK = (ratio, feedback) => ({
-  feedback, lossy: true,
+  feedback,
   client(x) {
     const positions = largest(x, Math.min(x.length, Math.max(1, roundEven(ratio * x.length))));
     return { size: x.length, positions, values: Float32Array.from(positions, (p) => x[p]) };
@@ -67,7 +71,6 @@ const topK = (ratio, feedback) => ({
 
 // A number that lies a share f of a step above a level goes up with probability f: its mean is itself (Alistarh et al. 2017).
 const rounding = (bits) => ({
-  lossy: true,
   client: (payload, roll) => onValues(payload, (x) => {
     const levels = Math.max(2, 2 ** bits - 1), scale = x.reduce((top, v) => Math.max(top, Math.abs(v)), 0), half = (levels - 1) / 2;
     const codes = (levels > 256 ? Uint16Array : Uint8Array).from(x, (v) => Math.min(levels - 1, Math.floor((scale ? (v / scale) * half : 0) + half + roll.random())));
@@ -76,7 +79,7 @@ const rounding = (bits) => ({
 });
 
 const signs = (feedback) => ({
-  feedback, lossy: true,
+  feedback,
   client: (payload) => onValues(payload, (x) => {
     const scale = Math.fround(x.reduce((sum, v) => sum + Math.abs(v), 0) / Math.max(1, x.length));
     return { codes: Uint8Array.from(x, (v) => (v >= 0 ? 1 : 0)), levels: 2, scale };
@@ -86,12 +89,17 @@ const signs = (feedback) => ({
 // Clip over all numbers together, rounded towards zero so that float32 is never longer; then noise on the sum, and a public
 // denominator: the cohort that was planned, whoever came.
 const clipAndNoise = (clip, noise) => ({
-  lossy: true, noisy: noise > 0,
+  noisy: noise > 0,
   client: (payload) => onValues(payload, (x) => {
-    const length = Math.sqrt(x.reduce((sum, v) => sum + v * v, 0));
-    if (!(length > clip)) return x;
-    const factor = (clip * (1 - 1e-12)) / length;
-    return x.map((v) => { const near = Math.fround(v * factor); return Math.abs(near) > Math.abs(v * factor) ? near * (1 - 2 ** -23) : near; });
+    let squares = 0;
+    for (let i = 0; i < x.length; i++) squares += x[i] * x[i];
+    if (!(Math.sqrt(squares) > clip)) return x;
+    const factor = (clip * (1 - 1e-12)) / Math.sqrt(squares), shorter = new Float32Array(x.length);
+    for (let i = 0; i < x.length; i++) {
+      const exact = x[i] * factor, near = Math.fround(exact);
+      shorter[i] = Math.abs(near) > Math.abs(exact) ? near * (1 - 2 ** -23) : near;
+    }
+    return shorter;
   }),
   server({ total }, planned, roll) {
     if (noise) for (let i = 0; i < total.length; i++) total[i] += noise * clip * roll.normal();
@@ -99,16 +107,21 @@ const clipAndNoise = (clip, noise) => ({
   },
 });
 
+function plus(x, y, sign) {
+  const sum = new Float32Array(x.length);
+  for (let i = 0; i < x.length; i++) sum[i] = x[i] + sign * y[i];
+  return sum;
+}
+
 // First to last. Behind a stage with feedback, what a later one takes away waits in the same residual (federation/stages.py).
 function clientHalf(stages, x, drawer, roll) {
   let payload = x, keeps = false;
   for (const stage of stages) {
-    let given = payload;
-    if (stage.feedback && drawer.residual) given = numbers(given).map((v, i) => v + drawer.residual[i]);
+    const given = stage.feedback && drawer.residual ? plus(numbers(payload), drawer.residual, 1) : payload;
     payload = stage.client(given, roll);
-    if (stage.feedback || (keeps && stage.lossy)) {
-      const meant = numbers(given), sent = numbers(payload), before = stage.feedback ? null : drawer.residual;
-      drawer.residual = meant.map((v, i) => Math.fround(v - sent[i]) + (before ? before[i] : 0));
+    if (stage.feedback || keeps) {                               // a new array: the old one may belong to somebody's state
+      const lost = plus(numbers(given), numbers(payload), -1);
+      drawer.residual = stage.feedback ? lost : plus(drawer.residual, lost, 1);
     }
     keeps ||= stage.feedback;
   }

@@ -23,6 +23,7 @@ from .charts import BarChart, Chart
 from .controls import Choice, Steps, Switch
 from .explorer import Explorer
 from .points import Point
+from .recipe import By, Recipe
 
 CLIENTS, FRACTION, ROUNDS = 100, 0.1, 40                   # the set-up of the lesson's text: same data, model and training
 MODEL = mlp(64, 64, 10)
@@ -57,17 +58,24 @@ def compression(percent: float, bits: int, feedback: bool) -> Iterator[Point]:
     """Accuracy on the held-out digits by round and by megabyte sent up, and what one update weighs. percent: of the numbers."""
     experiment = Coordinator(two_shards(), MODEL, TRAINING, Synchronous(FRACTION), stages=stack(percent / 100, bits, feedback))
     bars, sent = one_update(experiment), 0
-    plain = 4 * MODEL.dim
     for _, record in experiment.run(ROUNDS):
         sent += sum(record.bytes_up.values())
         accuracy = record.metrics["accuracy"]
         yield Point(
             lines={"accuracy by round": (record.version, accuracy), "accuracy by MB": (sent / 1e6, accuracy)},
             bars={"bytes of one update": list(bars.items())},
-            text=f"After round {record.version}: {accuracy:.1%} of the held-out digits are read rightly, {sent / 1e6:.3f} MB "
-                 f"sent up in all. An update weighs {bars['message']:,.0f} bytes; uncompressed, its numbers alone "
-                 f"weigh {plain:,}.",
+            text=TEXT.format(round=record.version, accuracy=accuracy, MB_up=sent / 1e6, message=bars["message"]),
         )
+
+
+TEXT = ("After round {round}: {accuracy:.1%} of the held-out digits are read rightly, {MB_up:.3f} MB sent up in all. An update "
+        f"weighs {{message:,.0f}} bytes; uncompressed, its numbers alone weigh {4 * MODEL.dim:,}.")
+RECIPE = Recipe(
+    data=By((), of=two_shards), model=MODEL, rounds=ROUNDS, lr=TRAINING.lr, epochs=5, fraction=FRACTION,
+    keep=By("percent", of=lambda percent: percent / 100), bits=By("bits"), feedback=By("feedback"),
+    lines={"accuracy by round": ("round", "accuracy"), "accuracy by MB": ("MB_up", "accuracy")},
+    bars={"bytes of one update": ("formula", "bound", "encoded", "message")}, text=TEXT,
+)  # fmt: skip
 
 
 def compression_explorer() -> Explorer:
@@ -86,4 +94,5 @@ def compression_explorer() -> Explorer:
         ],
         title=f"Compressed updates on handwritten digits, {round(FRACTION * CLIENTS)} of {CLIENTS} clients a round, "
               f"{ROUNDS} rounds: retrained as you move",
+        recipe=RECIPE,
     )

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core import is_whole
 from ...data.federated import FederatedData
 from ...engine.local import LocalSGD
 from ...engine.models import Model, is_softmax_network
@@ -36,7 +37,7 @@ from .controls import Control
 MOST = 4000                                    # positions of the controls that one setting may follow, taken together
 ROOM = 1_500_000                               # bytes of examples and deals, packed, that a page may carry
 NOBODY, TESTED = 0xFFFF, 0x8000                # in a deal: an example that no client has; one that its client tests on
-QUANTITIES = ("round", "accuracy", "client_accuracy", "clients", "MB", "MB_up", "MB_down", "epsilon", "plain_accuracy",
+QUANTITIES = ("round", "accuracy", "client_accuracy", "clients", "planned", "MB", "MB_up", "MB_down", "epsilon", "plain_accuracy",
               "formula", "bound", "encoded", "message")
 
 
@@ -60,10 +61,12 @@ class Recipe:
     fraction, epochs, lr, batch_size (None: B = ∞), rounds, seed        as in Synchronous and LocalSGD
     keep, bits, feedback  TopK(keep, feedback) below 1; QSGD(bits) below 32, SignSGD at 1 (its feedback only if nothing is sparse)
     clip, noise, delta    CentralDP(clip, noise, delta): L2 bound, noise multiplier; takes uniform=True
+    budget                instead of noise: as much as makes the whole run cost (budget, delta)
     poisson, uniform      PoissonSelection() instead of UniformSelection(); Uniform() weights instead of ByExamples()
 
     lines   of charts: name → what is on x and on y, of QUANTITIES: the round, the accuracy, megabytes both ways, up or down, …,
-            epsilon by Rényi, plain_accuracy (of the same run without clip and noise)
+            epsilon by Rényi, plain_accuracy (of the same run without clip and noise); or a number that Python knows, or a
+            function without arguments that returns it
     bars    of bar charts: title → quantities; formula, bound, encoded and message are bytes of client 0's first update
     text    the line of text, for str.format: quantities and settings by their names
     differs what the page leaves out or does otherwise than the experiment in Python; what all pages do otherwise is said anyway
@@ -73,8 +76,8 @@ class Recipe:
 
     data: FederatedData | By
     model: Model
-    rounds: int
-    lines: Mapping[str, tuple[str, str]]
+    rounds: int | By
+    lines: Mapping[str, tuple[Any, Any]]
     text: str = ""
     bars: Mapping[str, Sequence[str]] = field(default_factory=dict)
     differs: str = ""
@@ -88,6 +91,7 @@ class Recipe:
     clip: float | By = math.inf
     noise: float | By = 0.0
     delta: float = 1e-5
+    budget: float | By | None = None
     poisson: bool = False
     uniform: bool = False
     seed: int = 0
@@ -95,11 +99,13 @@ class Recipe:
     def __post_init__(self) -> None:
         if not is_softmax_network(self.model):
             raise ValueError(f"a page trains dense networks with softmax, such as mlp(64, 32, 10), not {self.model!r}")
+        if not isinstance(self.rounds, By) and not is_whole(self.rounds, 1):
+            raise ValueError(f"rounds must be a whole number from 1, or By(…), not {self.rounds!r}")
         if not isinstance(self.data, FederatedData | By):
             raise TypeError(f"data must be FederatedData, or By(control, of=…) that returns it, not {self.data!r}")
         for place, quantity in [*((n, q) for n, pair in self.lines.items() for q in pair),
                                 *((n, q) for n, some in self.bars.items() for q in some)]:
-            if quantity not in QUANTITIES:
+            if not (quantity in QUANTITIES or callable(quantity) or isinstance(quantity, int | float)):
                 raise ValueError(f"{place!r} shows {quantity!r}; a page knows {', '.join(QUANTITIES)}")
         known = {*QUANTITIES, *SETTINGS}
         if strange := [name for name in re.findall(r"\{(\w*)[^}]*\}", self.text) if name not in known]:
@@ -107,9 +113,10 @@ class Recipe:
         written = re.findall(r"\{\w*:?([^}]*)\}", self.text)
         if strange := [spec for spec in written if not re.fullmatch(r"(,?(\.\d+)?[f%])?|,", spec)]:
             raise ValueError(f"the text writes a number as {strange[0]!r}; a page can write .1%, .2f, ,.0f and ,")
-        if self.noise and not (self.uniform and self.poisson):
+        noisy = bool(self.noise) or self.budget is not None
+        if noisy and not (self.uniform and self.poisson):
             raise ValueError("noise in a page is priced for Poisson cohorts and equal weights: say poisson=True, uniform=True")
-        if self.noise and (self.feedback or self.bits != 32):
+        if noisy and (self.feedback or self.bits != 32):
             raise ValueError("noise goes with keep alone in a page: a residual would carry what is not noised, and rounding "
                              "lengthens what is clipped; leave feedback and bits as they are")  # fmt: skip
 
@@ -131,14 +138,18 @@ class Recipe:
     def _stages(self, now: Mapping[str, Any]) -> list[Stage]:
         from ...compression.quantisation import QSGD, SignSGD
         from ...compression.sparse import TopK
-        from ...privacy.accounting import RDP
+        from ...privacy.accounting import RDP, noise_for_budget
         from ...privacy.central import CentralDP
 
-        stages: list[Stage] = [TopK(now["keep"], now["feedback"])] if now["keep"] < 1 else []
+        stages: list[Stage] = []
         if now["clip"] < math.inf:
-            stages.append(CentralDP(now["clip"], now["noise"], now["delta"], accountant=RDP(), noise_seed=self.seed))
+            whole = None if now["budget"] is None else (now["budget"], now["delta"], now["rounds"], now["fraction"], RDP())
+            z = now["noise"] if whole is None else noise_for_budget(*whole)
+            stages.append(CentralDP(now["clip"], z, now["delta"], accountant=RDP(), noise_seed=self.seed))
+        if now["keep"] < 1:
+            stages.append(TopK(now["keep"], now["feedback"]))
         if now["bits"] == 1:
-            stages.append(SignSGD(now["feedback"] and not stages))
+            stages.append(SignSGD(now["feedback"] and not now["keep"] < 1))
         elif now["bits"] < 32:
             stages.append(QSGD(now["bits"]))
         return stages
@@ -156,6 +167,7 @@ class Recipe:
                     raise ValueError(f"{name} follows {' and '.join(by.names)}, which have {many:,} positions together; a page "
                                      f"takes {MOST:,} at most")  # fmt: skip
         drawn = drawn_names(charts)
+        self.coordinator(**{control.name: control.values[control.start] for control in controls})      # refuses what cannot be
         if strange := [n for kind, some in (("lines", self.lines), ("bars", self.bars)) for n in some if n not in drawn[kind]]:
             raise ValueError(f"the recipe draws {strange[0]!r}, which no chart of the explorer does")
 
@@ -184,9 +196,10 @@ class Recipe:
         packed = {**examples, "deals": _planes(np.stack([_deal(each) for each in dealt]))}
         if (size := sum(len(each) for each in packed.values() if isinstance(each, str))) > ROOM:
             raise ValueError(f"examples and deals take {size:,} bytes; a page takes {ROOM:,} at most: fewer examples, please")
+        lines = {name: [q() if callable(q) else q for q in pair] for name, pair in self.lines.items()}
         numbered = first.ids == tuple(range(len(first.ids)))
         return {"constant": constant, "tables": tables, **packed, "deal": by.names, "clients": len(first.ids),
-                "ids": None if numbered else list(first.ids), "lines": dict(self.lines), "bars": dict(self.bars),
+                "ids": None if numbered else list(first.ids), "lines": lines, "bars": dict(self.bars),
                 "text": self.text, "differs": self.differs}  # fmt: skip
 
 
@@ -199,8 +212,8 @@ def checked(recipe: object, controls: Sequence[Control], charts: Sequence[AnyCha
     return recipe
 
 
-SETTINGS = ("rounds", "fraction", "epochs", "lr", "batch_size", "keep", "bits", "feedback", "clip", "noise", "delta", "poisson",
-            "uniform", "seed")
+SETTINGS = ("rounds", "fraction", "epochs", "lr", "batch_size", "keep", "bits", "feedback", "clip", "noise", "delta", "budget",
+            "poisson", "uniform", "seed")
 
 
 def _json(value: Any) -> Any:

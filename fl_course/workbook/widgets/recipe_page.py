@@ -53,7 +53,7 @@ def _part(chart: Any, recipe: Recipe) -> Any:
 def how(recipe: Recipe) -> str:
     """What the page does otherwise than Python, in words."""
     rounds = recipe.bits != 32 if not isinstance(recipe.bits, By) else True
-    noisy = bool(recipe.noise)
+    noisy = bool(recipe.noise) or recipe.budget is not None
     return " ".join(part for part in (SAME, rounds * ROUNDED, noisy * NOISED, recipe.differs) if part)
 
 

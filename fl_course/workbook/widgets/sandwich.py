@@ -35,6 +35,7 @@ from .charts import Chart, ImageChart
 from .controls import LogSlider, Slider, Steps
 from .explorer import Explorer
 from .points import Point
+from .recipe import By, Recipe
 
 CLIENTS, ROUNDS, DELTA = 700, 15, 1e-4
 EPSILONS = tuple(2.0**k for k in range(-2, 12))              # to 2,048, where the image has come back
@@ -138,6 +139,17 @@ def privacy_sandwich(epsilon: float, clip: float, cohort: int) -> Iterator[Point
         yield Point({"without clip and noise": (t, accuracy)})
 
 
+RECIPE = Recipe(
+    data=By((), of=tiny_clients), model=logistic(64, 10), rounds=ROUNDS, lr=1.0, batch_size=None, poisson=True, uniform=True,
+    fraction=By("cohort", of=lambda cohort: cohort / CLIENTS), clip=By("clip"), budget=By("epsilon"), delta=DELTA,
+    lines={"with this noise": ("round", "accuracy"), "at most, by Rényi": ("round", "epsilon"),
+           "without clip and noise": ("round", "plain_accuracy")},
+    text="After round {round}: accuracy {accuracy:.1%}; epsilon is at most {epsilon:.2f} (Rényi) "
+         f"at delta {DELTA:g}. Noise {{noise:.2f}} clip bounds on the sum.",
+    differs="The sum of the single prices, the audit and the attacker's picture need the notebook.",
+)  # fmt: skip
+
+
 def privacy_sandwich_explorer() -> Explorer:
     """Lesson 3: epsilon, the clip bound and the cohort."""
     return Explorer(
@@ -155,4 +167,5 @@ def privacy_sandwich_explorer() -> Explorer:
             ImageChart("one client's image, and what an attacker reads", ("the image", "read off the noisy update")),
         ],
         title=f"The privacy sandwich: digits, {CLIENTS} clients, {ROUNDS} rounds, retrained as you move",
+        recipe=RECIPE,
     )

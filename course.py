@@ -26,7 +26,7 @@ STAMP = os.path.join(VENV, "installed")        # what was installed and where; w
 # torch goes first and alone: this range takes the wheel for CPUs where pip is pointed at one, an open range never does.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SOURCES = ("index-url", "extra-index-url", "find-links", "no-index")           # settings of pip that say where packages are
-CUDA = "pip's default, which on Linux brings CUDA: about 3 GB to download, 7 GB on the disk"
+CUDA = "pip's default, which on Linux brings CUDA: 2.7 GB to download for torch 2.13, and more on the disk"
 INSTALLS = (["torch>=2.6,<2.14"], ["-e", ROOT + "[test,browser]"])
 PARALLEL = ["-p", "no:cacheprovider", "-n", "auto", "--dist", "loadfile"]
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg",
@@ -134,7 +134,7 @@ def which_torch(platform=sys.platform):
     if gpus is not None and "No devices" not in gpus:
         return [], "nvidia-smi finds a GPU, so {}.".format(CUDA)
     if cpu_index_answers():
-        return ["--extra-index-url", CPU_INDEX], "no GPU here, so the CPU build, about 200 MB, from {}".format(CPU_INDEX)
+        return ["--extra-index-url", CPU_INDEX], "no GPU here, so the CPU build, about 190 MB, from {}".format(CPU_INDEX)
     return [], "no GPU here, but {} gives no answer, so {}.".format(CPU_INDEX, CUDA)
 
 

@@ -354,7 +354,7 @@ def test_without_a_gpu_an_index_that_answers_gives_the_small_build(bare, answer)
         bare.CPU_INDEX = url + "/whl/cpu"
         flags, sentence = bare.which_torch("linux")
     assert flags == ["--extra-index-url", url + "/whl/cpu"]
-    assert "no GPU here, so the CPU build, about 200 MB, from " + url in sentence
+    assert "no GPU here, so the CPU build, about 190 MB, from " + url in sentence
 
 
 def test_it_asks_for_the_page_of_torch(bare):
@@ -369,7 +369,7 @@ def test_without_a_gpu_and_without_an_index_the_default_comes_and_its_size_is_sa
     flags, sentence = bare.which_torch("linux")
     assert flags == []
     assert bare.CPU_INDEX in sentence
-    assert "CUDA: about 3 GB to download, 7 GB on the disk" in sentence
+    assert "CUDA: 2.7 GB to download" in sentence
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-ins are shell scripts")
@@ -385,7 +385,7 @@ def test_a_gpu_is_there_if_nvidia_smi_answers(bare, tmp_path, monkeypatch, scrip
         bare.CPU_INDEX = url
         flags, sentence = bare.which_torch("linux")
     assert flags == ([] if there else ["--extra-index-url", url])
-    assert ("finds a GPU" in sentence) == there == ("3 GB" in sentence)
+    assert ("finds a GPU" in sentence) == there == ("2.7 GB" in sentence)
 
 
 def test_an_nvidia_smi_that_cannot_be_started_is_none(bare, tmp_path):

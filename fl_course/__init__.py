@@ -71,6 +71,7 @@ from .federation.interfaces import (
     Stage,
 )
 from .federation.optimizers import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
+from .federation.processes import Processes
 from .federation.replay import Difference, first_difference
 from .federation.sampling import PoissonSelection, UniformSelection
 from .federation.schedule import Buffered, Synchronous

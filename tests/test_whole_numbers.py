@@ -71,6 +71,7 @@ from fl_course import (
 )
 from fl_course.compression.sparse import top_k
 from fl_course.data.federated import Dataset
+from fl_course.deploy.local import Local
 from fl_course.drift.quadratics import Point
 from fl_course.engine.models import Dense
 from fl_course.federation.aggregation import Discount
@@ -202,6 +203,7 @@ COUNTS = {  # who, which parameter -> (a good value, how to make it)
     "MultiKrum.m": (2, lambda n: MultiKrum(1, m=n)),
     "Bulyan.f": (2, lambda n: Bulyan(f=n)),
     "OutlierRemoval.f": (2, lambda n: OutlierRemoval(f=n)),
+    "Local.nodes": (2, lambda n: Local("python", n)),
 }  # fmt: skip
 # What the loop makes itself, and never takes from the user; Clip.norm is an order of a norm: 1, 2 or inf.
 MADE_INSIDE = {"Server", "Task", "Update", "Context", "Meter", "Record", "Plan", "Part", "Job", "State", "History", "Ledger",

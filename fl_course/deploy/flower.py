@@ -124,10 +124,12 @@ class GridPost:
         while True:
             names = [*self.open, *self.silent]
             for reply in self.grid.pull_messages(names) if names else []:
-                self.silent.pop(reply.metadata.reply_to_message_id, None)
+                if not reply.has_error():
+                    self.silent.pop(reply.metadata.reply_to_message_id, None)
                 if (sent := self.open.pop(reply.metadata.reply_to_message_id, None)) is not None:
                     come += self._read(reply, sent[1])
             connected = self.nodes()
+            self.silent = {name: node for name, node in self.silent.items() if node in connected}
             for name, (node, tickets, when) in list(self.open.items()):
                 gone = "its node is gone" if node not in connected else ""
                 late = f"no answer in {self.lost_after:g} seconds" if time.monotonic() - when > self.lost_after else ""

@@ -49,13 +49,14 @@ class Local:
     folder: Path | None = None
     say: Callable[[str], None] = print
     port: int = field(default=0, init=False)
-    mark: str = field(default_factory=lambda: secrets.token_hex(16), init=False)    # in the environment of all that is started
+    mark: str = field(default_factory=lambda: secrets.token_hex(16), init=False, repr=False)  # of all that is started
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False, repr=False)
     _cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not is_whole(self.nodes, 1) or self.nodes > 64:
             raise ValueError(f"nodes must be a whole number from 1 to 64 on one machine, not {self.nodes!r}")
+        self.nodes = int(self.nodes)
 
     # --- up and down -----------------------------------------------------------------------------------------------------
 

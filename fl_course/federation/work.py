@@ -36,7 +36,7 @@ class Work:
     strict: bool = False                    # raise at the first failure
     attack: Attack | None = None            # who is not honest
     warned: bool = False
-    crashed: set[int] = field(default_factory=set)                  # jobs that were lost to an exception that nobody foresaw
+    crashed: set[int] = field(default_factory=set, init=False)      # jobs that were lost to an exception that nobody foresaw
     session: Mapping[str, Any] = field(default_factory=dict)        # what the session of every version begins with
     rooms: Rooms = field(default_factory=Rooms, repr=False)     # where long messages lie
 

@@ -234,6 +234,33 @@ def test_binder_and_codespaces_take_the_same():
     assert there["remoteUser"] != "root"
 
 
+ON_COLAB = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Absent(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in {"jupyterlab", "papermill", "nbclient", "nbconvert", "jupytext", "ipykernel", "typer", "rich"}:
+            raise ImportError(f"{name} is not what it is here")
+
+sys.meta_path.insert(0, Absent())
+from fl_course import *
+from fl_course.workbook import check, report
+from fl_course.workbook.lesson import canvas, refusal, show
+from fl_course.workbook.widgets.fraction import client_fraction_explorer
+print(*client_fraction_explorer()._repr_mimebundle_()[0])
+"""
+
+
+def test_colab_gets_pinned_packages_and_lessons_need_none_of_jupyters_commands():
+    [line] = [line for line in text("docs/elsewhere.md").splitlines() if "%pip install" in line]
+    assert "--no-deps -c course/constraints.txt" in line                             # Colab's own must stay as they are
+    for name in line.split("constraints.txt")[1].split()[:-1]:
+        assert f"\n{name}==" in text("constraints.txt"), name
+    said = subprocess.run([sys.executable, "-c", ON_COLAB], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "image/png" in said.stdout.split(), said.stderr[-2000:]
+
+
 def test_what_is_fenced_is_said_for_each_thing_that_grading_bounds():
     page = text("SECURITY.md")
     for word in ("bwrap", "memory", "processes", "connections", "reading files", "writing files", "copied"):

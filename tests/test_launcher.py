@@ -315,8 +315,8 @@ def endless(request):
 SILENT = {
     "says 404": lambda request: request.page(b"torch-2.whl is not here", 404),
     "says 503": lambda request: request.page(LISTED, 503),
-    "is slow": lambda request: (time.sleep(2), request.page(LISTED)),
-    "hangs": lambda request: time.sleep(5),
+    "is slow": lambda request: (time.sleep(9), request.page(LISTED)),
+    "hangs": lambda request: time.sleep(9),
     "trickles": trickle,
     "breaks off": lambda request: request.page(LISTED[:20], Content_Length=len(LISTED)),
     "hangs up": lambda request: request.connection.close(),
@@ -334,7 +334,7 @@ def test_an_index_that_gives_no_answer_costs_its_seconds_and_nothing_else(bare, 
         bare.CPU_INDEX = url + "/whl/cpu"
         start = time.monotonic()
         assert not bare.cpu_index_answers(0.3)
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 5                            # also on a machine that has other things to do
 
 
 @pytest.mark.parametrize("place", ["http://127.0.0.1:9/whl", "http://name.invalid/whl", "nonsense", "http://[::1", "ftp://127.0.0.1:9/"])
@@ -375,12 +375,12 @@ def test_without_a_gpu_and_without_an_index_the_default_comes_and_its_size_is_sa
 @pytest.mark.skipif(os.name == "nt", reason="the stand-ins are shell scripts")
 @pytest.mark.parametrize(("script", "there"), [
     ("echo 'GPU 0: NVIDIA H100 (UUID: GPU-1)'", True), ("exit 0", True), ("echo 'No devices found.'", False),
-    ("echo 'NVIDIA-SMI has failed: it could not communicate with the driver.'; exit 9", False), ("/bin/sleep 5", False),
+    ("echo 'NVIDIA-SMI has failed: it could not communicate with the driver.'; exit 9", False), ("/bin/sleep 30", False),
 ])  # fmt: skip
 def test_a_gpu_is_there_if_nvidia_smi_answers(bare, tmp_path, monkeypatch, script, there):
     program(tmp_path, "nvidia-smi", script)
     said = bare.said
-    monkeypatch.setattr(bare, "said", lambda argv, seconds: said(argv, 0.5 if argv[0] == "nvidia-smi" else seconds))
+    monkeypatch.setattr(bare, "said", lambda argv, seconds: said(argv, 2 if argv[0] == "nvidia-smi" else seconds))
     with index(lambda request: request.page(LISTED)) as url:
         bare.CPU_INDEX = url
         flags, sentence = bare.which_torch("linux")

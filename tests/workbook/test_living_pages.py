@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import nbformat
 import numpy as np
@@ -22,12 +23,15 @@ from fl_course.workbook.widgets import BarChart, Button, Chart, Choice, Explorer
 from fl_course.workbook.widgets import compression as chapter5
 from fl_course.workbook.widgets import fraction as chapter1
 from fl_course.workbook.widgets import sandwich as chapter3
+from fl_course.workbook.widgets import tour as chapter0
 from fl_course.workbook.widgets.cells import MARK, VIEW
 from fl_course.workbook.widgets.recipe import By, Recipe
 from fl_course.workbook.widgets.recipe_page import LIVING, standalone
 
 NODE = shutil.which("node")
-LESSONS = {"1": (chapter1.client_fraction_explorer, chapter1.RECIPE), "3": (chapter3.privacy_sandwich_explorer, chapter3.RECIPE),
+LESSONS = {"0": (chapter0.tour_explorer, chapter0.RECIPE),
+           "1": (chapter1.client_fraction_explorer, chapter1.RECIPE),
+           "3": (chapter3.privacy_sandwich_explorer, chapter3.RECIPE),
            "5": (chapter5.compression_explorer, chapter5.RECIPE)}  # fmt: skip
 
 
@@ -75,6 +79,13 @@ def test_recipes_are_the_experiments_of_the_explorers(explorers):
         z = noise_for_budget(values["epsilon"], chapter3.DELTA, chapter3.ROUNDS, rate, RDP())
         stage = chapter3.CentralDP(values["clip"], z, chapter3.DELTA, accountant=RDP(), noise_seed=0)
         assert chapter3.RECIPE.coordinator(**values) == chapter3.federation(values["cohort"], [stage])
+
+
+    for at in positions(explorers["0"], 3):
+        values = at_values(explorers["0"], at)
+        stages = chapter0.stack(values["epsilon"], values["percent"], values["fraction"])
+        mine, theirs = chapter0.RECIPE.coordinator(**values), chapter0.federation(values["fraction"], stages)
+        assert replace(mine, fleet=theirs.fleet) == theirs                               # the fleet moves the clock alone
 
 
 class Play:
@@ -157,6 +168,19 @@ def test_the_epsilon_page_prices_as_python_does_and_its_noise_is_as_strong(explo
         assert abs(mine["with this noise"][-5:, 1].mean() - theirs["with this noise"][-5:, 1].mean()) < 0.12
         assert "Noise" in points[0]["text"]
         assert points[-1]["text"] == ""
+
+
+def test_the_tour_moves_three_sliders_as_python_does(explorers, play):
+    explorer, places = explorers["0"], [{"epsilon": 4, "percent": 3, "fraction": 3}, {"epsilon": 9, "percent": 6, "fraction": 9}]
+    for at, points in zip(places, play(chapter0.RECIPE, explorer.live.controls, places), strict=True):
+        mine, theirs = lines_of(points), lines_of(chapter0.tour(**at_values(explorer, at)))
+        assert mine.keys() == theirs.keys()
+        for name in (chapter0.POOLED, chapter0.ALONE):
+            assert np.array_equal(mine[name], theirs[name])
+        assert np.abs(mine["ε spent"] / theirs["ε spent"] - 1).max() < 2e-3
+        assert np.abs(mine["accuracy by megabyte"][:, 0] / theirs["accuracy by megabyte"][:, 0] - 1).max() < 0.02
+        assert abs(mine[chapter0.TOGETHER][-8:, 1].mean() - theirs[chapter0.TOGETHER][-8:, 1].mean()) < 0.06
+    assert np.abs(mine[chapter0.TOGETHER][-1, 1] - theirs[chapter0.TOGETHER][-1, 1]) < 0.03                  # little noise
 
 
 def test_noise_for_a_budget_is_the_librarys_to_its_tolerance(play):
@@ -411,7 +435,7 @@ def test_nothing_serious_is_found_and_a_phone_shows_all_of_it(browser, pages, na
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("name", "rounds"), [("1", 20), ("3", 15), ("5", 20)])
+@pytest.mark.parametrize(("name", "rounds"), [("0", 20), ("1", 20), ("3", 15), ("5", 20)])
 def test_a_first_point_comes_within_50_milliseconds_and_twenty_rounds_within_200(browser, pages, name, rounds):
     """The best of some tries: other programs may be at work on this machine."""
     view = Opened(browser, pages[name]).settled()

@@ -29,6 +29,7 @@ from .controls import Slider, Steps
 from .explorer import Explorer
 from .plots import PALETTE
 from .points import Point
+from .recipe import By, Recipe
 
 CLIENTS, ROUNDS, FRACTION = 300, 30, 0.2                     # the set-up of the lesson's text
 CLIP, DELTA = 0.5, 1e-3
@@ -86,9 +87,19 @@ def tour(epsilon: float, percent: float, fraction: float) -> Iterator[Point]:
         yield Point(
             {TOGETHER: (t, accuracy), POOLED: (t, in_one_place), ALONE: (t, alone),
              "accuracy by megabyte": (sent / 1e6, accuracy), "ε spent": (t, spent)},
-            text=f"After round {t}: {accuracy:.1%} of the held-out digits are read rightly, {sent / 1e6:.3f} MB sent up by "
-                 f"{fraction * CLIENTS:.0f} people a round or so, ε = {spent:.2f} spent.",
+            text=TEXT.format(round=t, accuracy=accuracy, MB_up=sent / 1e6, planned=round(fraction * CLIENTS), epsilon=spent),
         )
+
+
+TEXT = ("After round {round}: {accuracy:.1%} of the held-out digits are read rightly, {MB_up:.3f} MB sent up by {planned} people a "
+        "round or so, ε = {epsilon:.2f} spent.")
+RECIPE = Recipe(                                             # the same for a page without Python
+    data=By((), of=people), model=MODEL, rounds=ROUNDS, lr=TRAINING.lr, epochs=3, batch_size=5, poisson=True, uniform=True,
+    fraction=By("fraction"), keep=By("percent", of=lambda percent: percent / 100), clip=CLIP, budget=By("epsilon"),
+    delta=DELTA, text=TEXT,
+    lines={TOGETHER: ("round", "accuracy"), POOLED: ("round", lambda: bounds()[1]), ALONE: ("round", lambda: bounds()[0]),
+           "accuracy by megabyte": ("MB_up", "accuracy"), "ε spent": ("round", "epsilon")},
+)  # fmt: skip
 
 
 def tour_explorer() -> Explorer:
@@ -107,6 +118,7 @@ def tour_explorer() -> Explorer:
             Chart("ε spent", x="round", y="ε", x_range=(0, ROUNDS), y_range=(0, None)),
         ],
         title=f"{CLIENTS} people, {ROUNDS} rounds, three prices: retrained as you move",
+        recipe=RECIPE,
     )
 
 

@@ -250,7 +250,7 @@ def privacy(run: Run, much: float = 10.0) -> Iterator[Finding]:
             "budget nearly spent",
             f"ε is {spent[-1][1]:.3g} after {left[-1][0]} rounds, and the budget pays for {left[-1][1]:g} more.", "03")
     if run.stopped and "budget" in run.stopped:
-        yield Finding("budget spent", f"The run ended after {len(run.records)} rounds: {run.stopped}", "03")
+        yield Finding("budget spent", f"The run ended early: {run.stopped}.", "03")
 
 
 def saturated(run: Run) -> Iterator[Finding]:

@@ -25,10 +25,11 @@ MARK = """<span class="flx-mark"></span><style>
 </style>"""
 
 
-def display_stored(data: dict[str, Any], metadata: dict[str, Any]) -> None:
-    """Picture, mark, view: three outputs, so that each reader finds the one that it can show (see MARK)."""
+def display_stored(data: dict[str, Any], metadata: dict[str, Any], name: str | None = None) -> None:
+    """Picture, mark, view: three outputs, so that each reader finds the one that it can show (see MARK). name: under which
+    update_display finds the picture later."""
     view = data.pop(VIEW)
-    display(data, metadata=metadata, raw=True)
+    display(data, metadata=metadata, raw=True, **({} if name is None else {"display_id": name}))
     display({"text/html": MARK}, raw=True)
     display({VIEW: view, "text/plain": ""}, raw=True)              # the empty text is for readers without widgets
 

@@ -32,6 +32,16 @@ function table(head, runs) {
       el("tr", {}, el("th", { scope: "row" }, name), ...cells.map((cell) => el("td", {}, cell))))));
 }
 
+// Sentences, each with a link behind it. A list that has not changed stays as it is, so that a link keeps the focus.
+function annotate(list, notes) {
+  const told = JSON.stringify(notes);
+  list.hidden = !notes.length;
+  if (list.dataset.told === told) return;
+  list.dataset.told = told;
+  list.replaceChildren(...notes.map(([text, name, link]) =>
+    el("li", {}, `${text} `, link ? el("a", { href: link, target: "_blank", rel: "noopener" }, name) : name)));
+}
+
 // The frame `old` with the news of a growing run (explorer.py: growth); null if they are not news of this frame.
 export function grown(old, news) {
   if (news?.after !== old.number || !news.lines) return null;
@@ -95,13 +105,13 @@ function render({ model, el: host }) {
   const status = el("span", { class: "flx-status" });
   const bar = el("progress", { max: 1, "aria-label": "progress of this run" });
   const problem = el("div", { class: "flx-error" });
-  const text = el("p", { class: "flx-text" });
+  const text = el("p", { class: "flx-text" }), notes = el("ul", { class: "flx-notes", "aria-label": "Notes" });
   const numbers = el("div", { class: "flx-table", role: "region", tabindex: 0, "aria-label": "Where each run ended" });
   const root = el("section", { class: "flx", "aria-label": spec.title || "Explorer" },
     ...(spec.title ? [el("div", { class: "flx-title" }, spec.title)] : []),
     el("div", { class: "flx-controls" }, ...controls.map((c) => c.node)),
     el("div", { class: "flx-actions" }, pin, reset, stop, status, bar), problem,
-    el("div", { class: "flx-charts" }, ...charts.map((c) => c.node)), text, numbers, speech.node);
+    el("div", { class: "flx-charts" }, ...charts.map((c) => c.node)), text, notes, numbers, speech.node);
 
   const tabulate = () => {
     told = Date.now();
@@ -117,7 +127,7 @@ function render({ model, el: host }) {
     if (mine || Date.now() - quiet > 1000)                 // never pull a control from under the hand that moves it
       spec.controls.forEach((c, i) => controls[i].set?.(frame.at[c.name]));
     charts.forEach((chart) => chart.draw(frame));
-    status.textContent = NEWS[frame.status];
+    status.textContent = frame.end || NEWS[frame.status];
     root.dataset.status = frame.status;
     root.dataset.settled = String(!running && (mine || sent === 0));       // for tests: all is answered
     stop.disabled = frame.status !== "running";
@@ -125,7 +135,8 @@ function render({ model, el: host }) {
     bar.value = frame.progress ?? 0;
     fail(frame.error);
     text.textContent = frame.text;
-    if (sent && !frame.error) speech.say(`${NEWS[frame.status]}. ${frame.text}`);
+    annotate(notes, frame.notes ?? []);
+    if (sent && !frame.error) speech.say(`${status.textContent}. ${frame.text}`);
     if (!running || Date.now() - told > 1000) tabulate();
     else later ??= setTimeout(tabulate, 1000);
   };

@@ -246,6 +246,7 @@ class Live:
             labels = run_labels(self.controls, [run.values for run in runs])
             return {
                 "move": self._move, "at": dict(self._at), "status": self.status, "text": self.shown.text,
+                "notes": list(self.shown.notes), "end": self.shown.end if self.status == "done" else "",
                 "progress": self.shown.progress if self.status == "running" else None,
                 "error": f"{type(self.error).__name__}: {self.error}" if self.error is not None else "",
                 "runs": [{"label": label, **run.picture(),

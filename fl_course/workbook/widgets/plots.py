@@ -106,7 +106,7 @@ def _dress(ax: Axes, x: str, y: str, title: str, legend: bool, x_range: Range | 
     ax.spines[["top", "right"]].set_visible(False)
     if legend and len(ax.get_legend_handles_labels()[1]) > 4:        # many entries would lie over the curves
         ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
-    elif legend:
+    elif legend and ax.get_legend_handles_labels()[1]:               # nothing is drawn before a run has begun
         ax.legend(fontsize=8, frameon=False)
 
 

@@ -21,7 +21,8 @@ Place = tuple[float | None, float | None]
 class Point:
     """What an experiment yields after a round: one more (x, y) for some lines, one line of text, and what replaces
     the last of its name: bars; images, (rows, columns) of greys from 0, white, to 1, black; marks, one (x, y) each;
-    outlines, each some closed curves of (n, 2) points; jobs, (row, instants, end, words) as TimelineChart says."""
+    outlines, each some closed curves of (n, 2) points; jobs, (row, instants, end, words) as TimelineChart says; notes, a list
+    of (sentence, what a link behind it says, where it leads or ""); end: a word for the page when the run is over, for "done"."""
 
     lines: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     bars: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
@@ -31,6 +32,8 @@ class Point:
     marks: Mapping[str, Any] = field(default_factory=dict)
     outlines: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     jobs: Mapping[str, Sequence[tuple[str, Sequence[float], str, Sequence[str]]]] = field(default_factory=dict)
+    notes: Sequence[tuple[str, str, str]] | None = None
+    end: str = ""
 
 
 class Drawn:
@@ -92,6 +95,8 @@ class Run:
     marks: dict[str, Place] = field(default_factory=dict)
     outlines: dict[str, list[list[Place]]] = field(default_factory=dict)
     jobs: dict[str, list[list[Any]]] = field(default_factory=dict)
+    notes: list[list[str]] = field(default_factory=list)
+    end: str = ""
     drawn: dict[str, Drawn] = field(default_factory=dict)
 
     def add(self, point: Point | Mapping[str, tuple[float, float]]) -> None:
@@ -110,7 +115,8 @@ class Run:
             self.outlines[name] = [[(plain(x, 4), plain(y, 4)) for x, y in curve] for curve in curves]
         for name, jobs in point.jobs.items():
             self.jobs[name] = [[row, [plain(x) for x in instants], end, list(words)] for row, instants, end, words in jobs]
-        self.text, self.progress = point.text or self.text, point.progress
+        self.text, self.progress, self.end = point.text or self.text, point.progress, point.end
+        self.notes = self.notes if point.notes is None else [list(note) for note in point.notes]
 
     @property
     def empty(self) -> bool:

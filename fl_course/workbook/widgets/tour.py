@@ -91,8 +91,8 @@ def tour(epsilon: float, percent: float, fraction: float) -> Iterator[Point]:
         )
 
 
-TEXT = ("After round {round}: {accuracy:.1%} of the held-out digits are read rightly, {MB_up:.3f} MB sent up by {planned} people a "
-        "round or so, ε = {epsilon:.2f} spent.")
+TEXT = ("After round {round}: {accuracy:.1%} of the held-out digits are read rightly, {MB_up:.3f} MB sent up by {planned} people "
+        "a round or so, ε = {epsilon:.2f} spent.")
 RECIPE = Recipe(                                             # the same for a page without Python
     data=By((), of=people), model=MODEL, rounds=ROUNDS, lr=TRAINING.lr, epochs=3, batch_size=5, poisson=True, uniform=True,
     fraction=By("fraction"), keep=By("percent", of=lambda percent: percent / 100), clip=CLIP, budget=By("epsilon"),

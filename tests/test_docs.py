@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import typer
 import yaml
@@ -72,6 +73,18 @@ def test_commands_that_are_named_have_the_options_that_are_named(document):
         asked = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
         passed_on = {"-k", "--no-browser"}  # to pytest, to JupyterLab
         assert asked <= known[verb] | passed_on, line
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_experiment_that_is_shown_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", text(name), re.M | re.S)
+    assert blocks
+    for block in blocks:
+        short = re.sub(r"rounds=\d+", "rounds=1", block)
+        assert short != block
+        exec(compile(short, name, "exec"), {})
+    plt.close("all")
 
 
 # --- the design map --------------------------------------------------------------------------------------------------
@@ -240,7 +253,7 @@ from importlib.abc import MetaPathFinder
 
 class Absent(MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in {"jupyterlab", "papermill", "nbclient", "nbconvert", "jupytext", "ipykernel", "typer", "rich"}:
+        if name.partition(".")[0] in "jupyterlab papermill nbclient nbconvert jupytext ipykernel typer rich".split():
             raise ImportError(f"{name} is not what it is here")
 
 sys.meta_path.insert(0, Absent())

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fl_course import Coordinator, LocalSGD, Shards, Synchronous, digits, logistic
 from fl_course.workbook.widgets import (
     BarChart,
     Button,
@@ -28,6 +29,7 @@ from fl_course.workbook.widgets import (
     TimelineChart,
 )
 from fl_course.workbook.widgets.controls import show
+from fl_course.workbook.widgets.dashboard import Dashboard
 from fl_course.workbook.widgets.theatre import Theatre
 
 pytestmark = pytest.mark.browser
@@ -492,6 +494,67 @@ def test_news_are_put_together_by_the_page_as_the_kernel_means_them(chromium):
     assert last[0]["runs"][0]["lines"] == json.loads(json.dumps(one.frame["runs"][0]["lines"]))
     page.close()
     one.close()
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_dashboard_is_started_paused_and_stopped_by_keyboard_and_its_alarms_have_links(chromium, scheme, tmp_path, monkeypatch):
+    (tmp_path / "02_heterogeneity.ipynb").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    fed = Coordinator(digits().partition(Shards(1), 10), logistic(64, 10), LocalSGD(0.1, 20), Synchronous(0.5))
+    dashboard = Dashboard(fed, 6)
+    view = Page(chromium, dashboard.explorer, scheme=scheme)
+    page = view.page
+    assert page.locator(".flx-notes").is_hidden()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Start"
+    page.keyboard.press("Enter")
+    view.answer()
+    section = page.locator("section.flx")
+    assert section.locator(".flx-status").inner_text() == "done"
+    assert section.locator(".flx-text").inner_text().startswith("round 6 of 6, ")
+    assert len(dashboard.history) == 6
+    assert section.locator(".flx-chart").count() == len(dashboard.watch.charts())
+    assert section.locator("path.flx-line[d]").count() >= 8
+    notes = section.locator(".flx-notes li")
+    (with_link,) = [note for note in notes.all() if "lesson 02" in note.inner_text()]
+    assert with_link.locator("a").get_attribute("href") == "02_heterogeneity.ipynb"
+    assert all(not note.locator("a").count() for note in notes.all() if "lesson 02" not in note.inner_text())
+    with_link.locator("a").focus()
+    view.answer()
+    assert page.evaluate("document.activeElement.textContent") == "lesson 02"     # the same words do not take the focus away
+    page.get_by_role("button", name="Pause").focus()
+    page.keyboard.press("Space")
+    view.answer()
+    assert section.locator(".flx-status").inner_text() == "done"                # nothing was left to pause
+    chart = section.locator(".flx-plot > svg").first
+    chart.focus()
+    page.keyboard.press("ArrowRight")
+    assert "held out" in section.locator(".flx-tip").first.inner_text()
+    assert axe(page) == []
+    dashboard.rounds = 400
+    page.get_by_role("button", name="Start").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(100)
+    (_, message), view.sent = view.sent[-1], []
+    dashboard.explorer._heard(None, message, [])                                # it runs while the page is asked to pause it
+    page.get_by_role("button", name="Pause").focus()
+    page.keyboard.press("Enter")
+    view.answer()
+    assert section.locator(".flx-status").inner_text() == "paused"
+    assert "Start goes on from here" in section.locator(".flx-text").inner_text()
+    done = len(dashboard.history)
+    page.get_by_role("button", name="Start").press("Enter")
+    page.wait_for_timeout(100)
+    (_, message), view.sent = view.sent[-1], []
+    dashboard.explorer._heard(None, message, [])
+    for _ in range(200):
+        if len(dashboard.history) > done:
+            break
+        time.sleep(0.02)
+    dashboard.stop()
+    assert dashboard.wait(20).stopped.startswith("stopped by hand after round")
+    view.answer()
+    assert section.locator(".flx-status").inner_text() == "stopped"
+    view.close()
 
 
 @pytest.mark.parametrize(("call", "answer"), [

@@ -26,7 +26,7 @@ from fl_course.workbook.widgets import sandwich as chapter3
 from fl_course.workbook.widgets import tour as chapter0
 from fl_course.workbook.widgets.cells import MARK, VIEW
 from fl_course.workbook.widgets.recipe import By, Recipe
-from fl_course.workbook.widgets.recipe_page import LIVING, standalone
+from fl_course.workbook.widgets.recipe_page import LIVING
 
 NODE = shutil.which("node")
 LESSONS = {"0": (chapter0.tour_explorer, chapter0.RECIPE),
@@ -272,7 +272,7 @@ def test_other_examples_at_another_position_and_too_many_of_them_are_refused():
     with pytest.raises(ValueError, match="a page takes 1,500,000 at most"):
         Recipe(**{**GOOD, "data": big, "model": logistic(200, 2)}).plain([])
     with pytest.raises(ValueError, match="has no recipe"):
-        standalone(Explorer(lambda n: iter([{"a": (1, n)}]), [Slider("n", 1, 2)], [Chart("a", "x", "y")]))
+        Explorer(lambda n: iter([{"a": (1, n)}]), [Slider("n", 1, 2)], [Chart("a", "x", "y")]).save_page("nowhere.html")
 
 
 # --- the page ----------------------------------------------------------------------------------------------------------------
@@ -307,8 +307,7 @@ class Opened:
 def pages(explorers, tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("pages"), {}
     for name, explorer in [*explorers.items(), ("own", own("</script><i>Mine")[0])]:
-        found[name] = folder / f"{name}.html"
-        found[name].write_text(standalone(explorer), encoding="utf-8")
+        found[name] = explorer.save_page(folder / f"{name}.html")
     return found
 
 

@@ -2,6 +2,7 @@
 
     controls.py, charts.py    what can be moved, what is drawn        points.py, live.py      what a run shows; runs in a thread
     explorer.py, cells.py     the widget, and its cell                plots.py                still pictures, and the colours
+    recipe.py        an experiment in plain data, so that pages train it without Python: recipe_page.py, and workbook/page
     tour.py          chapter 0: ε, compression and client fraction at once; the picture of the whole
     fraction.py      chapter 1: clients a round, local epochs, α
     drift.py         chapter 2: two bowls and the methods; μ, E and α on digits
@@ -19,6 +20,7 @@ from .charts import BarChart, Chart, ImageChart, PlaneChart, TimelineChart
 from .controls import Button, Choice, LogSlider, Slider, Steps, Switch
 from .explorer import Explorer
 from .points import Point
+from .recipe import By, Recipe
 
-__all__ = ["BarChart", "Button", "Chart", "Choice", "Explorer", "ImageChart", "LogSlider", "PlaneChart", "Point", "Slider",
-           "Steps", "Switch", "TimelineChart"]
+__all__ = ["BarChart", "Button", "By", "Chart", "Choice", "Explorer", "ImageChart", "LogSlider", "PlaneChart", "Point", "Recipe",
+           "Slider", "Steps", "Switch", "TimelineChart"]

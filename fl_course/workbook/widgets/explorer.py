@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -29,7 +30,7 @@ from .live import MAX_PINS, Live, log
 from .plots import DASHES, colour, explorer_png
 from .points import Run
 from .recipe import Recipe, checked
-from .recipe_page import LIVING, living
+from .recipe_page import LIVING, living, standalone
 
 FULL = 1.0                                     # seconds between two whole frames; in between only what is new is sent
 
@@ -78,6 +79,13 @@ class Explorer(anywidget.AnyWidget):
     def result(self, timeout: float | None = None) -> Run:
         """The finished run (`.values`, `.lines`, `.bars`), waiting for it; raises what the experiment raised."""
         return self.live.result(timeout)
+
+    def save_page(self, path: Path | str) -> Path:
+        """Write a page of its own, which trains without Python, opens from a file and asks nobody for anything: for a site, a
+        phone, a colleague. ValueError if the explorer has no recipe."""
+        path, (bundle, _) = Path(path), self._repr_mimebundle_()
+        path.write_text(standalone(bundle, self.spec["title"]), encoding="utf-8")
+        return path
 
     def close(self) -> None:
         """Stop training and take the widget off the page."""

@@ -3,9 +3,9 @@
     living(…)                   all that such a piece holds, as JSON data: what a notebook stores beside the picture
     widget(data, picture)       the piece; the picture stays where there is no JavaScript
     head(), foot()              what a page needs once, however many pieces it has
-    standalone(explorer)        a whole page
+    standalone(…)               a whole page
 
-In any other site, a docs site say: write `standalone(explorer)` to a file and link it, or show it in an <iframe>.
+In any other site, a docs site say: `explorer.save_page("page.html")`, and link it, or show it in an <iframe>.
 """
 
 from __future__ import annotations
@@ -74,12 +74,11 @@ def foot() -> str:
             f'<script type="module">{page(*SCRIPT)}\n{engine_files.text("live.js")}</script>')
 
 
-def standalone(explorer: Any) -> str:
-    """A whole page with this explorer, which opens from a file, offline, on a phone, in light and dark."""
-    bundle, _ = explorer._repr_mimebundle_()
+def standalone(bundle: dict[str, Any], title: str) -> str:
+    """A whole page with an explorer, of its outputs: it opens from a file, offline, on a phone, in light and dark."""
     if LIVING not in bundle:
         raise ValueError("this explorer has no recipe, so no page can train it: Explorer(…, recipe=Recipe(…))")
-    title, piece = explorer.spec["title"] or "Explorer", widget(bundle[LIVING], bundle["image/png"], bundle["text/plain"])
+    title, piece = title or "Explorer", widget(bundle[LIVING], bundle["image/png"], bundle["text/plain"])
     meta = '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
     return (f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{meta}<title>{escape(title)}</title>{head()}'
             f"<style>body {{ margin: 0 auto; max-width: 1180px; }} .flx-living img {{ max-width: 100%; }}</style></head>"

@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..core import FederatedError, Server
+from ..files import write
 from ..wire.messages import frame, unframe
 from .archive import check, from_plain, to_plain
 from .archive import difference as state_difference
@@ -37,9 +37,9 @@ class CheckpointError(FederatedError):
 
 
 def save(path: str | Path, state: State | History, experiment: Coordinator) -> None:
-    """Write the state atomically: to a temporary file beside `path`, flushed to disk, then renamed over it.
+    """Write the state atomically (files.py): a crash leaves the older file or the new one. A link is followed.
 
-    A link is followed, and what it points to is replaced. Before, the file is read back and compared to the last bit and
+    Before, the file is read back and compared to the last bit and
     type: CheckpointError, with the name of the place, for a drawer that holds what would not come back.
 
     A private run must not be branched: a state that is resumed twice releases twice, while each branch's ledger charges
@@ -60,16 +60,7 @@ def save(path: str | Path, state: State | History, experiment: Coordinator) -> N
     target = Path(os.path.realpath(path))
     if _kind(target) not in ("nothing", "a file"):
         raise CheckpointError(f"{path} is {_kind(target)}, and a checkpoint would take its place; give the name of a file")
-    handle, temporary = tempfile.mkstemp(prefix=target.name, suffix=".part", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(message)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write(path, message, secret=True)
 
 
 def load(path: str | Path, experiment: Coordinator) -> State:

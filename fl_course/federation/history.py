@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import io
 import json
 import math
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import ClientId, Record, Span
+from ..files import write
 from .explain import Finding, Run, explain
 from .notebook import to_notebook
 from .replay import replayed
@@ -117,7 +119,7 @@ class History:
         body = {"experiment": self.experiment, "stopped": self.stopped, "before": self.before, "records": rows}
         text = json.dumps(body, indent=1, allow_nan=False)
         if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
+            write(path, text + "\n")
         return text
 
     @classmethod
@@ -134,11 +136,11 @@ class History:
 
     def to_csv(self, path: str | Path) -> None:
         """The flat rows of to_pandas, numbers in full precision."""
-        rows = self._rows()
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["version"])
-            writer.writeheader()
-            writer.writerows(rows)
+        rows, table = self._rows(), io.StringIO(newline="")
+        writer = csv.DictWriter(table, fieldnames=list(rows[0]) if rows else ["version"])
+        writer.writeheader()
+        writer.writerows(rows)
+        write(path, table.getvalue())
 
     @staticmethod
     def read_csv(path: str | Path) -> pd.DataFrame:

@@ -11,6 +11,7 @@ notebook holds every record, and the last model, to the bit.
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import platform
 import sys
@@ -25,6 +26,7 @@ import torch
 
 from ..core import Record
 from ..data.federated import Dataset, FederatedData
+from ..files import write_all
 from .identity import INSTALLED, difference, facts
 from .replay import replayed
 from .state import State
@@ -196,9 +198,11 @@ def to_notebook(path: str | Path, records: Sequence[Record], final: Any, experim
         cells=[nbformat.v4.new_markdown_cell(title, id="title"),
                *(nbformat.v4.new_code_cell(text, id=f"cell-{i}") for i, text in enumerate([*cells, *run]))],
     )  # fmt: skip
+    files: dict[Path, bytes | str] = {path: nbformat.writes(book) + "\n"}
     if stored:
-        np.savez_compressed(path.with_suffix(".npz"), **stored)  # type: ignore[arg-type]
-    nbformat.write(book, path)
+        np.savez_compressed(arrays := io.BytesIO(), **stored)  # type: ignore[arg-type]
+        files[path.with_suffix(".npz")] = arrays.getvalue()
+    write_all(files)
 
 
 def _digest(records: Sequence[Record]) -> str:

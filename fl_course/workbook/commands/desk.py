@@ -102,8 +102,8 @@ def _for_the_teacher(
     book: Any, chapter: str, whose: Any, instead: Any, people: Any, kind: str, column: str, fence: str
 ) -> Path | None:
     """The page of the class, and the table for import if one was asked for."""
+    from ...files import write
     from ..grading import school
-    from ..grading.gradebook import write
     from ..grading.overview import overview
 
     grades = list(book.grades.values())

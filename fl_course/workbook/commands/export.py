@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..grading.gradebook import write
+from ...files import write
 from ..widgets import recipe_page
 from . import places
 

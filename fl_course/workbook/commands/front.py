@@ -21,8 +21,8 @@ import nbformat
 
 from ... import __version__
 from ...federation.history import History
+from ...files import write
 from ..grading.cards import RESULT_MIME, reported
-from ..grading.gradebook import write
 from . import parameters, places
 from .runner import Outcome
 from .terminal import number

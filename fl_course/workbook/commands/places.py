@@ -7,7 +7,7 @@ import posixpath
 import re
 from pathlib import Path
 
-from ..grading.gradebook import write
+from ...files import write
 
 PACKAGE = Path(__file__).resolve().parents[2]
 FOLDERS = ("notebooks", "exercises")                             # what a student gets; solutions/ only when asked for

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...files import write_all
 from ..grading.cards import reported
 from .kernels import NAME, own_kernel
 
@@ -101,15 +100,6 @@ def keep(files: Mapping[str, bytes], out: Path) -> tuple[list[Path], str]:
 
 
 def _write(files: Mapping[str, bytes], out: Path) -> list[Path]:
-    parts = {out / f".{name}.{os.getpid()}.part": out / name for name in files}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for part, content in zip(parts, files.values(), strict=True):
-            part.write_bytes(content)
-        for part, file in parts.items():
-            os.replace(part, file)
-    finally:
-        for part in parts:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-    return list(parts.values())
+    out.mkdir(parents=True, exist_ok=True)
+    write_all({out / name: content for name, content in files.items()})
+    return [out / name for name in files]

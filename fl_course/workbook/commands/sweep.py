@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import itertools
 import json
 import multiprocessing
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...files import write
 from ..grading.cards import reported
 from .orphans import die_with_parent
 from .parameters import BadParameter, inspect, listing, parse
@@ -97,10 +99,10 @@ def gather(points: list[Point]) -> list[dict[str, Any]]:
 
 def write_table(rows: list[dict[str, Any]], path: Path) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    writer = csv.DictWriter(table := io.StringIO(newline=""), columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write(path, table.getvalue())
 
 
 def draw(rows: list[dict[str, Any]], swept: list[str], path: Path, title: str) -> None:
@@ -126,7 +128,8 @@ def draw(rows: list[dict[str, Any]], swept: list[str], path: Path, title: str) -
         axes.set(xlabel=first, ylabel=name)
         if others:
             axes.legend()
-    figure.savefig(path, dpi=110)
+    figure.savefig(image := io.BytesIO(), dpi=110)
+    write(path, image.getvalue())
 
 
 def _number(value: Any) -> bool:

@@ -1,6 +1,6 @@
 """What grading leaves behind: grades.csv, a page of feedback a student, and marks.jsonl, from which a stopped run goes on.
 
-Every file is written when it is known, and so that it is whole or not there: to a temporary name beside it, then renamed.
+Every file is written when it is known, and so that it is whole or not there (files.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ...files import write
 from .cards import card
 from .intake import read
 
@@ -143,16 +144,6 @@ def probe(folder: Path) -> None:
         trial.write_bytes(b"?" * 4096)
     finally:
         trial.unlink(missing_ok=True)
-
-
-def write(path: Path, text: str) -> None:
-    """The whole file, or the one that was there before."""
-    part = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8", errors="replace", newline="")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def percent(grade: Grade, weights: Mapping[str, float]) -> float:

@@ -13,9 +13,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ...files import write
 from . import checks, intake
 from .collect import chapters_of
-from .gradebook import Grade, guarded, percent, write
+from .gradebook import Grade, guarded, percent
 from .roster import Owner, Person
 
 FORMATS = ("csv", "moodle", "canvas")

@@ -7,4 +7,5 @@
     local.py           SuperLink and SuperNodes on this machine: started, watched, stopped
     stop.py            to end processes and all that they started
     environment.py     Flower's own environment, made at the first use
+    scenes.py          what lesson 11 watches, played or read from recording.json
 """

@@ -34,7 +34,7 @@ requires = ["hatchling"]
 build-backend = "hatchling.build"
 
 [project]
-name = "{package}"
+name = "{name}"
 version = "1.0.0"
 description = "An experiment of fl_course as a Flower app"
 license = "Apache-2.0"
@@ -65,7 +65,7 @@ def export(folder: str | Path, experiment: str | Path | None = None) -> Path:
     """Write the app. experiment: a Python file that defines `experiment`, a function without arguments that returns a
     Coordinator. Refuses (ValueError, FileExistsError) what would not run, and a folder that has something in it."""
     folder = Path(folder)
-    package = re.sub(r"\W+", "_", folder.resolve().name.lower()).strip("_") or "app"
+    package = re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower())[:24].strip("_") or "app"
     if not package[0].isalpha() or keyword.iskeyword(package) or package in ("fl_course", "flwr"):
         package = f"app_{package}"
     text = EXAMPLE if experiment is None else _read(Path(experiment))
@@ -73,7 +73,7 @@ def export(folder: str | Path, experiment: str | Path | None = None) -> Path:
         raise FileExistsError(f"{folder} is not empty; name a new folder")
     (folder / package).mkdir(parents=True)
     files = {
-        "pyproject.toml": PROJECT.format(package=package),
+        "pyproject.toml": PROJECT.format(package=package, name=package.replace("_", "-")),
         f"{package}/__init__.py": "",
         f"{package}/experiment.py": text,
         f"{package}/server_app.py": SIDE.format(side="server", package=package),

@@ -4,6 +4,7 @@ import ast
 import datetime
 import importlib
 import os
+import re
 import signal
 import ssl
 import stat
@@ -103,12 +104,14 @@ def test_the_exported_app_is_a_flower_app_of_a_few_lines_whose_experiment_runs(t
     assert len(made.train(1)) == 1
 
 
-@pytest.mark.parametrize("name", ["class", "fl_course", "7", "ÄÖ", "a.b", "flwr"])
+@pytest.mark.parametrize("name", ["class", "fl_course", "7", "ÄÖ", "a.b", "flwr", "snake_case_2", "x" * 60])
 def test_any_name_of_a_folder_makes_a_package_that_can_be_imported(tmp_path, name):
     folder = export(tmp_path / name)
     (package,) = [path for path in folder.iterdir() if path.is_dir()]
     ast.parse(f"import {package.name}")
     assert package.name not in ("fl_course", "flwr")
+    flowers = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"]              # as Flower takes it
+    assert re.fullmatch(r"[a-z][a-z0-9-]{0,31}", flowers)
 
 
 def test_an_experiment_of_ones_own_goes_in_as_it_is_and_is_looked_at_before(tmp_path):

@@ -337,6 +337,52 @@ def test_every_widget_of_the_lessons_answers(lab, chromium, tmp_path):
     shut_down(address)
 
 
+def test_a_dashboard_runs_beside_the_notebook_and_is_stored_as_it_ended(lab, chromium, tmp_path):
+    """Started in the page while other cells work; saved; opened again without a kernel: the picture of the whole run."""
+    address, home = lab
+    path = written(home, "dashboard", ["""\
+from fl_course import *
+from fl_course.workbook.widgets.dashboard import Dashboard
+fed = Coordinator(digits().partition(Shards(1), 10), logistic(64, 10), LocalSGD(0.1, 20), Synchronous(0.5))
+dashboard = Dashboard(fed, 60)
+dashboard""", "print('answer', 6 * 7, dashboard.explorer.live.status)", "print('rounds', len(dashboard.wait(60)))"])
+    (home / "02_heterogeneity.ipynb").write_text("{}")
+    view = Page(chromium, address, tmp_path)
+    page = view.page
+    view.open(path.name)
+    cells = page.locator(".jp-CodeCell")
+    cells.first.locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
+    section = page.locator("section.flx")
+    section.wait_for(timeout=120_000)
+    section.get_by_role("button", name="Start").press("Enter")
+    page.locator(".flx[data-status=running] progress").wait_for()
+    cells.nth(1).locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
+    cells.nth(1).get_by_text("answer 42 running").wait_for()
+    page.keyboard.press("Shift+Enter")
+    cells.nth(2).get_by_text("rounds 60").wait_for()
+    view.settled(section)
+    link = section.locator(".flx-notes a", has_text="lesson 02")
+    assert link.evaluate("a => a.href").endswith("/tree/02_heterogeneity.ipynb")
+    assert axe(page, "section.flx") == []
+    view.save()
+    view.check_clean()
+    page.close()
+    shut_down(address)
+    stored = json.loads(path.read_text("utf-8"))["cells"][0]["outputs"]
+    assert "".join(stored[0]["data"]["text/plain"]).startswith("A federation at work: round 60 of 60, ")
+    view = Page(chromium, address, tmp_path)
+    view.open(path.name)
+    picture = view.picture()
+    picture.scroll_into_view_if_needed()
+    assert picture.is_visible()
+    assert picture.bounding_box()["width"] > 300
+    view.check_clean()
+    view.page.close()
+    shut_down(address)
+
+
 def test_a_lesson_page_with_a_widget_has_no_serious_finding(lab, chromium, tmp_path):
     address, home = lab
     view = Page(chromium, address, tmp_path)

@@ -63,8 +63,8 @@ def test_every_number_drawn_is_one_of_the_records(kind):
     for record, lines in zip(history.records, watch.lines, strict=True):
         assert set(lines) <= known
         assert {x for x, _ in lines.values()} == {record.version}
-        for name, metric in {"held out": "accuracy", "worst tenth": "client_accuracy_worst10", "loss held out": "loss",
-                             "drift": "drift", "of the longest": "update_norm_max", "ε spent": "epsilon"}.items():  # fmt: skip
+        for name, metric in {"held out": "accuracy", "worst tenth": "client_accuracy_worst10", "held-out loss": "loss",
+                             "drift": "drift", "largest norm": "update_norm_max", "ε spent": "epsilon"}.items():  # fmt: skip
             if name in lines:
                 assert lines[name][1] == record.metrics[metric]
             else:
@@ -89,7 +89,7 @@ def test_the_losses_are_those_of_the_clients_that_were_heard():
         watch.add(state, record)
         losses = [state.reports[client]["loss_last"] for client in record.clients]
         assert len(losses) == 3
-        drawn = [watch.lines[-1][name][1] for name in ("least", "mean", "most")]
+        drawn = [watch.lines[-1][name][1] for name in ("lowest loss", "mean loss", "highest loss")]
         assert drawn == pytest.approx([min(losses), np.mean(losses), max(losses)])
         weighed = np.average(losses, weights=[len(fed.data.examples(k)[1]) for k in record.clients])
         assert record.metrics["train_loss_last"] == pytest.approx(weighed)

@@ -75,9 +75,9 @@ class Watch:
         charts: list[AnyChart] = [
             Chart(self.measure, y=self.measure, lines=("held out", "clients' mean", "worst tenth"),
                   **{**across, "y_range": (0, 1) if self.measure == "accuracy" else (0, None)}),
-            Chart("loss over clients", y="loss", lines=("least", "mean", "most", "loss held out"), **from_0),
+            Chart("loss over clients", y="loss", lines=("lowest loss", "mean loss", "highest loss", "held-out loss"), **from_0),
             Chart("how the clients differ", y="share", lines=("drift", *clip[0]), y_range=(0, 1), **across),
-            Chart("length of the updates", y="norm", lines=("of half of them", "of the longest", *clip[1]), **from_0),
+            Chart("length of the updates", y="norm", lines=("median norm", "largest norm", *clip[1]), **from_0),
         ]  # fmt: skip
         if self.private:
             lines = ("ε spent",) if self.budget is None else ("ε spent", "budget")
@@ -98,10 +98,10 @@ class Watch:
         ages = record.staleness
         values = {
             "held out": metrics.get(self.measure), "clients' mean": metrics.get(f"client_{self.measure}"),
-            "worst tenth": metrics.get(f"client_{self.measure}_worst10"), "loss held out": metrics.get("loss"),
-            "least": min(losses, default=None), "mean": sum(losses) / len(losses) if losses else None,
-            "most": max(losses, default=None), "drift": metrics.get("drift"), "updates clipped": metrics.get("clipped"),
-            "of half of them": metrics.get("update_norm"), "of the longest": metrics.get("update_norm_max"),
+            "worst tenth": metrics.get(f"client_{self.measure}_worst10"), "held-out loss": metrics.get("loss"),
+            "lowest loss": min(losses, default=None), "mean loss": sum(losses) / len(losses) if losses else None,
+            "highest loss": max(losses, default=None), "drift": metrics.get("drift"), "updates clipped": metrics.get("clipped"),
+            "median norm": metrics.get("update_norm"), "largest norm": metrics.get("update_norm_max"),
             "clip bound": metrics.get("clip"), "ε spent": metrics.get("epsilon"), "budget": self.budget,
             "mean age": sum(ages) / len(ages) if ages else None, "oldest": max(ages, default=None),
         }  # fmt: skip

@@ -5,7 +5,7 @@
 # still build a program together that reads everybody's handwriting?
 #
 # **You will be able to**
-# - say what federated learning does, and what never leaves a person's device;
+# - say what [[federated learning]] does, and what never leaves a person's device;
 # - add privacy, secrecy, compression and more to it, a line each, and read the price of each line;
 # - find the chapter for whatever you want to understand better.
 #
@@ -33,7 +33,7 @@ from fl_course.workbook.widgets.tour import alone_and_pooled, draw_whole, tour_e
 #
 # Real handwritten digits, dealt out to 300 devices, one a person; a device that takes part is called a *client*. A *model* is a list of numbers
 # that turns an image into a guess; *training* changes the numbers so that the guesses get better. One *round*: a server sends the
-# model out, some clients train it on their own images, and send back only by how much its numbers changed. The server adds up the
+# model out, some clients train it on their own images, and send back only [[by how much its numbers changed|delta]]. The server adds up the
 # changes, and has a better model.
 
 # %%
@@ -86,7 +86,7 @@ assert gap < 1e-6
 # %% [markdown]
 # ## Is it worth it?
 #
-# What could each person reach *alone*? And what if all images lay *in one place*, which nobody wants? The federation belongs
+# What could each person reach [[alone|local only]]? And what if all images lay [[in one place|pooled]], which nobody wants? The federation belongs
 # between the two. We measure *accuracy*, the share of right guesses, on the images that are *held out*: nobody trains on them.
 
 # %%
@@ -144,7 +144,7 @@ def price(name, fed, rounds=rounds):
 price("nothing added", fed)
 
 # %% [markdown]
-# **Privacy** ([chapter 3](03_privacy.ipynb)). A change can give away the image that it was made of. So each client shortens its change to length 0.5 at most, and the
+# **Privacy** ([chapter 3](03_privacy.ipynb)). A change can give away the image that it was made of. So each client [[shortens its change|clipping]] to length 0.5 at most, and the
 # server adds noise to the sum. What is left to find out about any one person is bounded by a number, *ε*: whatever somebody
 # believed about that person, the odds move by a factor of $e^ε$ at most (but for a chance δ, here 1 in 1,000). Small is private;
 # without noise there is no bound, ε = ∞.
@@ -159,7 +159,7 @@ price("privacy", replace(fed, stages=[private]))
 
 # %% [markdown]
 # **Secrecy** ([chapter 4](04_secure_aggregation.ipynb)). Noise protects people from those who see the model. Who protects them from the server, which sees each change? Each
-# client adds random numbers, *masks*, that cancel when all are added up. The server learns the sum and nothing else. The masks
+# client adds random numbers, *masks*, that cancel when all are added up. The server learns [[the sum and nothing else|secure aggregation]]. The masks
 # change no result. They cost bytes, for the clients must agree on them.
 
 # %%
@@ -167,7 +167,7 @@ masks = SecureSum(clip=0.5, degree=12)          # numbers from -0.5 to 0.5, mask
 price("a secret sum", replace(fed, stages=[masks]))
 
 # %% [markdown]
-# **Fewer bytes** ([chapter 5](05_compression.ipynb)). Of a change of 650 numbers send the 65 largest, and keep the rest in mind for the next time.
+# **Fewer bytes** ([chapter 5](05_compression.ipynb)). Of a change of 650 numbers send the 65 largest, and [[keep the rest in mind|error feedback]] for the next time.
 
 # %%
 price("a tenth of the numbers", replace(fed, stages=[TopK(0.1)]))
@@ -198,7 +198,7 @@ for name in ("nothing added", "useful and fast first"):
 price("nobody waits", replace(fed, selection=UniformSelection(), **fedbuff(60, 20)), 3 * rounds)
 
 # %% [markdown]
-# **Liars** ([chapter 9](09_attacks.ipynb)). A tenth of the clients send the opposite of what they learned, ten times as long. A sum believes them. A *robust rule*
+# **Liars** ([chapter 9](09_attacks.ipynb)). A tenth of the clients send the opposite of what they learned, ten times as long. A sum believes them. A [[robust rule]]
 # takes the point whose distances to all changes add up to the least; a few that are far away hardly move it:
 
 # %%
@@ -207,7 +207,7 @@ price("liars", replace(fed, attack=attack))
 price("liars, robust rule", replace(fed, attack=attack, aggregation=GeometricMedian()))
 
 # %% [markdown]
-# **A model of one's own** ([chapter 8](08_personalisation.ipynb)). So far there is one model for all. A client can train it a little further at home, and keep the result.
+# **A model of one's own** ([chapter 8](08_personalisation.ipynb)). So far there is one model for all. A client can [[train it a little further|fine-tuning]] at home, and keep the result.
 # Here we ask each about a digit of its *own* that it did not train on, since that is what its model is for:
 
 # %%

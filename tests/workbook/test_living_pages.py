@@ -159,14 +159,23 @@ def test_the_compression_page_weighs_and_learns_as_python_does(explorers, play):
 def test_the_epsilon_page_prices_as_python_does_and_its_noise_is_as_strong(explorers, play):
     explorer = explorers["3"]
     places = [dict(zip(("epsilon", "clip", "cohort"), at, strict=True)) for at in ((3, 9, 3), (8, 4, 9), (0, 6, 1))]
+    places.append({"epsilon": 13, "clip": 6, "cohort": 3})                                        # the image has come back
     for at, points in zip(places, play(chapter3.RECIPE, explorer.live.controls, places), strict=True):
         values = at_values(explorer, at)
         mine, theirs = lines_of(points), lines_of(chapter3.privacy_sandwich(**values))
         assert np.abs(mine["at most, by Rényi"] / theirs["at most, by Rényi"] - 1).max() < 2e-3        # z is known to 1e-4
         assert mine["at most, by Rényi"][-1, 1] <= values["epsilon"] * (1 + 1e-6)
         assert np.abs(mine["without clip and noise"] - theirs["without clip and noise"]).max() < 2 / 359
+        assert points[0]["images"] == points[-1]["images"]
         assert abs(mine["with this noise"][-5:, 1].mean() - theirs["with this noise"][-5:, 1].mean()) < 0.12
-        assert "Noise" in points[0]["text"]
+        image, guess = (np.array(points[0]["images"][name]) for name in chapter3.RECIPE.picture)
+        first = chapter3.tiny_clients().x[0].reshape(8, 8)
+        assert np.abs(image - first).max() < 6e-4
+        z = noise_for_budget(values["epsilon"], chapter3.DELTA, chapter3.ROUNDS, values["cohort"] / chapter3.CLIENTS, RDP())
+        label, draw = int(chapter3.tiny_clients().y[0]), stream(0, "attack", "many")
+        luck = [chapter3.psnr(first.ravel(), chapter3.attacked(first.ravel(), label, values["clip"], z, draw)) for _ in range(40)]
+        assert min(luck) - 1 < chapter3.psnr(first, guess) < max(luck) + 1
+        assert f"has {chapter3.psnr(first, guess):.0f} dB" in points[0]["text"]
         assert points[-1]["text"] == ""
 
 

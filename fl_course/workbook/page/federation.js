@@ -70,5 +70,5 @@ function* federation(t, fed, setting, theta = firstModel(setting.sizes, setting.
 const FL = {
   sha256, fingerprint, stream, dice, shuffle, batchKey, simdKernels, trainer, firstModel, Real, encode, decode, messageSize, modelBody,
   updateBody, packBits, packTernary, packPositions, numbers, onWire, largest, topK, rounding, signs, clipAndNoise, clientHalf, serverHalf,
-  weigh, ORDERS, renyi, epsilon, noiseFor, select, planned, pipeline, answer, federation,
+  readOff, weigh, ORDERS, renyi, epsilon, noiseFor, select, planned, pipeline, answer, federation,
 };

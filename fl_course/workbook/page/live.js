@@ -78,10 +78,10 @@ function hostedModel({ spec, frame, recipe }, script, simd, say) {
       if (message.end === "done") say(null, message.ms);
       return tell();
     }
-    const { lines, bars, text } = message.point;
+    const { lines, bars, images, text } = message.point;
     growing ??= { at: { ...at }, lines: {}, points: {}, bars: {}, images: {}, marks: {}, outlines: {}, jobs: {}, text: "" };
     for (const [name, place] of Object.entries(lines)) growing.lines[name] = [...(growing.lines[name] ?? []), place];
-    shown = growing = { ...growing, lines: { ...growing.lines }, bars, text: text || growing.text };
+    shown = growing = { ...growing, lines: { ...growing.lines }, bars, images, text: text || growing.text };
     tell();
   }
   const shop = employ(heard, script);

@@ -62,7 +62,7 @@ function* twin({ twins }, t, fed, { clip, noise, budget, ...setting }, dealt) {
   }
 }
 
-// One run, as its experiment in Python yields it: after each round {lines: {name: [x, y]}, bars, text}.
+// One run, as its experiment in Python yields it: after each round {lines: {name: [x, y]}, bars, images, text}.
 function* play(world, at, counts) {
   const { recipe } = world, setting = settingAt(world, at, counts), fed = deal(world, at, counts), [m, there] = planned(fed, setting.fraction);
   const slots = setting.batch ?? fed.train.reduce((most, rows) => Math.max(most, rows.length), 1), t = trainerFor(world, setting.sizes, slots);
@@ -80,16 +80,25 @@ function* play(world, at, counts) {
     Object.assign(words, weigh(said.payload), { message: messageSize("update", said.body) });
     for (const [title, quantities] of Object.entries(recipe.bars)) bars[title] = quantities.map((quantity) => [quantity, place(words[quantity])]);
   }
+  let images = {};
+  if (recipe.picture) {
+    const d = setting.sizes[0], image = Array.from(world.x.subarray(0, d)), noise = dice(setting.seed, "page attack");
+    const guess = readOff(image, world.y[0], setting.sizes.at(-1), setting.clip, setting.noise, noise);
+    const error = image.reduce((sum, v, i) => sum + (v - guess[i]) ** 2, 0) / d, side = Math.sqrt(d);
+    const square = (flat) => Array.from({ length: side }, (_, r) => flat.slice(r * side, (r + 1) * side).map((v) => Number(v.toPrecision(3))));
+    words.psnr = error < 1e-10 ? 99 : Math.min(99, -10 * Math.log10(error));
+    images = Object.fromEntries(recipe.picture.map((name, i) => [name, square(i ? guess : image)]));
+  }
   for (const record of federation(t, fed, setting)) {
     if (wanted.has("epsilon") || recipe.text.includes("{epsilon")) curve ??= renyi(m / there, setting.noise);
     last = { ...setting, ...words, planned: m, round: record.version, accuracy: record.accuracy, client_accuracy: record.client_accuracy, clients: record.clients.length,
       MB: (record.up + record.down) / 1e6, MB_up: record.up / 1e6, MB_down: record.down / 1e6, epsilon: curve && epsilon(curve, record.version, setting.delta) };
-    yield { lines: lines(false), bars, text: fillIn(recipe.text, last) };
+    yield { lines: lines(false), bars, images, text: fillIn(recipe.text, last) };
   }
   if (!wanted.has("plain_accuracy")) return;
   for (const [i, accuracy] of twin(world, t, fed, setting, index(recipe.deal, at, counts))) {
     last = { round: i + 1, plain_accuracy: accuracy };
-    yield { lines: lines(true), bars, text: "" };
+    yield { lines: lines(true), bars, images, text: "" };
   }
 }
 

@@ -131,6 +131,20 @@ function clientHalf(stages, x, drawer, roll) {
 // Last to first, on the sum.
 const serverHalf = (stages, sum, planned, roll) => [...stages].reverse().reduce((now, stage) => (stage.server ? stage.server(now, planned, roll) : now), sum);
 
+// (d,) in [0, 1]: what an attacker reads off the noisy update of a client that holds this one image, from a softmax regression
+// of zeros: the row of W over the entry of b, where b moved most (widgets/sandwich.py, attacked).
+function readOff(image, label, classes, clip, noise, roll) {
+  const d = image.length, update = new Float32Array(classes * (d + 1));
+  for (let c = 0; c < classes; c++) {
+    const error = 1 / classes - (c === label ? 1 : 0);
+    for (let i = 0; i < d; i++) update[c * d + i] = -error * image[i];
+    update[classes * d + c] = -error;
+  }
+  const sent = Float64Array.from(clipAndNoise(clip, 0).client(update), (v) => v + noise * clip * roll.normal()), bias = sent.subarray(classes * d);
+  const row = bias.reduce((best, b, c) => (Math.abs(b) > Math.abs(bias[best]) ? c : best), 0);
+  return Array.from(sent.subarray(row * d, (row + 1) * d), (w) => (bias[row] ? Math.min(1, Math.max(0, w / bias[row])) : 0));
+}
+
 // Bytes of a payload: what papers count for it, what no code can go below (Shannon 1948), and what it really takes.
 function weigh(payload) {
   const log2Choose = (d, k) => { let sum = 0; for (let i = 0; i < Math.min(k, d - k); i++) sum += Math.log2((d - i) / (i + 1)); return sum; };

@@ -38,7 +38,7 @@ MOST = 4000                                    # positions of the controls that 
 ROOM = 1_500_000                               # bytes of examples and deals, packed, that a page may carry
 NOBODY, TESTED = 0xFFFF, 0x8000                # in a deal: an example that no client has; one that its client tests on
 QUANTITIES = ("round", "accuracy", "client_accuracy", "clients", "planned", "MB", "MB_up", "MB_down", "epsilon", "plain_accuracy",
-              "formula", "bound", "encoded", "message")
+              "formula", "bound", "encoded", "message", "psnr")
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class Recipe:
             epsilon by Rényi, plain_accuracy (of the same run without clip and noise); or a number that Python knows, or a
             function without arguments that returns it
     bars    of bar charts: title → quantities; formula, bound, encoded and message are bytes of client 0's first update
+    picture of an image chart: two names, for the first example, a square image, and for what the attacker of sandwich.py reads
+            off one client's noisy update of it; psnr says in dB how well
     text    the line of text, for str.format: quantities and settings by their names
     differs what the page leaves out or does otherwise than the experiment in Python; what all pages do otherwise is said anyway
 
@@ -80,6 +82,7 @@ class Recipe:
     lines: Mapping[str, tuple[Any, Any]]
     text: str = ""
     bars: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    picture: tuple[str, str] | None = None
     differs: str = ""
     fraction: float | By = 0.1
     epochs: int | By = 1
@@ -113,6 +116,9 @@ class Recipe:
         written = re.findall(r"\{\w*:?([^}]*)\}", self.text)
         if strange := [spec for spec in written if not re.fullmatch(r"(,?(\.\d+)?[f%])?|,", spec)]:
             raise ValueError(f"the text writes a number as {strange[0]!r}; a page can write .1%, .2f, ,.0f and ,")
+        pixels = self.model.sizes[0]                                                      # type: ignore[attr-defined]
+        if self.picture is not None and (len(self.model.sizes) != 2 or math.isqrt(pixels) ** 2 != pixels):      # type: ignore[attr-defined]
+            raise ValueError(f"the picture is read off a softmax regression of square images, not off {self.model!r}")
         noisy = bool(self.noise) or self.budget is not None
         if noisy and not (self.uniform and self.poisson):
             raise ValueError("noise in a page is priced for Poisson cohorts and equal weights: say poisson=True, uniform=True")
@@ -168,12 +174,13 @@ class Recipe:
                                      f"takes {MOST:,} at most")  # fmt: skip
         drawn = drawn_names(charts)
         self.coordinator(**{control.name: control.values[control.start] for control in controls})      # refuses what cannot be
-        if strange := [n for kind, some in (("lines", self.lines), ("bars", self.bars)) for n in some if n not in drawn[kind]]:
+        mine = (("lines", self.lines), ("bars", self.bars), ("images", self.picture or ()))
+        if strange := [name for kind, some in mine for name in some if name not in drawn[kind]]:
             raise ValueError(f"the recipe draws {strange[0]!r}, which no chart of the explorer does")
 
     def shown(self, charts: Sequence[AnyChart]) -> list[AnyChart]:
         """The charts of which the page draws something."""
-        mine = {*self.lines, *self.bars}
+        mine = {*self.lines, *self.bars, *(self.picture or ())}
         return [chart for chart in charts if mine & {name for names in chart.draws.values() for name in names}]
 
     def plain(self, controls: Sequence[Control]) -> dict[str, Any]:
@@ -200,7 +207,7 @@ class Recipe:
         numbered = first.ids == tuple(range(len(first.ids)))
         return {"constant": constant, "tables": tables, **packed, "deal": by.names, "clients": len(first.ids),
                 "ids": None if numbered else list(first.ids), "lines": lines, "bars": dict(self.bars),
-                "text": self.text, "differs": self.differs}  # fmt: skip
+                "picture": self.picture, "text": self.text, "differs": self.differs}  # fmt: skip
 
 
 def checked(recipe: object, controls: Sequence[Control], charts: Sequence[AnyChart]) -> Recipe | None:

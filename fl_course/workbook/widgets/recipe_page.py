@@ -31,8 +31,8 @@ NOISED = ("The noise is drawn in this page, by a generator that repeats it for t
 def living(live: Live, spec: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     """What a page needs to go on from where an explorer stands: {spec, frame, recipe, how}. None of it is code."""
     run, charts = live.shown, [_part(chart, recipe) for chart in recipe.shown(live.charts)]
-    picture = {**run.picture(), "images": {}, "marks": {}, "outlines": {}, "jobs": {}, "points": {}}
-    for kind, mine in (("lines", recipe.lines), ("bars", recipe.bars)):
+    picture = {**run.picture(), "marks": {}, "outlines": {}, "jobs": {}, "points": {}}
+    for kind, mine in (("lines", recipe.lines), ("bars", recipe.bars), ("images", recipe.picture or ())):
         picture[kind] = {name: drawn for name, drawn in picture[kind].items() if name in mine}
     row = table_row(0, settings(live.controls, run.values), run.lines, charts)
     at = {c.name: 0 if c.kind == "button" else c.values.index(run.values[c.name]) for c in live.controls}

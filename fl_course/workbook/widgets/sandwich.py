@@ -144,9 +144,11 @@ RECIPE = Recipe(
     fraction=By("cohort", of=lambda cohort: cohort / CLIENTS), clip=By("clip"), budget=By("epsilon"), delta=DELTA,
     lines={"with this noise": ("round", "accuracy"), "at most, by Rényi": ("round", "epsilon"),
            "without clip and noise": ("round", "plain_accuracy")},
+    picture=("the image", "read off the noisy update"),
     text="After round {round}: accuracy {accuracy:.1%}; epsilon is at most {epsilon:.2f} (Rényi) "
-         f"at delta {DELTA:g}. Noise {{noise:.2f}} clip bounds on the sum.",
-    differs="The sum of the single prices, the audit and the attacker's picture need the notebook.",
+         f"at delta {DELTA:g}. Noise {{noise:.2f}} clip bounds on the sum; the image read off one noisy update has "
+         "{psnr:.0f} dB.",
+    differs="The sum of the single prices and the audit need the notebook.",
 )  # fmt: skip
 
 

@@ -148,8 +148,8 @@ class Gate(Stage):
     times: int = 1000
 
     def begin(self, ctx):
-        assert TURNS.acquire(timeout=20)
         THREADS.append(threading.current_thread())
+        assert TURNS.acquire(timeout=20)
 
 
 TURNS, THREADS = threading.Semaphore(0), []
@@ -187,7 +187,7 @@ def test_it_runs_off_the_main_thread_and_pauses_between_two_rounds(gate):
     dashboard = Dashboard(fed, 8).start()
     for _ in range(3):
         gate.release()
-    until(lambda: len(dashboard.history) == 3)
+    until(lambda: len(THREADS) == 4)                        # in the middle of round 4
     dashboard.pause()                                       # comes through when the round at hand ends
     gate.release()
     assert dashboard.wait(20).stopped == "paused after round 4"
@@ -214,7 +214,7 @@ def test_after_a_stop_it_begins_again(gate):
     dashboard = Dashboard(fed, 5).start()
     for _ in range(2):
         gate.release()
-    until(lambda: len(dashboard.history) == 2)
+    until(lambda: len(THREADS) == 3)
     dashboard.stop()
     gate.release()
     stopped = dashboard.wait(20)

@@ -29,7 +29,7 @@ from .arrival import receive
 from .clock import between, exact, later, under_way
 from .composition import check_composition
 from .dispatch import Idle, ask, broadcast, present
-from .elsewhere import Elsewhere
+from .elsewhere import Elsewhere, all_here
 from .evaluation import Evaluation, detection, metrics_of_step
 from .fleet import Equal, checked_seconds
 from .history import History, describe, progress_bar, state_of, warn_if_unheard
@@ -101,6 +101,7 @@ class Coordinator:
         if isinstance(rounds, bool) or not isinstance(rounds, int | np.integer) or rounds < 0:
             raise ValueError(f"rounds must be a whole number from 0, not {rounds!r}")
         state = state_of(state) or self.initial()
+        state = all_here(state) if work is None else state
         if state.server.params.shape != (self.model.dim,):
             raise ValueError(f"the state's model has {state.server.params.size} numbers, this experiment's {self.model.dim}")
         data = self.data if self.attack is None else poisoned(self.data, self.attack)

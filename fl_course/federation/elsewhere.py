@@ -31,8 +31,21 @@ from .clock import exact, later
 from .fleet import Equal
 from .interfaces import Experiment, Schedule, Selector
 from .orders import Answer, Order, Post
-from .state import Job
+from .state import Job, State
 from .work import planned
+
+KEPT = "kept elsewhere"                 # in the server's copy of a drawer: the job after which the real one was written
+
+
+def all_here(state: State) -> State:
+    """The same state; ValueError if some of its drawers are with clients elsewhere: without them it is only half of it."""
+    away = [client for client, drawer in state.memory.items() if KEPT in drawer]
+    if away:
+        raise ValueError(
+            f"the drawers of {len(away)} clients ({away[0]!r} …) are kept where they trained, and this state has only their "
+            "numbers; go on with work=Elsewhere(…) and the same post"
+        )
+    return state
 
 
 @dataclass
@@ -100,7 +113,7 @@ class Elsewhere:
     def hand(self, job: Job, message: bytes) -> None:
         """A job was made; message: the broadcast. It leaves with the others of its moment."""
         if not job.lost:
-            drawer = job.memory.get("drawer")
+            drawer = job.memory.get(KEPT)
             self.outbox.append(Order(job.ticket, job.client, job.cohort, message, drawer))
             self.waiting.add(job.ticket)
 
@@ -129,7 +142,7 @@ class Elsewhere:
             for name, value in answer.says.items():
                 ctx.state[name] = max(ctx.state.get(name, value), value)
             books = {"books": job.memory["books"]} if "books" in job.memory else {}
-            memory = {**books, "drawer": job.ticket} if answer.keeps else books
+            memory = {**books, KEPT: job.ticket} if answer.keeps else books
             done[job.ticket] = replace(job, message=answer.message, memory=memory)
         if lost and len(lost) == len(todo) and (len(todo) > 1 or not heard):             # as in work.py: a bug, and no client's
             raise FederatedError(f"everybody who was asked failed in a way that nobody foresaw: {lost[0]}")

@@ -25,6 +25,7 @@ from ..data.federated import FederatedData
 from ..engine.models import Model
 from ..engine.training import Trainer
 from ..federation.coordinator import Coordinator
+from ..federation.elsewhere import all_here
 from ..federation.evaluation import Evaluation, fairness
 from ..federation.history import state_of
 from ..federation.state import State
@@ -38,7 +39,7 @@ def tasks_for(experiment: Coordinator, state: Any, data: FederatedData) -> tuple
 
     Returns the tasks, their places among the clients, and a trainer.
     """
-    state = state_of(state) or experiment.initial()
+    state = all_here(state_of(state) or experiment.initial())
     if state.server.params.shape != (experiment.model.dim,):
         raise ValueError(f"the state's model has {state.server.params.size} numbers, this experiment's {experiment.model.dim}")
     server = replace(state.server, state={})

@@ -29,9 +29,11 @@ from fl_course import (
     Uniform,
     WireError,
     load,
+    own_measure,
     save,
 )
 from fl_course.core import FederatedError
+from fl_course.federation.elsewhere import KEPT
 from fl_course.federation.node import Node
 from fl_course.federation.orders import (
     Answer,
@@ -124,13 +126,23 @@ def test_the_same_records_and_the_same_model_to_the_bit(parts, nodes):
 def test_drawers_stay_with_the_clients_and_the_server_keeps_their_numbers():
     here, there, bags = both({"weights": UNIFORM, "stages": [Half()]}, rounds=4)
     assert all(set(drawer) == {"residual", "times", "books"} for drawer in here.state.memory.values())
-    assert all(set(drawer) == {"drawer", "books"} for drawer in there.state.memory.values())
+    assert all(set(drawer) == {KEPT, "books"} for drawer in there.state.memory.values())
     at_home = {client: kept for bag in bags.bags.values() for client, kept in decode_drawers(bag).items()}
     for client, drawer in there.state.memory.items():
-        mine = at_home[client][f"after {drawer['drawer']}"] | {"books": at_home[client]["books"]}
+        mine = at_home[client][f"after {drawer[KEPT]}"] | {"books": at_home[client]["books"]}
         assert mine.keys() == here.state.memory[client].keys()
         np.testing.assert_array_equal(mine["residual"], here.state.memory[client]["residual"])
         assert len(at_home[client]) <= 3                                # its books, the drawer that it went on from, the new one
+
+
+def test_a_state_whose_drawers_are_elsewhere_is_not_gone_on_with_here():
+    it = experiment(weights=UNIFORM, stages=[Half()])
+    away = it.train(2, work=Elsewhere(Bags(it)))
+    for use in (lambda: it.train(1, away), lambda: own_measure(it, away)):
+        with pytest.raises(ValueError, match=r"are kept where they trained.*work=Elsewhere"):
+            use()
+    it = experiment(weights=UNIFORM)
+    assert len(it.train(1, it.train(2, work=Elsewhere(Bags(it))))) == 1          # empty drawers are no loss
 
 
 def test_a_resumed_run_goes_on_with_the_jobs_that_were_in_flight(tmp_path):

@@ -1,0 +1,204 @@
+"""The federation of the room: an experiment of the library whose clients are pages, its rounds, and what is shown of it.
+
+    room = Room()                     # opens the page; room.url goes on the wall, as text and as a QR picture
+    history = room.train(rounds=10)   # with whoever is there; or from the projector's page: room.projector_url
+    room.close()
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ... import (
+    IID,
+    QSGD,
+    Buffered,
+    ByExamples,
+    CentralDP,
+    Coordinator,
+    Elsewhere,
+    History,
+    LocalSGD,
+    SignSGD,
+    Stage,
+    Synchronous,
+    TopK,
+    Uniform,
+    digits,
+    mlp,
+)
+from ...core import FederatedError
+from ...data.groups import few_examples
+from ...federation.history import describe
+from ...wire.frames import frame
+from ...wire.messages import encode_model
+from .pupils import Pupils
+from .seats import Refused
+from .server import Server
+
+# What the projector can set, with what it begins, and what it may be.
+RULES: dict[str, tuple[Any, float, float]] = {
+    "rounds": (10, 1, 1000), "epochs": (2, 1, 50), "lr": (0.1, 1e-4, 5.0), "batch": (5, 1, 100), "fraction": (1.0, 0.01, 1.0),
+    "deadline": (20.0, 1.0, 600.0), "over": (0.0, 0.0, 1.0), "buffer": (0, 0, 1000),        # 0: rounds, else FedBuff
+    "keep": (1.0, 0.001, 1.0), "bits": (0, 0, 16), "clip": (0.0, 0.0, 1000.0), "noise": (0.0, 0.0, 100.0),      # 0: off
+}  # fmt: skip
+SIZES = (64, 32, 10)
+
+
+class Stopped(Exception):
+    """Somebody asked for the end of a run."""
+
+
+class Room(Server):
+    """seats: how many can come; share: handwritten digits that each page is dealt; lan: an address of this machine by which
+    others reach it, such as "192.168.1.20" (without it, only this machine can); simulate: pages that a program plays."""
+
+    def __init__(self, seats: int = 30, share: int = 20, seed: int = 0, lan: str = "", port: int = 0, simulate: int = 0) -> None:
+        for name, value, most in (("seats", seats, 500), ("share", share, 200), ("simulate", simulate, seats)):
+            if type(value) is not int or not (name == "simulate" or value >= 1) or not 0 <= value <= most:
+                raise ValueError(f"{name} must be a whole number up to {most}, not {value!r}")
+        pool = digits()
+        most = len(pool.y) // seats
+        dealt = pool.partition(IID(), clients=seats, seed=seed, test_fraction=0.0)
+        self.data = few_examples(dealt, min(share, max(1, most - 1)), seed)
+        self.model, self.seed, self.settings = mlp(*SIZES), seed, {name: value for name, (value, _, _) in RULES.items()}
+        self.experiment = self.federation(self.settings)
+        self.history: History | None = None
+        self.running: threading.Thread | None = None
+        self.wanted = True                                    # nobody has asked for the end of the run
+        largest = 65_536 + 8 * self.model.dim
+        Server.__init__(self, seats, self._share, self._rules, self._command, self._view, largest, lan, port)
+        self.start()
+        self.pupils = Pupils(self, simulate) if simulate else None
+
+    # --- a run ------------------------------------------------------------------------------------------------------------
+
+    def federation(self, settings: Mapping[str, Any]) -> Coordinator:
+        """The experiment of these settings. CompositionError, with its sentence, for what does not go together."""
+        s = settings
+        stages: list[Stage] = []
+        if s["keep"] < 1:
+            stages.append(TopK(s["keep"]))
+        if s["clip"]:
+            stages.append(CentralDP(clip=s["clip"], noise_multiplier=s["noise"], noise_seed=None))
+        if s["bits"]:
+            stages.append(SignSGD() if s["bits"] == 1 else QSGD(s["bits"]))
+        schedule: Any = Synchronous(s["fraction"], over_selection=s["over"], deadline=s["deadline"])
+        if s["buffer"]:
+            schedule = Buffered(concurrency=len(self.data.ids), buffer=s["buffer"])
+        training = LocalSGD(lr=s["lr"], epochs=s["epochs"], batch_size=s["batch"])
+        weights = Uniform() if s["clip"] else ByExamples()
+        return Coordinator(self.data, self.model, training, schedule, weights=weights, stages=stages, seed=self.seed)
+
+    def train(self, rounds: int | None = None, state: Any = None, **settings: Any) -> History:
+        """Rounds with whoever is there. settings: see RULES. Ctrl-C, `stop_run` and the projector's button end it with the
+        history so far."""
+        self.wanted = True
+        return self._train(self.settings | settings | ({} if rounds is None else {"rounds": rounds}), state)
+
+    def _train(self, asked: Mapping[str, Any], state: Any = None) -> History:
+        self.settings = checked(asked)
+        fed = self.experiment = self.federation(self.settings)
+        history = self.history = History(experiment=describe(fed), state=state or fed.initial())
+        self.tell({"say": "rules", "rules": self._rules()})
+        try:
+            for now, record in fed.run(self.settings["rounds"], history.state, work=Elsewhere(self, real=True, patience=3600.0)):
+                record = replace(record, events=record.events + tuple(self.seats.taken()))
+                history.records.append(record)
+                history.state = now
+                self.tell(frame("measure", [now.server.version, encode_model(now.server)]))
+                self.show()
+        except (Stopped, KeyboardInterrupt):
+            history.stopped = "stopped"
+        self.tell({"say": "pause"})
+        self.show()
+        return history
+
+    def stop_run(self) -> None:
+        self.wanted = False
+
+    def answers(self, seconds: float) -> Any:
+        if not self.wanted:
+            raise Stopped
+        return Server.answers(self, min(seconds, 0.25))
+
+    def close(self) -> None:
+        """End the run, the simulated pages and the server. Nothing is left behind."""
+        self.stop_run()
+        if self.running is not None:
+            self.running.join(5)
+        if self.pupils is not None:
+            self.pupils.close()
+        self.stop()
+
+    def __enter__(self) -> Room:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # --- what pages and the projector are told ------------------------------------------------------------------------------
+
+    def _share(self, client: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.data.examples(client)
+
+    def _rules(self) -> dict[str, Any]:
+        """What a page must know to do as the experiment says."""
+        s = self.settings
+        same = {name: s[name] for name in ("epochs", "lr", "batch", "keep", "bits", "clip", "noise")}
+        return {**same, "sizes": list(SIZES), "seed": self.seed, "uniform": bool(s["clip"]),
+                "most": int(max(len(part) for part in self.data.train))}  # fmt: skip
+
+    def show(self) -> None:
+        self.tell({"say": "view", **self._view()}, projector=True)
+
+    def _view(self) -> dict[str, Any]:
+        """All that the projector shows: the seats, the rounds, the settings."""
+        seats = [{"client": seat.client, "name": seat.name, "here": seat.page is not None, "owes": len(seat.owes),
+                  "asked": seat.asked, "answered": seat.answered, "drawings": seat.drawings, "measured": list(seat.measured)}
+                 for seat in self.seats.seats if seat.token]  # fmt: skip
+        rounds = [{"version": r.version, "clock": r.clock, "accuracy": r.metrics.get("accuracy"), "clients": list(r.clients),
+                   "up": sum(r.bytes_up.values()), "down": sum(r.bytes_down.values()), "events": list(r.events)[-8:]}
+                  for r in (self.history.records if self.history else [])]  # fmt: skip
+        running = self.running is not None and self.running.is_alive()
+        return {"seats": seats, "rounds": rounds, "settings": self.settings, "running": running, "count": self.seats.count}
+
+    def _command(self, said: dict[str, Any]) -> None:
+        """What the projector's buttons do. ValueError, CompositionError and the like are shown on the wall."""
+        if said["say"] == "stop":
+            self.stop_run()
+        elif said["say"] == "start":
+            if self.running is not None and self.running.is_alive():
+                raise Refused("A run is under way; stop it first.")
+            asked = checked(self.settings | dict(said.get("settings") or {}))
+            self.federation(asked)                            # refused here, before anybody trains
+            self.wanted = True
+            self.running = threading.Thread(target=self._run, args=(asked,), name="room run", daemon=True)
+            self.running.start()
+        else:
+            raise Refused("The room did not understand the projector. Please load the page again.")
+
+    def _run(self, settings: dict[str, Any]) -> None:
+        try:
+            self._train(settings)
+        except FederatedError as why:
+            self.tell({"say": "sorry", "why": str(why)[:500]}, projector=True)
+
+
+def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, each a number of its kind within its bounds. ValueError says which is not."""
+    out = {}
+    for name, value in settings.items():
+        if name not in RULES:
+            raise ValueError(f"a room has no setting {name!r}; it has {', '.join(RULES)}")
+        begin, least, most = RULES[name]
+        whole = isinstance(begin, int)
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not least <= value <= most:
+            raise ValueError(f"{name} must be a {'whole ' if whole else ''}number from {least:g} to {most:g}, not {value!r}")
+        out[name] = value if whole else float(value)
+    return out

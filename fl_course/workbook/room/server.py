@@ -1,0 +1,168 @@
+"""The room's web server, in a thread of its own, so that a busy kernel does not hold it; and the `Post` that the loop uses.
+
+A page says hello in JSON and gets a seat, the rules and its share. Then orders come (frame "orders", as to any node) and
+answers go (frame "answers"). Whatever else a page sends costs it at most its own answer. Nothing is decoded before its size,
+its pace and its seat are known. Loopback alone unless an address is named; a page must know the code that is in its address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tornado.httpserver
+import tornado.netutil
+import tornado.web
+
+from ...core import ClientId
+from ...federation.orders import Answer, Order, decode_answers, encode_orders
+from .doors import Door, Nowhere, Page, Projector, Wall
+from .seats import Seat, Seats, code
+
+GRACE = 3.0              # seconds in which a page that lost its connection may come back to its order
+WRONG_CODES = 30         # a minute, of all who try; then nobody's code is looked at for the rest of it
+
+
+class Server:
+    """seats: who can come; share(client) -> (x (n, *features), y (n,)) that a page begins with; rules: told to pages, see
+    pages.py; command: called, in a thread of its own, with what the projector wants; view: what it is shown."""
+
+    def __init__(
+        self, seats: int, share: Callable[[int], tuple[np.ndarray, np.ndarray]], rules: Callable[[], dict[str, Any]],
+        command: Callable[[dict[str, Any]], None], view: Callable[[], dict[str, Any]], largest: int, lan: str = "", port: int = 0,
+    ) -> None:  # fmt: skip
+        self.seats, self.share, self.rules, self.command, self.view = Seats(seats), share, rules, command, view
+        self.largest, self.code, self.key = largest, code(), secrets.token_urlsafe(16)
+        self.inbox: queue.Queue[Answer] = queue.Queue()
+        self.projectors: set[Projector] = set()
+        self.wrong: list[float] = []
+        self.sockets = tornado.netutil.bind_sockets(port, lan or "127.0.0.1", family=socket.AF_INET)
+        self.port, self.host = self.sockets[0].getsockname()[1], lan or "127.0.0.1"
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.ready = threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="room", daemon=True)
+
+    # --- from the outside -------------------------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}/{self.code}"
+
+    @property
+    def projector_url(self) -> str:
+        return f"http://{self.host}:{self.port}/projector/{self.key}"
+
+    def start(self) -> None:
+        self.thread.start()
+        self.ready.wait()
+
+    def stop(self) -> None:
+        """Say good-bye, close the port, end the thread. A second call does nothing."""
+        if self.loop is not None and self.thread.is_alive():
+            self.loop.call_soon_threadsafe(self.over.set)
+            self.thread.join(10)
+
+    def tell(self, what: Mapping[str, Any] | bytes, projector: bool = False) -> None:
+        """To all pages, or to all projectors."""
+        self._soon(lambda: [page.give(what) for page in (list(self.projectors) if projector else self._pages())])
+
+    # --- the Post of the loop (federation/orders.py); called in its thread -----------------------------------------------
+
+    def here(self) -> set[ClientId]:
+        return set(self.seats.here)
+
+    def send(self, orders: Sequence[Order]) -> None:
+        self._soon(lambda: self._deliver(orders))
+
+    def answers(self, seconds: float) -> list[Answer]:
+        try:
+            found = [self.inbox.get(timeout=max(seconds, 0.001))]
+        except queue.Empty:
+            return []
+        while not self.inbox.empty():
+            found.append(self.inbox.get())
+        return found
+
+    def ask(self, what: str, questions: Mapping[ClientId, bytes]) -> Mapping[ClientId, bytes]:
+        raise NotImplementedError("pages in the room answer orders and nothing else: secure sums need nodes, see deploy/")
+
+    # --- in the server's thread -------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        self.loop, self.over = asyncio.get_running_loop(), asyncio.Event()
+        routes = [
+            (r"/([A-Z0-9]{1,40})", Door, {"server": self}), (r"/([A-Z0-9]{1,40})/ws", Page, {"server": self}),
+            (r"/projector/([\w-]{1,60})", Wall, {"server": self}), (r"/projector/([\w-]{1,60})/ws", Projector, {"server": self}),
+            (r"/.*", Nowhere, {"server": self}),
+        ]  # fmt: skip
+        app = tornado.web.Application(
+            routes, websocket_max_message_size=self.largest, websocket_ping_interval=10, log_function=_quiet
+        )
+        http = tornado.httpserver.HTTPServer(app, max_body_size=1000, idle_connection_timeout=60)
+        http.add_sockets(self.sockets)
+        self.ready.set()
+        await self.over.wait()
+        http.stop()
+        for page in [*self._pages(), *self.projectors]:
+            page.sorry("The room is closed.")
+        await asyncio.sleep(0.05)
+        await http.close_all_connections()
+
+    def _soon(self, work: Callable[[], object]) -> None:
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(work)
+
+    def _pages(self) -> list[Page]:
+        return [seat.page for seat in self.seats.seats if seat.page is not None]
+
+    def _deliver(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            seat = self.seats.seats[int(order.client)]
+            seat.asked += 1
+            seat.owes[order.ticket] = order
+            if seat.page is None:
+                self.lost(seat, "its page is gone")
+            else:
+                seat.page.give(encode_orders([order]))
+
+    def lost_unless_back(self, seat: Seat) -> None:
+        """A page has gone. It has a moment to come back."""
+        assert self.loop is not None
+        self.loop.call_later(GRACE, self.lost, seat, "its page is gone", True)
+
+    def lost(self, seat: Seat, why: str, unless_back: bool = False) -> None:
+        """What this seat owes will not come."""
+        if unless_back and seat.page is not None:
+            return
+        for ticket in list(seat.owes):
+            del seat.owes[ticket]
+            self.inbox.put(Answer(ticket, lost=why))
+
+    def take(self, seat: Seat, message: bytes) -> None:
+        """An answer of a page. WireError if it is none; what nobody asked this seat is left where it is."""
+        for answer in decode_answers(message):
+            if seat.owes.pop(answer.ticket, None) is None:
+                self.seats.event(f"{seat.name!r} answered what it was not asked, or twice")
+            else:
+                seat.answered += 1
+                self.inbox.put(answer)
+
+    def knows(self, word: str, right: str) -> bool:
+        """Whether the word is right, unless too many were wrong lately."""
+        now = time.monotonic()
+        self.wrong = [when for when in self.wrong if now - when < 60]
+        if len(self.wrong) < WRONG_CODES and secrets.compare_digest(word, right):
+            return True
+        self.wrong.append(now)
+        return False
+
+
+def _quiet(handler: tornado.web.RequestHandler) -> None:
+    """The room writes no log of who came."""

@@ -1,0 +1,385 @@
+"""The federation of the room: the library's own run over pages that come, go, sleep, send rubbish, and whoever knocks."""
+
+import asyncio
+import json
+import random
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from tornado.ioloop import IOLoop
+from tornado.websocket import websocket_connect
+
+from fl_course import CompositionError
+from fl_course.federation.node import Node
+from fl_course.federation.orders import Answer, decode_orders, encode_answers
+from fl_course.wire.frames import frame, unframe
+from fl_course.workbook.room import server as server_module
+from fl_course.workbook.room.pages import PAGE
+from fl_course.workbook.room.room import Room, checked
+from fl_course.workbook.room.seats import LONGEST_NAME, MESSAGES, Patience, Refused, Seats
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Visitor:
+    """A page in the hands of a test: what it is told is kept, what it says is up to the test."""
+
+    def __init__(self, room, name="Ada", token=None, page=PAGE, path=None, obey=True):
+        self.room, self.heard, self.orders, self.obey = room, [], [], obey
+        self.loop, self.up = None, threading.Event()
+        self.hello = {"say": "hello", "page": page, "name": name, "token": token}
+        self.path = path or f"{room.url.replace('http', 'ws')}/ws"
+        self.thread = threading.Thread(target=self._live, daemon=True)
+        self.thread.start()
+        assert self.up.wait(10)
+
+    def _live(self):
+        self.loop = IOLoop(make_current=False)
+        self.loop.run_sync(self._talk)
+        self.loop.close()
+
+    async def _talk(self):
+        try:
+            self.page = await websocket_connect(self.path)
+        except Exception as why:
+            self.heard.append({"say": "closed", "why": str(why)})
+            self.up.set()
+            return
+        if self.hello["name"] is not False:
+            await self.page.write_message(json.dumps(self.hello))
+        while (message := await self.page.read_message()) is not None:
+            if isinstance(message, str):
+                self.heard.append(json.loads(message))
+                self.up.set()
+                continue
+            if b"orders" in message[:40]:
+                self.orders += decode_orders(message)
+                if self.obey:
+                    self.answer()
+        self.heard.append({"say": "closed"})
+        self.up.set()
+        self.page.close()
+        await asyncio.sleep(0.02)
+
+    def answer(self):
+        node = Node(self.room.experiment, self.room.experiment.clients)
+        for order in self.orders:
+            self.say(encode_answers(node.obey([order])))
+        self.orders = []
+
+    def say(self, what):
+        def write():
+            with suppress(Exception):
+                self.page.write_message(what if isinstance(what, bytes) else json.dumps(what), binary=isinstance(what, bytes))
+        self.loop.add_callback(write)
+
+    def go(self):
+        with suppress(Exception):
+            self.loop.add_callback(self.page.close)
+        self.thread.join(10)
+
+    def was_told(self, word, seconds=5):
+        return until(lambda: next((said for said in self.heard if word in json.dumps(said)), None), seconds)
+
+
+def until(thing, seconds=5):
+    ends = time.monotonic() + seconds
+    while not (found := thing()) and time.monotonic() < ends:
+        time.sleep(0.01)
+    return found
+
+
+@pytest.fixture
+def room():
+    with Room(seats=8, share=14) as one:
+        yield one
+
+
+def in_background(work):
+    done = {}
+    thread = threading.Thread(target=lambda: done.update(history=work()), daemon=True)
+    thread.start()
+    return thread, done
+
+
+# --- the run is the library's own ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"keep": 0.1, "bits": 4}, {"clip": 0.5, "noise": 0.0}], ids=str)
+def test_twenty_pages_end_in_the_model_of_a_run_in_one_process(settings):
+    with Room(seats=20, share=14, simulate=20) as room:
+        history = room.train(20, **settings)
+        alone = room.experiment.train(20)
+        assert np.abs(history.state.server.params - alone.state.server.params).max() < 1e-6
+        assert [r.bytes_up for r in history.records] == [r.bytes_up for r in alone.records]
+        assert [r.clients for r in history.records] == [tuple(range(20))] * 20
+        assert history.stopped == ""
+        assert history.records[-1].metrics["accuracy"] > 0.5
+
+
+def test_buffered_rounds_over_pages():
+    with Room(seats=6, share=14, simulate=6) as room:
+        history = room.train(8, buffer=2)
+        assert len(history.records) == 8
+        assert all(len(record.clients) >= 2 for record in history.records)
+
+
+def test_the_run_goes_on_whatever_pages_do(monkeypatch):
+    """Twenty pages; five are closed in the middle of a round, two send noise, three come back under their names."""
+    monkeypatch.setattr(server_module, "GRACE", 0.2)
+    with Room(seats=24, share=14, simulate=14) as room:
+        bad = [Visitor(room, f"Noise {i}", obey=False) for i in range(2)]
+        sleepy = [Visitor(room, f"Sleepy {i}", obey=False) for i in range(3)]
+        thread, done = in_background(lambda: room.train(4, deadline=4.0))
+        assert until(lambda: all(visitor.orders for visitor in bad + sleepy))
+        for number in range(5):
+            room.pupils.go(number)
+        rng = random.Random(0)
+        for visitor in bad:
+            visitor.say(rng.randbytes(300))
+        tokens = [visitor.was_told("welcome")["token"] for visitor in sleepy]
+        for visitor in sleepy:
+            visitor.go()
+        back = [Visitor(room, "somebody else", token) for token in tokens]
+        thread.join(60)
+        history = done["history"]
+        assert len(history.records) == 4
+        assert [visitor.was_told("welcome")["name"] for visitor in back] == ["Sleepy 0", "Sleepy 1", "Sleepy 2"]
+        told = " ".join(event for record in history.records for event in record.events)
+        assert "is back" in told
+        assert told.count("has gone") >= 5
+        assert "sent what is no answer" in told
+        assert len(history.records[-1].clients) >= 9 + 3                     # the nine that stayed, and those that came back
+        for visitor in bad + back:
+            visitor.go()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fuzzed_answers_cost_their_own_answer_only(seed):
+    """Right answers with bytes changed, cut, doubled, of other tickets, of another client: nobody else's is touched."""
+    rng = random.Random(seed)
+    with Room(seats=5, share=14, simulate=4) as room:
+        liar = Visitor(room, "Liar", obey=False)
+        thread, done = in_background(lambda: room.train(4, deadline=2.0))
+        while thread.is_alive():
+            if not until(lambda: liar.orders or not thread.is_alive(), 10) or not liar.orders:
+                break
+            order = liar.orders.pop()
+            right = Node(room.experiment, room.experiment.clients).obey([order])[0]
+            update = bytearray(right.message)
+            place = rng.randrange(len(update))
+            update[place] ^= 1 << rng.randrange(8)
+            for answer in rng.sample([
+                Answer(order.ticket, bytes(update)), Answer(order.ticket, b""), Answer(order.ticket + 1, right.message),
+                Answer(order.ticket, right.message[:-5]), Answer(order.ticket, None, "no"),
+            ], 2):  # fmt: skip
+                liar.say(encode_answers([answer]))
+        thread.join(30)
+        history = done["history"]
+        assert len(history.records) == 4
+        assert all(set(record.clients) >= {0, 1, 2, 3} for record in history.records)
+        liar.go()
+
+
+def test_a_late_page_costs_its_own_answer(room):
+    slow, quick = Visitor(room, "Slow", obey=False), Visitor(room, "Quick")
+    history = room.train(1, deadline=1.0)
+    assert len(history.records[0].clients) == 1
+    assert "too late" in " ".join(history.records[0].events)
+    slow.answer()
+    history = room.train(1, state=history.state, deadline=1.0)
+    slow.go(), quick.go()
+
+
+def test_a_run_can_be_stopped_and_nothing_is_left():
+    before = set(threading.enumerate())
+    with Room(seats=3, share=5) as room:
+        thread, done = in_background(lambda: room.train(5))                   # nobody is there
+        time.sleep(0.2)
+        room.stop_run()
+        thread.join(5)
+        assert done["history"].stopped == "stopped"
+        port = room.port
+    assert set(threading.enumerate()) - before <= {thread}
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        pass
+    room.close()                                                              # a second time does nothing
+
+
+def test_settings_that_do_not_go_together_are_told_before_anybody_trains(room):
+    with pytest.raises(CompositionError):
+        room.train(1, keep=0.1, clip=1.0, noise=1.0)
+    for wrong in ({"lr": float("nan")}, {"rounds": 0}, {"bits": 2.5}, {"keep": True}, {"deadline": "soon"}, {"secret": 1}):
+        with pytest.raises(ValueError, match=r"must be a|no setting"):
+            checked(wrong)
+    for wrong in ({"seats": 0}, {"seats": 2.0}, {"share": -1}, {"seats": 3, "simulate": 4}):
+        with pytest.raises(ValueError, match="whole number"):
+            Room(**wrong)
+
+
+# --- who knocks ----------------------------------------------------------------------------------------------------------
+
+
+def get(url, host=None):
+    request = urllib.request.Request(url, headers={"Host": host} if host else {})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, answer.read().decode(), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), {}
+
+
+def test_only_the_code_opens_and_only_this_host_is_served(room):
+    home = f"http://127.0.0.1:{room.port}"
+    assert get(f"{home}/WRONG2")[0] == 404
+    assert get(f"{home}/")[0] == 404
+    assert get(f"{home}/projector/guess")[0] == 404
+    assert get(room.url, host="evil.example")[0] == 403
+    assert "no room of this code" in get(f"{home}/WRONG2")[1]
+
+
+def test_codes_cannot_be_guessed_by_trying(room):
+    for _ in range(server_module.WRONG_CODES):
+        assert not room.knows("AAAAAA", room.code)
+    assert not room.knows(room.code, room.code)
+    room.wrong = []
+    assert room.knows(room.code, room.code)
+
+
+def test_two_rooms_have_two_codes(room):
+    with Room(seats=1, share=5) as other:
+        assert (room.code, room.key) != (other.code, other.key)
+
+
+def test_another_site_cannot_open_a_connection(room):
+    from tornado.httpclient import HTTPRequest
+
+    async def knock():
+        request = HTTPRequest(f"ws://127.0.0.1:{room.port}/{room.code}/ws", headers={"Origin": "http://evil.example"})
+        with pytest.raises(Exception, match="403"):
+            await websocket_connect(request)
+
+    loop = IOLoop(make_current=False)
+    loop.run_sync(knock)
+    loop.close()
+
+
+@pytest.mark.parametrize(("name", "sentence"), [
+    ("x" * 10_000, f"at most {LONGEST_NAME} letters"), ("", "say a name"), ("\u202e\u200b", "say a name"), (None, "a word"),
+    (7, "a word"), (["a"], "a word"), ({"a": 1}, "a word"), ("   ", "say a name"),
+])  # fmt: skip
+def test_a_name_that_is_none_is_told_so(room, name, sentence):
+    visitor = Visitor(room, name)
+    assert sentence in visitor.was_told("sorry")["why"]
+    assert room.here() == set()
+    assert len(" ".join(room.seats.events)) < 2000
+    visitor.go()
+
+
+def test_names_are_told_apart_and_escaped_by_those_who_show_them():
+    seats = Seats(3)
+    names = [seats.sit(name, None, object())[0].name for name in ("<b>Eve</b>", "<b>Eve</b>", "Z\u0430\u202ex")]
+    assert names == ["<b>Eve</b>", "<b>Eve</b> 2", "Z\u0430x"]
+    with pytest.raises(Refused, match="All 3 seats are taken"):
+        seats.sit("Late", None, object())
+
+
+@pytest.mark.parametrize("said", [
+    b"", b"FLC", b"x" * 500, {"say": "dance"}, {"say": 3}, {"no": 1}, [], 7, frame("answers", []), frame("answers", 7),
+    {"say": "measured", "version": -1, "right": 1, "of": 1}, {"say": "measured", "version": 0, "right": 2, "of": 1},
+    {"say": "drawings", "count": 10**9},
+    frame("answers", [[1, 2, 3]]), frame("model", [0, np.zeros(2, np.float32), {}]),
+    frame("answers", [[5, b"", "", False, False, {}]] * 50),
+    frame("answers", [[2**62, None, "x" * 5000, True, True, {"a": 1.0}]]),
+], ids=lambda said: repr(said)[:40])  # fmt: skip
+def test_rubbish_from_a_page_leaves_the_room_as_it_was(room, said):
+    rude, kind = Visitor(room, "Rude"), Visitor(room, "Kind")
+    rude.say(said)
+    history = room.train(1, deadline=2.0)
+    assert 1 in history.records[0].clients
+    assert all(seat.drawings == 0 and seat.measured[1] <= seat.measured[2] for seat in room.seats.seats)
+    rude.go(), kind.go()
+
+
+def test_an_old_page_is_told_to_load_again(room):
+    old = Visitor(room, "Old", page=PAGE + 1)
+    assert "load it again" in old.was_told("sorry")["why"]
+    old.go()
+
+
+def test_too_much_at_once_and_too_much_in_one(room):
+    eager = Visitor(room, "Eager")
+    for _ in range(MESSAGES + 20):
+        eager.say({"say": "drawings", "count": 1})
+    assert "too much at once" in eager.was_told("sorry")["why"]
+    fat = Visitor(room, "Fat")
+    fat.say(b"x" * (room.largest + 1))
+    assert fat.was_told("closed")
+    other = Visitor(room, "Other")
+    assert len(room.train(1, deadline=2.0).records[0].clients) == 1
+    other.go()
+
+
+def test_patience_fills_again(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("fl_course.workbook.room.seats.time.monotonic", lambda: now[0])
+    patience = Patience(filled=0.0)
+    assert sum(patience.one_more() for _ in range(2 * MESSAGES)) == MESSAGES
+    now[0] = 60.0
+    assert patience.one_more()
+
+
+def test_the_same_page_in_two_windows_is_one_client(room):
+    first = Visitor(room, "Ada")
+    token = first.was_told("welcome")["token"]
+    second = Visitor(room, "Ada", token)
+    assert "another window" in first.was_told("sorry")["why"]
+    assert second.was_told("welcome")["client"] == 0
+    assert room.here() == {0}
+    second.go(), first.go()
+
+
+def test_answers_of_another_seat_are_not_taken(room):
+    """A page that answers its neighbour's order changes nothing."""
+    thief, honest = Visitor(room, "Thief", obey=False), Visitor(room, "Honest", obey=False)
+    thread, done = in_background(lambda: room.train(1, deadline=3.0))
+    assert until(lambda: thief.orders and honest.orders)
+    node = Node(room.experiment, room.experiment.clients)
+    stolen = node.obey(honest.orders)[0]
+    thief.say(encode_answers([stolen]))
+    time.sleep(0.2)
+    honest.answer()
+    thread.join(10)
+    assert done["history"].records[0].clients == (1,)
+    assert "was not asked" in " ".join(done["history"].records[0].events)
+    thief.go(), honest.go()
+
+
+def test_the_share_is_the_clients_own_examples(room):
+    visitor = Visitor(room, "Ada")
+    x, y = room._share(visitor.was_told("welcome")["client"])
+    sent = unframe(frame("share", [x.reshape(len(x), -1), y.astype(np.int32)]), "share")
+    assert np.array_equal(sent[0], room.data.examples(0)[0].reshape(len(x), -1))
+    visitor.go()
+
+
+def test_the_projector_starts_stops_and_is_told_what_is_wrong(room):
+    wall = Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws")
+    page = Visitor(room, "Ada")
+    assert wall.was_told("view")["count"] == 8
+    wall.say({"say": "start", "settings": {"keep": 0.1, "clip": 1.0, "noise": 1.0}})
+    assert wall.was_told("sorry")
+    wall.say({"say": "start", "settings": {"rounds": 3, "deadline": 5.0}})
+    assert until(lambda: room.history is not None and len(room.history.records) == 3)
+    assert until(lambda: wall.heard[-1]["say"] == "view" and len(wall.heard[-1]["rounds"]) == 3)
+    wall.say({"say": "start", "settings": {"rounds": 1000, "deadline": 5.0}})
+    assert until(lambda: room.running.is_alive())
+    wall.say({"say": "stop"})
+    assert until(lambda: not room.running.is_alive())
+    page.go(), wall.go()

@@ -37,21 +37,22 @@ function onWire(payload, inside = false) {                       // as wire/payl
 }
 
 // k positions of the largest magnitudes, rising; among equal ones the first. The bits of a float without its sign rise with
-// it: the k-th is found by counting their upper halves, then the lower halves of those that share the k-th's.
-const COUNTS = new Uint32Array(65536);
+// it, so the k-th is found digit by digit: of those that share its digits so far, how many have which next one?
+const COUNTS = new Uint32Array(2048);
 function largest(x, k) {
   if (k >= x.length) return Int32Array.from(x, (_, i) => i);
   const d = x.length, bits = new Uint32Array(x.slice().buffer), chosen = new Int32Array(k);
-  const above = (half, wanted) => { while (COUNTS[half] < wanted) wanted -= COUNTS[half--]; return [half, wanted]; };
-  let top = 0;
-  COUNTS.fill(0);
-  for (let i = 0; i < d; i++) { const half = (bits[i] &= 0x7fffffff) >>> 16; COUNTS[half]++; if (half > top) top = half; }
-  const [high, inside] = above(top, k);
-  COUNTS.fill(0);
-  for (let i = 0; i < d; i++) if (bits[i] >>> 16 === high) COUNTS[bits[i] & 65535]++;
-  let [low, equals] = above(65535, inside);
-  const least = high * 65536 + low;
-  for (let i = 0, n = 0; i < d; i++) if (bits[i] > least || (bits[i] === least && equals-- > 0)) chosen[n++] = i;
+  let least = 0, known = 0, left = k;
+  for (let i = 0; i < d; i++) bits[i] &= 0x7fffffff;
+  for (const [shift, digits] of [[20, 2047], [10, 1023], [0, 1023]]) {
+    COUNTS.fill(0);
+    for (let i = 0; i < d; i++) if ((bits[i] & known) === least) COUNTS[(bits[i] >>> shift) & digits]++;
+    let digit = digits;
+    while (COUNTS[digit] < left) left -= COUNTS[digit--];
+    least |= digit << shift;
+    known |= digits << shift;
+  }
+  for (let i = 0, n = 0; i < d; i++) if (bits[i] > least || (bits[i] === least && left-- > 0)) chosen[n++] = i;
   return chosen;
 }
 

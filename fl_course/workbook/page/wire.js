@@ -131,19 +131,24 @@ function packTernary(digits) {                                   // five a byte:
 
 // Rising positions below size → [0, a bitmap] or [1, Rice-coded gaps], whichever is shorter; the best parameter is found by trying.
 function packPositions(positions, size) {
-  const k = positions.length, gaps = Array.from(positions, (p, i) => p - (i ? positions[i - 1] : -1) - 1), bytes = (bits) => Math.ceil(bits / 8);
-  const mean = k ? gaps.reduce((a, b) => a + b, 0) / k : 0, near = Math.min(30, Math.max(0, Math.floor(Math.log2(mean * Math.LN2 + 1))));
-  let best = null;
-  for (let r = Math.max(0, near - 1); r < near + 3; r++) {
-    const cost = bytes(k * r) + bytes(gaps.reduce((sum, gap) => sum + (gap >> r), 0) + k);
-    if (best === null || cost < best.cost) best = { r, cost };
+  const k = positions.length, bytes = (bits) => Math.ceil(bits / 8), gaps = new Uint32Array(k);
+  for (let i = 0; i < k; i++) gaps[i] = positions[i] - (i ? positions[i - 1] : -1) - 1;
+  const mean = k ? (positions[k - 1] + 1 - k) / k : 0, near = Math.min(30, Math.max(0, Math.floor(Math.log2(mean * Math.LN2 + 1))));
+  let r = -1, cost = Infinity, ones = 0;
+  for (let trial = Math.max(0, near - 1); trial < near + 3; trial++) {
+    let long = k;
+    for (let i = 0; i < k; i++) long += gaps[i] >>> trial;
+    if (bytes(k * trial) + bytes(long) < cost) [r, cost, ones] = [trial, bytes(k * trial) + bytes(long), long];
   }
-  if (bytes(size) < 1 + best.cost) {
+  if (bytes(size) < 1 + cost) {
     const bitmap = new Uint8Array(size);
     for (const p of positions) bitmap[p] = 1;
     return [0, packBits(bitmap, 1)];
   }
-  const { r } = best, unary = gaps.flatMap((gap) => [...new Array(gap >> r).fill(0), 1]);
-  const low = r ? packBits(gaps.map((gap) => gap & ((1 << r) - 1)), r) : [];
-  return [1, Uint8Array.from([r, ...low, ...packBits(unary, 1)])];
+  const unary = new Uint8Array(ones), out = new Uint8Array(1 + cost);
+  for (let i = 0, at = 0; i < k; i++) { at += gaps[i] >>> r; unary[at++] = 1; }
+  out[0] = r;
+  if (r) out.set(packBits(gaps.map((gap) => gap & ((1 << r) - 1)), r), 1);
+  out.set(packBits(unary, 1), 1 + bytes(k * r));
+  return [1, out];
 }

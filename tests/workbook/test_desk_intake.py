@@ -202,12 +202,12 @@ def test_in_the_sandbox_nothing_else_is_seen_or_written(tmp_path):
         "assert set(dict(socket.if_nameindex()).values()) <= {'lo'}"
     )
     (box / "spy.ipynb").write_text(notebook(START, spy, ANSWER))
-    grade = classroom.grade_file(box / "spy.ipynb", box, "99", 60, 20, 0, [box, out])
+    grade = classroom.grade_file(box / "spy.ipynb", box, "99", 60, 20, 0, [box, out], True)
     assert (grade.solved, grade.problem, grade.cells) == (1, "", [])
     assert grade.fence.startswith("bwrap")
     deaf = "import time\nwhile True:\n    try:\n        time.sleep(77)\n    except BaseException:\n        pass"
     (box / "slow.ipynb").write_text(notebook(START, ANSWER, deaf))
-    grade = classroom.grade_file(box / "slow.ipynb", box, "99", 4, 2, 0, [box, out])
+    grade = classroom.grade_file(box / "slow.ipynb", box, "99", 4, 2, 0, [box, out], True)
     assert grade.solved == 1
     assert "stopped after 4 s" in grade.problem
 

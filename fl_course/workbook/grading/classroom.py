@@ -33,7 +33,7 @@ def grade_files(
     With an open gradebook each grade is written down before it is yielded, and files that it knows already are not run. Whoever
     stops listening, or interrupts, ends all processes at once; what was yielded is done.
     """
-    hidden = [folder, *([book.out] if book else [])] if sandbox else None
+    hidden = [folder, *([book.out] if book else [])]
     pool = ThreadPoolExecutor(max(1, jobs))
     free: list[Template] = []                                    # templates that nobody uses now, one a job at most
 
@@ -42,7 +42,7 @@ def grade_files(
         if sys.platform == "linux" and not sandbox:
             template = free.pop() if free else Template(chapter, environment("/"))
         try:
-            return grade_file(path, folder, chapter, seconds, cell_seconds, seed, hidden, template)
+            return grade_file(path, folder, chapter, seconds, cell_seconds, seed, hidden, sandbox, template)
         finally:
             if template and template.works:
                 free.append(template)
@@ -73,9 +73,9 @@ def grade_files(
 
 def grade_file(
     path: Path, folder: Path, chapter: str, seconds: float, cell_seconds: float, seed: int,
-    hidden: Sequence[Path] | None = None, template: Template | None = None,
+    hidden: Sequence[Path] = (), sandbox: bool = False, template: Template | None = None,
 ) -> Grade:
-    """One file in a process of its own; in a sandbox, if there are folders to hide from it; else a template may begin it."""
+    """One file in a process of its own, from which the folders `hidden` are kept; without a sandbox a template may begin it."""
     name, start = path.relative_to(folder).as_posix(), time.monotonic()
     names = [item.name for item in checks.chapter(chapter)]
     nothing = Marks("", names).exercises
@@ -85,15 +85,16 @@ def grade_file(
     about = chapters_of(path)
     if not about:
         return Grade(name, nothing, 0.0, "not run: it calls no check of this course, and defines none of its functions")
-    with tempfile.TemporaryDirectory(prefix="fl-course-grade-", ignore_cleanup_errors=True) as work:
-        job = {"cells": found, "chapter": chapter, "cell_seconds": cell_seconds, "seed": seed}
-        marks, problem = referee(job, names, work, seconds, hidden, template)
+    away = [] if sandbox else fence.out_of_sight(hidden)         # in a sandbox they are empty
+    job = {"cells": found, "chapter": chapter, "cell_seconds": cell_seconds, "seed": seed, "hidden": away}
+    with tempfile.TemporaryDirectory(prefix=fence.WORK, ignore_cleanup_errors=True) as work:
+        marks, problem = referee(job, names, work, seconds, hidden if sandbox else None, template)
     if problem and marks.at:
         problem += f" in cell {marks.at}"
     if not problem and chapter not in about:
         problem = f"a notebook of chapter {', '.join(sorted(about))}: none of its checks is of chapter {chapter}"
     problem = "; ".join(filter(None, [said, problem]))
-    up = fence.words(hidden is not None)
+    up = fence.words(sandbox)
     return Grade(name, marks.exercises, time.monotonic() - start, problem, marks.cells, up)
 
 

@@ -13,22 +13,26 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 MEMORY = 6 << 30                              # bytes of private data; PyTorch with its threads takes less than one GiB
 FILE = 256 << 20                              # bytes of one file
+WORK = "fl-course-grade-"                     # begins the name of the folder in which a submission runs
 PROCESSES = 256                               # more than this account runs when the submission starts, threads counted
 
 
-def limit() -> None:
+def limit(processes: bool = True) -> None:
     """Bound this process and its children, where the system has bounds. What it has not is passed over, as `words` says."""
     resource = _resource()
     if resource is None:
         return
     bounds = {"RLIMIT_DATA": MEMORY, "RLIMIT_FSIZE": FILE, "RLIMIT_CORE": 0}
-    if sys.platform.startswith("linux"):
+    if processes and sys.platform.startswith("linux"):
         bounds["RLIMIT_NPROC"] = _tasks() + PROCESSES
     for name, most in bounds.items():
         kind = getattr(resource, name, None)
@@ -37,6 +41,19 @@ def limit() -> None:
                 hard = resource.getrlimit(kind)[1]
                 most = most if hard == resource.RLIM_INFINITY else min(most, hard)
                 resource.setrlimit(kind, (most, most))
+
+
+def end_with_parent() -> None:
+    """Whoever kills the grading outright ends this process too. Windows gives it no new parent, so there it cannot tell."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.name == "posix":
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def words(sandbox: bool) -> str:
@@ -66,13 +83,19 @@ def why_not() -> str:
 
 def in_room(command: Sequence[str], work: str, hidden: Sequence[Path]) -> list[str]:
     """The command, run by bwrap: it can write to the folder `work` and nowhere else, and finds the folders `hidden` empty."""
-    home = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__), Path(sys.executable)]
-    masks = []
-    for folder in hidden:
-        folder = folder.resolve()
-        if folder.is_dir() and not any(path.resolve().is_relative_to(folder) or path.is_relative_to(folder) for path in home):
-            masks += ["--tmpfs", str(folder)]
+    masks = [word for folder in out_of_sight(hidden) for word in ("--tmpfs", folder)]
     return [*_room(), *masks, "--bind", work, work, "--chdir", work, *command]
+
+
+def out_of_sight(folders: Sequence[Path]) -> list[str]:
+    """Those of the folders that can be kept from a submission: not one in which Python, the course or all temporary files are."""
+    needed = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__), Path(sys.executable), Path(tempfile.gettempdir())]
+    needed += [Path(place) for place in sys.path if place]
+    found = []
+    for folder in dict.fromkeys(folder.resolve() for folder in folders):
+        if folder.is_dir() and not any(path.resolve().is_relative_to(folder) or path.is_relative_to(folder) for path in needed):
+            found.append(str(folder))
+    return found
 
 
 def _room() -> list[str]:

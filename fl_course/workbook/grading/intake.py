@@ -56,15 +56,18 @@ def read(path: Path) -> bytes:
 def code_cells(data: bytes) -> list[tuple[int, str]] | None:
     """(number of the cell, source) of a notebook's code cells, or None if the bytes are not a notebook."""
     try:
-        cells = json.loads(data).get("cells")
-    except (ValueError, AttributeError, RecursionError):
+        found = json.loads(data)
+        cells = found.get("cells")
+        if cells is None and isinstance(found.get("worksheets"), list):      # format 3, of before 2015
+            cells = [cell for sheet in found["worksheets"] for cell in sheet["cells"]]
+    except (ValueError, AttributeError, RecursionError, TypeError, KeyError):
         return None
     if not isinstance(cells, list):
         return None
     code = []
     for number, cell in enumerate(cells, start=1):
         if isinstance(cell, dict) and cell.get("cell_type") == "code":
-            source = cell.get("source", "")
+            source = cell.get("source", cell.get("input", ""))
             code.append((number, "".join(map(str, source)) if isinstance(source, list) else str(source)))
     return code
 

@@ -1,16 +1,18 @@
-"""The process in which one student's notebook is run and marked. It reads a job from stdin and reports to its parent.
+"""The process in which one student's notebook is run. It reads a job from stdin and reports to its parent.
 
     {"cells": [[1, "import numpy"], …], "chapter": "01", "cell_seconds": 10, "seed": 0, "word": "5f…"}
 
 Every cell runs, whatever became of the one before. When the notebook calls check(name, fn), our own check is put to
 `fn`; at the end a function that was never handed over is looked up by its name. All that is known is reported after each
 exercise, so that whatever kills the process costs only what had not been reached. A report is a line of JSON behind the
-word, to a copy of stdout; stdout itself leads nowhere (see referee.py, which reads it).
+word, to a copy of stdout; stdout itself leads nowhere (see referee.py, which reads it). On Linux the process divides first: the
+notebook runs in one half, and the other one, which alone knows the word, sees for itself what is solved (judge.py).
 
 What the student's code may not do is refused by an audit hook, which Python code cannot take away: connect anywhere
-but to this machine, start another process. Memory, files and processes are bounded by the system (fence.py). Shell commands in
-a cell (`!pip …`) are passed over and named. That is a fence against accidents and idle mischief, not a prison: compiled code can
-step over it, a host name may still be looked up, and files of the account that runs the grading can be read and written.
+but to this machine, start or signal another process, open the other submissions or the results. Memory, files and processes
+are bounded by the system (fence.py). Shell commands in a cell (`!pip …`) are passed over and named. That is a fence against
+accidents and idle mischief, not a prison: compiled code can step over it, a host name may still be looked up, and other files
+of the account that runs the grading can be read and written.
 Grade files of strangers with --sandbox, in a container, or as a user who owns nothing.
 """
 
@@ -20,33 +22,55 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
-from . import checks, fence
+from . import checks, fence, judge
+from .carry import Line
 from .compare import Function
 
 PROCESSES = (
     "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.startfile",
 )
+FILES = (
+    "open", "os.listdir", "os.scandir", "os.chdir", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink",
+    "os.truncate", "os.chmod", "os.chown", "os.utime", "sqlite3.connect", "ctypes.dlopen",
+)  # fmt: skip
+OTHER = re.compile(r"/proc/(\d+)")
 
 
-def refuse_network() -> None:
-    """From now on connections leave this process for the loopback only, and it starts no other process."""
+def refuse_network(hidden: Sequence[str] = ()) -> None:
+    """From now on connections leave this process for the loopback only, it starts and signals no other process, and it opens
+    nothing in the folders `hidden`, in which the other submissions and the results are, nor what is another process's."""
+    home, me = os.path.realpath("."), str(os.getpid())
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event in PROCESSES:
             raise PermissionError(f"no other processes while grading ({event})")
+        if event in ("os.kill", "os.killpg") and str(args[0]) != me:
+            raise PermissionError("no signals to other processes while grading")
+        if event in FILES and any(away(path) for path in args[:2]):
+            raise PermissionError("not to be opened while grading: what is another's")
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg") and not _is_local(args[-1]):
             raise PermissionError(f"no network while grading: {args[-1]!r}")
         if event in ("socket.getaddrinfo", "socket.gethostbyname") and not _is_local((args[0], 0)):
             raise PermissionError(f"no network while grading: {args[0]!r}")
+
+    def away(path: Any) -> bool:
+        if not isinstance(path, str | bytes | os.PathLike):
+            return False
+        place = os.path.realpath(os.fsdecode(path))
+        process = OTHER.match(place)
+        if process:
+            return process[1] != me
+        inside = any(place == folder or place.startswith(folder + os.sep) for folder in hidden)
+        return inside or (os.sep + fence.WORK in place and place != home and not place.startswith(home + os.sep))
 
     sys.addaudithook(hook)
 
@@ -92,8 +116,9 @@ def time_limit(seconds: float) -> Iterator[None]:
 class Marks:
     """What is known of each exercise of the chapter so far, told to the parent whenever it changes."""
 
-    def __init__(self, chapter: str, seed: int, tell: Callable[[str], None]) -> None:
-        self.tell, self.seed = tell, seed
+    def __init__(self, chapter: str, seed: int, tell: Callable[[str], None], line: Line | None = None) -> None:
+        self.tell, self.seed, self.line = tell, seed, line
+        self.gate = threading.RLock()                            # a thread of the notebook may call check, too
         self.exercises = {exercise.name: exercise for exercise in checks.chapter(chapter)}
         self.found = {name: {"state": "todo", "message": "no answer found", "hint": ""} for name in self.exercises}
         self.cells: list[dict[str, Any]] = []                    # cells that ended in an error
@@ -102,11 +127,18 @@ class Marks:
 
     def put(self, name: str, fn: Function) -> checks.Result:
         """Our check of the student's function. A later answer replaces an earlier one that did not pass."""
+        with self.gate:
+            return self._put(name, fn)
+
+    def _put(self, name: str, fn: Function) -> checks.Result:
         exercise = self.exercises.get(name) or checks.find(name)
         if name in self.found and self.found[name]["state"] != "pass":
             self.found[name] = {"state": "fail", "message": "did not come back in time", "hint": ""}
             self.save()
         result = checks.mark(exercise, fn, self.seed)
+        if result.passed and self.line and name in self.found and self.found[name]["state"] != "pass":
+            seen, message = judge.confirmed(self.line, name, fn)
+            result = result if seen else checks.Result(name, "fail", f"right in its own process only: {message}")
         if name in self.found and self.found[name]["state"] != "pass":
             self.found[name] = {"state": result.state, "message": result.message, "hint": result.hint}
             self.save()
@@ -116,13 +148,13 @@ class Marks:
         self.tell(json.dumps({"exercises": self.found, "cells": self.cells, "at": self.at, "finished": self.finished}))
 
 
-def run(job: dict[str, Any]) -> None:
+def run(job: dict[str, Any], tell: Callable[[str], None], ready: Callable[[], None], line: Line | None = None) -> None:
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
     import fl_course.workbook as workbook
 
-    marks = Marks(job["chapter"], job["seed"], teller(job.pop("word").encode()))
+    marks = Marks(job["chapter"], job["seed"], tell, line)
     workbook.check = checks.check = marks.put
     settings = Config()
     settings.HistoryManager.enabled = False
@@ -132,11 +164,11 @@ def run(job: dict[str, Any]) -> None:
     shell.system = shell.system_piped = shell.system_raw = lambda command: marks.cells.append(  # type: ignore[method-assign]
         {"cell": marks.at, "error": f"the shell command was not run: {command}"[:500]})
     shell.getoutput = lambda command, **_: shell.system(command) or []                          # type: ignore[method-assign]
-    _end_with_parent()
+    fence.end_with_parent()
     fence.limit()
     refuse_processes()
-    refuse_network()
-    _ready()
+    refuse_network(job["hidden"])
+    ready()
     for number, source in job["cells"]:
         marks.at = number
         marks.save()
@@ -151,16 +183,9 @@ def run(job: dict[str, Any]) -> None:
     marks.save()
 
 
-def teller(word: bytes) -> Callable[[str], None]:
-    """What tells the parent a line. Whatever else is written there, it begins anew."""
-    channel = os.dup(1)
-
-    def tell(line: str) -> None:
-        rest = b"\n" + word + line.encode() + b"\n"
-        while rest:
-            rest = rest[os.write(channel, rest) :]
-
-    return tell
+def write(channel: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(channel, data) :]
 
 
 def refuse_processes() -> None:
@@ -178,24 +203,12 @@ def refuse_processes() -> None:
         _winapi.CreateProcess = refuse                            # type: ignore[attr-defined]
 
 
-def _end_with_parent() -> None:
-    """Whoever kills the grading outright ends this process too. Windows gives it no new parent, so there it cannot tell."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    if os.name == "posix":
-        threading.Thread(target=watch, daemon=True).start()
-
-
-def _ready() -> None:
-    """Tell the parent that the clock may start: importing is not the student's time. Then stdout leads nowhere."""
-    os.write(1, b"r")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _take_stdout() -> int:
+    """A copy of stdout, which leads nowhere from now on."""
+    channel, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
+    os.close(nowhere)
+    return channel
 
 
 def _same_trouble(found: dict[str, str]) -> bool:
@@ -219,7 +232,25 @@ def _run_cell(shell: Any, source: str, seconds: float) -> str:
 
 def main() -> NoReturn:
     np.seterr(all="ignore")                                      # warnings of student code are nobody's business here
-    run(json.load(sys.stdin))
+    word: list[bytes] = []                                       # what a line begins with; where they divide, one half has it
+
+    def read() -> dict[str, Any]:
+        job: dict[str, Any] = json.load(sys.stdin)
+        word.append(job.pop("word").encode())
+        return job
+
+    def tell(text: str) -> None:
+        write(channel, b"\n" + word[0] + text.encode() + b"\n")
+
+    def ready() -> None:                                         # the clock may start: importing is not the student's time
+        write(channel, b"r")
+
+    channel = 1 if judge.CAN else _take_stdout()
+    if judge.CAN:
+        line, job = judge.divide(tell, ready, read)
+        run(job, lambda text: line.send({"known": text}), lambda: line.send({"ready": True}), line)
+    else:
+        run(read(), tell, ready)
     os._exit(0)                                                  # threads that the notebook left running end here
 
 

@@ -57,7 +57,7 @@ nodes = 2              # the run begins when so many SuperNodes are connected
 clock = "simulated"    # or "real": answers count as they come, and a deadline is one of real seconds
 out = ""               # a folder for history.json and model.ckpt, on the server
 lost-after = 600.0     # seconds after which a node that has not answered is given up
-gather-for = 120.0     # seconds to wait for the nodes
+gather-for = 300.0     # seconds to wait for the nodes
 '''
 
 

@@ -56,6 +56,7 @@ class GridPost:
     lost_after: float = 600.0
     say: Callable[[str], None] = print
     homes: dict[ClientId, int] = field(default_factory=dict, init=False)            # client → node id
+    asked: dict[str, int] = field(default_factory=dict, init=False)                 # message that asks who lives there → node
     turned_away: set[int] = field(default_factory=set, init=False)
     seen: tuple[float, frozenset[int]] = field(default=(0.0, frozenset()), init=False)
     open: dict[str, tuple[int, list[int], float]] = field(default_factory=dict, init=False)  # message → node, tickets, when
@@ -67,7 +68,12 @@ class GridPost:
         if time.monotonic() - when > 1.0:
             known = frozenset(self.grid.get_node_ids())
             self.seen = time.monotonic(), known
-            self._welcome(known - set(self.homes.values()) - self.turned_away)
+            fresh = known - set(self.homes.values()) - self.turned_away - set(self.asked.values())
+            names = self.grid.push_messages([self._message(b"", "query", node) for node in fresh]) if fresh else []
+            self.asked |= dict(zip(names, fresh, strict=True))
+            for reply in self.grid.pull_messages(list(self.asked)) if self.asked else []:
+                if (node := self.asked.pop(reply.metadata.reply_to_message_id, None)) is not None:
+                    self._welcome(node, reply)
         return known
 
     def gather(self, nodes: int, seconds: float) -> None:
@@ -78,22 +84,18 @@ class GridPost:
                 raise FederatedError(f"{len(set(self.homes.values()))} of {nodes} nodes have come in {seconds:g} seconds")
             time.sleep(POLL)
 
-    def _welcome(self, fresh: frozenset[int]) -> None:
-        mine = facts(self.experiment)
-        replies = self.grid.send_and_receive([self._message(b"", "query", node) for node in fresh], timeout=60) if fresh else []
-        for reply in replies:
-            node = reply.metadata.src_node_id
-            try:
-                clients, theirs = unframe(_content(reply), "home")
-                if found := difference(theirs, mine):
-                    name, there, here = found
-                    raise WireError(f"it has another experiment: {name} is {there} there and {here} here")
-                if strangers := [client for client in clients if client not in self.experiment.clients]:
-                    raise WireError(f"nobody knows its clients {strangers[:5]}")
-            except (WireError, ValueError, TypeError) as why:
-                self.turned_away.add(node)
-                self.say(f"node {node} is turned away: {why}")
-                continue
+    def _welcome(self, node: int, reply: Any) -> None:
+        try:
+            clients, theirs = unframe(_content(reply), "home")
+            if found := difference(theirs, facts(self.experiment)):
+                name, there, here = found
+                raise WireError(f"it has another experiment: {name} is {there} there and {here} here")
+            if strangers := [client for client in clients if client not in self.experiment.clients]:
+                raise WireError(f"nobody knows its clients {strangers[:5]}")
+        except (WireError, ValueError, TypeError, AttributeError) as why:
+            self.turned_away.add(node)
+            self.say(f"node {node} is turned away: {why}")
+        else:
             self.homes |= dict.fromkeys(clients, node)
             self.say(f"node {node} is here with {len(clients)} clients")
 
@@ -199,14 +201,14 @@ def server_app(make: Make) -> Any:
         told = context.run_config
         serve(make(), grid, rounds=int(told["rounds"]), nodes=int(told["nodes"]), real=told.get("clock") == "real",
               out=str(told.get("out", "")), lost_after=float(told.get("lost-after", 600.0)),
-              gather_for=float(told.get("gather-for", 120.0)))                     # fmt: skip
+              gather_for=float(told.get("gather-for", 300.0)))                     # fmt: skip
 
     return app
 
 
 def serve(
     experiment: Coordinator, grid: Any, *, rounds: int, nodes: int, real: bool = False, out: str = "",
-    lost_after: float = 600.0, gather_for: float = 120.0,
+    lost_after: float = 600.0, gather_for: float = 300.0,
 ) -> History:  # fmt: skip
     """The server's side of a run: gather the nodes, train, say a line a round, write what came out."""
     post = GridPost(grid, experiment, lost_after, say=_say)

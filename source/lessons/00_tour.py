@@ -146,7 +146,7 @@ price("nothing added", fed)
 # %% [markdown]
 # **Privacy** ([chapter 3](03_privacy.ipynb)). A change can give away the image that it was made of. So each client [[shortens its change|clipping]] to length 0.5 at most, and the
 # server adds noise to the sum. What is left to find out about any one person is bounded by a number, *ε*: whatever somebody
-# believed about that person, the odds move by a factor of $e^ε$ at most (but for a chance δ, here 1 in 1,000). Small is private;
+# believed about that person, the odds move by a factor of $e^\varepsilon$ at most (but for a chance δ, here 1 in 1,000). Small is private;
 # without noise there is no bound, ε = ∞.
 
 # %%
@@ -212,8 +212,9 @@ price("liars, robust rule", replace(fed, attack=attack, aggregation=GeometricMed
 
 # %%
 own = replace(fed, training=replace(fed.training, personal=FineTune(lr=0.03)))
-for row in compare(own, own.train(rounds)).rows():
-    print(f"{row['model']:12} {row['mean']:.1%} of the clients' own digits")
+kinds = ("a model of one's own", "trained alone", "one model for all", "all in one place")
+for kind, row in zip(kinds, compare(own, own.train(rounds)).rows()):
+    print(f"{kind:20} {row['mean']:.1%} of the clients' own digits are read rightly")
 
 # %% [markdown]
 # Nothing is gained by that here: four images are too few. Chapter 8 shows when it pays. All prices side by side:

@@ -323,6 +323,8 @@ SILENT = {
     "speaks no HTTP": lambda request: request.wfile.write(b"torch- .whl\n\n"),
     "is the hotel's page": lambda request: request.page(b"<html>Please accept the conditions of this network.</html>"),
     "is empty": lambda request: request.page(b""),
+    "lists other things": lambda request: request.page(LISTED.replace(b"torch", b"numpy")),
+    "lists no wheels": lambda request: request.page(LISTED.replace(b".whl", b".tar.gz")),
     "sends round in a circle": lambda request: request.page(b"", 302, Location="/whl/cpu/torch/"),
     "sends where nobody is": lambda request: request.page(b"", 302, Location="http://127.0.0.1:9/torch/"),
 }

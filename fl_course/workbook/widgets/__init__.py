@@ -13,6 +13,7 @@
     asynchrony.py    chapter 7: buffer, devices at work, discount, speeds; a timeline
     personalisation.py   chapter 8: layers at home, fine-tuning, a rope; clients beside what they reach alone
     robustness.py    chapter 9: a lie dragged among honest points; attacks and rules, retrained
+    capstones.py     chapter 10: hospitals, whom the noise hides, ε
     scale.py         chapter 11: clients a round on links that are not the laptop's
     dashboard.py     any federation, watched while it runs: start, pause, stop; alarms with their chapters
 """

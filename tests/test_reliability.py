@@ -6,6 +6,7 @@ a failure. Most rows have a test of their own where they belong, with more value
 
 import math
 import pickle
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from compression_fixtures import ctx, through
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from small import CLASSES, DIM, Half, InOrder, Lie, Spy, Timed, experiment, federation
 
 from fl_course import (
@@ -27,12 +30,14 @@ from fl_course import (
     CentralDP,
     CheckpointError,
     ClientFailure,
+    Clip,
     CompositionError,
     CoordinateMedian,
     Correction,
     Discount,
     DistributedNoise,
     Ditto,
+    Downlink,
     FederatedDropout,
     FedProx,
     FedRep,
@@ -49,6 +54,7 @@ from fl_course import (
     PowerOfChoice,
     PowerSGD,
     RandomK,
+    Rotate,
     RoundRobin,
     Scaffold,
     SecureSum,
@@ -57,6 +63,7 @@ from fl_course import (
     SignSGD,
     SizeWeighted,
     Split,
+    Stage,
     Synchronous,
     Ternary,
     Threshold,
@@ -76,6 +83,7 @@ from fl_course import (
     mlp,
     save,
 )
+from fl_course.federation.archive import difference
 from fl_course.federation.sampling import largest, weighted_draw
 from fl_course.personalisation.split import handed_out
 from fl_course.privacy.accounting import (
@@ -833,3 +841,123 @@ def test_the_tables_are_whole():
         counts[component] = counts.get(component, 0) + 1
     assert counts == {"together": 8, "updates": 4, "clients": 7, "data": 4, "config": 3, "weights": 2, "dp": 12, "robust": 2,
                       "compress": 5, "shamir": 2, "async": 4, "selection": 1, "personal": 1, "checkpoint": 3}  # fmt: skip
+
+
+# --- one client's trouble ---------------------------------------------------------------------------------------------
+
+
+class Odd(Exception):
+    """Of no known kind."""
+
+
+RAISED = (ValueError, KeyError, MemoryError, RecursionError, StopIteration, AssertionError, SystemExit, ClientFailure, Odd)
+RUBBISH = {
+    "None": lambda update: None, "a number": lambda update: 3.0, "its class": lambda update: Update,
+    "a NaN": lambda update: replace(update, delta=np.where(np.arange(18) == 5, np.float32(np.nan), update.delta)),
+    "infinite": lambda update: replace(update, delta=np.full(18, -np.inf, np.float32)),
+    "too long": lambda update: replace(update, delta=np.zeros(19, np.float32)),
+    "too short": lambda update: replace(update, delta=np.zeros(1, np.float32)),
+    "a row": lambda update: replace(update, delta=np.zeros((1, 18), np.float32)),
+    "words": lambda update: replace(update, delta=np.array(["a"] * 18)),
+    "objects": lambda update: replace(update, delta=np.array([None] * 18)),
+    "no delta": lambda update: replace(update, delta=None),
+    "something beside": lambda update: replace(update, extras={"more": np.ones(3, np.float32)}),
+    "another name": lambda update: replace(update, client="somebody"),
+    "another version": lambda update: replace(update, version=update.version + 1),
+    "a weight of NaN": lambda update: replace(update, weight=math.nan),
+    "a weight of 10^30": lambda update: replace(update, weight=1e30),
+    "a metric of NaN": lambda update: replace(update, metrics={"loss_first": math.nan}),
+    "hangs": lambda update: update,
+} | {kind.__name__: kind for kind in RAISED}
+SOME_STAGES = {
+    "none": [], "Clip": [Clip(0.5)], "TopK": [TopK(0.3)], "QSGD": [QSGD(4)], "Rotate, QSGD": [Rotate(), QSGD(4)],
+    "CentralDP": [CentralDP(0.5, 1.0, **NOISE)], "LocalDP": [LocalDP(0.5, 1.0, **NOISE)], "Downlink": [Downlink()],
+    "SecureSum": [SecureSum(0.5, masked=False, threshold=4)],
+}
+SCHEDULES = (Synchronous(1.0, deadline=5.0), SemiSynchronous(1.0, deadline=5.0), Synchronous(0.7, deadline=5.0),
+             Synchronous(1.0, deadline=1e6))  # fmt: skip
+
+
+def troubled(who, what, **parts):
+    """Some clients answer with rubbish, or raise, or never come to an end."""
+    seconds = ONE_SECOND | dict.fromkeys(who, 1e9 if what == "hangs" else 1.0)
+
+    class Trouble(Stage):
+        exact = lossy = keeps_zeros = True
+        lengthens = False
+
+        def client(self, update, ctx):
+            if ctx.client not in who:
+                return update
+            if isinstance(RUBBISH[what], type):
+                raise RUBBISH[what](f"trouble at {ctx.client}")
+            return RUBBISH[what](update)
+
+    stages = [Trouble(), *parts.pop("stages")]
+    return experiment(weights=Uniform(), fleet=Timed(seconds), selection=InOrder(), stages=stages, **parts)
+
+
+@settings(max_examples=100)
+@given(st.sampled_from(list(RUBBISH)), st.sets(st.integers(0, 5), min_size=1, max_size=2), st.sampled_from(list(SOME_STAGES)),
+       st.sampled_from(SCHEDULES))  # fmt: skip
+def test_what_a_client_does_wrong_costs_its_own_update_only(what, who, stages, schedule):
+    parts = {"stages": SOME_STAGES[stages], "schedule": schedule}
+    assume(stages not in ("SecureSum", "CentralDP") or not schedule.keeps_stragglers)         # which is refused
+    assume(what != "a metric of NaN" or stages not in ("SecureSum", "LocalDP"))                 # which send no metrics
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        history = troubled(who, what, **parts).train(3)
+    still = troubled((), what, **parts)
+    gone = replace(still, fleet=Timed(ONE_SECOND, gone=tuple(who))).train(3)
+    assert len(history) == 3
+    for record, other in zip(history.records, gone.records, strict=True):
+        assert not who & set(record.clients)
+        if schedule.fraction == 1.0 and not schedule.keeps_stragglers:
+            assert record.clients == other.clients == tuple(k for k in range(6) if k not in who)
+        assert what == "hangs" or all(any(f"client {k}" in event for event in record.events) for k in who & asked_in(record))
+    assert history.state.server.params.tobytes() == gone.state.server.params.tobytes()
+    for client in set(range(6)) - who:
+        assert difference(history.state.memory.get(client), gone.state.memory.get(client)) == ""
+
+
+def asked_in(record):
+    return {span.client for span in record.spans}
+
+
+@pytest.mark.parametrize("what", [kind for kind in RAISED if kind is not StopIteration])         # which no generator can raise
+def test_strict_raises_at_the_first(what):
+    kind, words = (RuntimeError, "it called sys.exit") if what is SystemExit else (what, "trouble at 4")
+    with pytest.raises(kind, match=words):
+        troubled({4}, what.__name__, stages=[], schedule=ALL, strict=True).train(1)
+
+
+def test_an_interrupt_stops_the_run_and_an_exit_does_not_stop_the_process():
+    class Stops(Stage):
+        def __init__(self, what):
+            self.what = what
+
+        def client(self, update, ctx):
+            if update.client == 2 and update.version == 2:
+                raise self.what
+            return update
+
+    history = experiment(stages=[Stops(KeyboardInterrupt)], schedule=ALL).train(5)
+    assert (len(history), history.stopped) == (2, "interrupted")
+    with pytest.warns(RuntimeWarning, match=r"client 2 failed in version 2: RuntimeError: it called sys.exit\(None\)"):
+        history = experiment(stages=[Stops(SystemExit)], schedule=ALL).train(5)
+    assert [len(record.clients) for record in history.records] == [6, 6, 5, 6, 6]
+
+    class Probes(PowerOfChoice):
+        def answer(self, look):
+            if look.client == 3:
+                raise SystemExit(1)
+            return super().answer(look)
+
+    history = experiment(selection=Probes(), schedule=Synchronous(0.8)).train(2)
+    assert all(3 not in record.clients and "sys.exit(1)" in record.events[0] for record in history.records)
+
+
+def test_what_everybody_does_wrong_is_raised_and_no_exit():
+    for what, kind in (("SystemExit", RuntimeError), ("Odd", Odd)):
+        with pytest.raises(kind):
+            troubled(set(range(6)), what, stages=[], schedule=ALL).train(1)

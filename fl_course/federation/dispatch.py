@@ -20,7 +20,7 @@ from .fleet import checked_away, checked_drop, checked_seconds
 from .interfaces import Experiment, Fleet, Look, Stage
 from .sampling import checked
 from .state import Job, heard
-from .work import in_words
+from .work import in_words, no_exit
 
 
 @dataclass
@@ -85,7 +85,8 @@ def ask(
             meter.events.append(f"client {client!r} dropped out before it answered what the selector asked")
         else:
             try:
-                answer = selector.answer(Look(client, base, data.x[rows], data.y[rows], experiment.model, ctx.seed))
+                with no_exit():
+                    answer = selector.answer(Look(client, base, data.x[rows], data.y[rows], experiment.model, ctx.seed))
                 message = frame("probe", [client, version, dict(answer)])
                 answers = _answers(message, client, version)
             except Exception as why:
@@ -143,7 +144,7 @@ def broadcast(
         ctx.meter.sent_down("model", len(message))
         try:
             passes = training.passes(Task(client, base, ctx.seed), experiment.model)
-        except Exception:                       # it will be raised again when this client trains, as its own failure
+        except (Exception, SystemExit):         # it will be raised again when this client trains, as its own failure
             passes = 1
         examples = len(data.train[data.position(client)]) * passes
         luck = [partial(stream, ctx.seed, purpose, server.version, client) for purpose in ("compute", "drop")]

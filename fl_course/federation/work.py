@@ -2,13 +2,15 @@
 
 A ClientFailure is said on purpose. Any other exception, or None where an update should be, may be one client's trouble (its
 data, its memory) or a bug in the program. It is a bug if it happens to everybody who trains: then the first exception is
-raised as it was. Otherwise the run goes on, with an event, and a Python warning at the first one.
+raised as it was. Otherwise the run goes on, with an event, and a Python warning at the first one. An interrupt is nobody's
+failure: it ends the run.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -71,7 +73,8 @@ class Work:
                     raise update
                 if not finite(update.delta) and not self._controls(job.client):
                     raise ClientFailure("its update is not finite: the training diverged; lower the learning rate")
-                message = encode_update(client_half(self.stages, self._told(update, job, ctx), here), self.rooms)
+                with no_exit():
+                    message = encode_update(client_half(self.stages, self._told(update, job, ctx), here), self.rooms)
                 done[job.ticket] = changed(job, message=message, memory=task.memory)
             except BudgetSpent:
                 raise
@@ -98,7 +101,8 @@ class Work:
         """All together. If somebody among them cannot go on, each alone: nobody's result depends on who else trains."""
         tasks = [Task(job.client, job.base, seed, dict(job.memory)) for job in jobs]
         try:
-            updates = _given(self.trainer.train(tasks), Sequence)
+            with no_exit():
+                updates = _given(self.trainer.train(tasks), Sequence)
             return [(task, _given(update, Update)) for task, update in zip(tasks, updates, strict=True)]
         except BudgetSpent:
             raise
@@ -158,6 +162,15 @@ def poisoned(data: FederatedData, attack: Attack) -> FederatedData:
         if not mine and not (np.array_equal(after.x[rows], data.x[before]) and np.array_equal(after.y[rows], data.y[before])):
             raise ValueError(f"{attack!r} changed the examples of client {client!r}, which it does not control")
     return after
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """sys.exit() in a client's code is a failure of that client, and does not end the server's process."""
+    try:
+        yield
+    except SystemExit as left:
+        raise RuntimeError(f"it called sys.exit({left.code!r})") from left
 
 
 def in_words(why: Exception, width: int = 300) -> str:

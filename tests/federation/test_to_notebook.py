@@ -239,3 +239,14 @@ def test_data_remember_their_call_and_forget_it_when_they_are_changed(tmp_path):
     cells, stored = written(small(lying), tmp_path / "run.ipynb")              # a call that makes others is not believed
     assert facts(run_cells(cells, stored)) == facts(small(TEN))
     assert stored["data.x"] is lying.x
+
+
+def test_a_history_from_json_is_written_down_too_and_its_records_are_checked(tmp_path):
+    fed = small(stages=[TopK(0.1)])
+    bare = History.from_json(fed.train(2).to_json())
+    bare.to_notebook(tmp_path / "run.ipynb", fed)
+    space = {}
+    for cell in nbformat.read(tmp_path / "run.ipynb", as_version=4).cells[1:]:
+        exec(cell.source, space)
+        assert "params" not in cell.source
+    assert space["history"].records == bare.records

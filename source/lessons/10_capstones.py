@@ -928,6 +928,33 @@ for name, (fed, history) in {"bank, liars, mean": (watched, watched.train(bank_r
         print("  ", finding)
 
 # %% [markdown]
+# A dashboard shows the same *while it runs*, beside the notebook and not in its way: quality, the losses of the clients, drift,
+# norms, bytes, who takes part, what became of each job; below them the alarms, each with its lesson. *Pause* ends after the round
+# at hand, and *Start* goes on from there, to the bit.
+
+# %%
+from fl_course.workbook.widgets.dashboard import Dashboard
+
+dashboard = Dashboard(watched, rounds=bank_rounds, title="The bank, with two liars")
+dashboard.start()
+
+# %% [markdown]
+# What it leaves is a history like any other: `save` it and go on tomorrow, or write it down as a notebook that makes the same run
+# again, `history.to_notebook("run.ipynb", watched)`. Every random draw has a name, so a run can be replayed, and two runs can be
+# held against each other message by message. Here the same bank without its liars and with them:
+
+# %%
+history = dashboard.wait()
+history.replay(watched)                # a ValueError at the first round that is another one
+print(first_difference(replace(watched, attack=None), watched, rounds=2))
+
+# %% tags=["proof"]
+# Proof, open me: watching changes nothing, and the first message that differs is a liar's
+assert history.records == watched.train(bank_rounds).records
+parted = first_difference(replace(watched, attack=None), watched, rounds=2)
+assert parted.version == 1 and parted.client in watched.attack.clients
+
+# %% [markdown]
 # ## What goes wrong
 #
 # Stacks that look good on a slide and do not go together. A rule that must look at single updates, and a sum that hides them:

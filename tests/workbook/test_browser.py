@@ -302,7 +302,8 @@ WIDGETS = [("fraction", "client_fraction_explorer()"), ("drift", "drift_explorer
            ("sandwich", "privacy_sandwich_explorer()"), ("theatre", 'Theatre({"B": "upload"})'),
            ("compression", "compression_explorer()"), ("personalisation", "personalisation_explorer()"),
            ("selection", "selection_explorer()"), ("asynchrony", "asynchrony_explorer()"),
-           ("robustness", "playground_explorer()"), ("robustness", "attack_explorer()")]
+           ("robustness", "playground_explorer()"), ("robustness", "attack_explorer()"),
+           ("capstones", "hospitals_explorer()"), ("tour", "tour_explorer()"), ("scale", "scale_explorer()")]
 
 
 def test_every_widget_of_the_lessons_answers(lab, chromium, tmp_path):

@@ -28,7 +28,7 @@ function wholeMoment(rate, sigma, alpha) {
 
 // … and for orders between them: the trapezoidal rule, which converges exponentially fast here. → a function of the order
 function momentsBetween(rate, sigma, largest) {
-  if (sigma < 0.05) return (alpha) => { const up = Math.ceil(alpha); return (wholeMoment(rate, sigma, up) * (alpha - 1)) / (up - 1); };
+  if (sigma < 0.05) return (alpha) => (wholeMoment(rate, sigma, Math.ceil(alpha)) * (alpha - 1)) / (Math.ceil(alpha) - 1);
   const step = Math.min(sigma, sigma * sigma) / 3, points = Math.ceil((largest + 20 * sigma) / step);
   const ratio = new Float64Array(points), density = new Float64Array(points), terms = new Float64Array(points);
   for (let i = 0; i < points; i++) {
@@ -39,12 +39,14 @@ function momentsBetween(rate, sigma, largest) {
   return (alpha) => { for (let i = 0; i < points; i++) terms[i] = alpha * ratio[i] + density[i]; return logSumExp(terms); };
 }
 
-// The curve of one release: rho at each of ORDERS. rate: of the Poisson cohort, 1 if everybody counts; sigma: deviation / sensitivity.
+// The curve of one release: rho at each of ORDERS. rate: of the Poisson cohort, 1 if everybody counts; sigma: deviation over
+// sensitivity.
 function renyi(rate, sigma) {
   if (!(sigma > 0)) return ORDERS.map(() => Infinity);
   if (rate >= 1) return ORDERS.map((alpha) => alpha / sigma / sigma / 2);
   const between = momentsBetween(rate, sigma, 15.9);
-  return ORDERS.map((alpha) => Math.max(0, Number.isInteger(alpha) ? wholeMoment(rate, sigma, alpha) : between(alpha)) / (alpha - 1));
+  const moment = (alpha) => (Number.isInteger(alpha) ? wholeMoment(rate, sigma, alpha) : between(alpha));
+  return ORDERS.map((alpha) => Math.max(0, moment(alpha)) / (alpha - 1));
 }
 
 // The smallest epsilon at this delta of `rounds` such releases: curves add up (Canonne, Kamath & Steinke 2020, proposition 12).
@@ -61,8 +63,11 @@ function epsilon(curve, rounds, delta) {
 // demands some noise, and the least of these will do: so take the order that is best at a guess, solve for it, and look again.
 function noiseFor(budget, delta, rounds, rate) {
   const price = (alpha, rho) => rounds * rho + Math.log1p(-1 / alpha) - (Math.log(delta) + Math.log(alpha)) / (alpha - 1);
-  const release = (alpha, sigma) => (rate >= 1 ? alpha / sigma / sigma / 2
-    : Math.max(0, Number.isInteger(alpha) ? wholeMoment(rate, sigma, alpha) : momentsBetween(rate, sigma, alpha)(alpha)) / (alpha - 1));
+  function release(alpha, sigma) {
+    if (rate >= 1) return alpha / sigma / sigma / 2;
+    const moment = Number.isInteger(alpha) ? wholeMoment(rate, sigma, alpha) : momentsBetween(rate, sigma, alpha)(alpha);
+    return Math.max(0, moment) / (alpha - 1);
+  }
   let noise = 2 ** 12;
   for (let known = -1; noise > 0.01; ) {
     const prices = renyi(rate, noise).map((rho, i) => price(ORDERS[i], rho)), best = prices.indexOf(Math.min(...prices));

@@ -1,7 +1,7 @@
 // Federated averaging (McMahan et al. 2017, algorithm 1), the loop of federation/coordinator.py in its simplest form: everybody
 // answers. select → broadcast → train → client halves → bytes → sum → server halves → step → evaluate.
 
-// Who takes part in this version: exactly m of n, or in `poisson` cohorts everybody by a coin of their own (federation/sampling.py).
+// Who takes part in this version: exactly m of n, or in `poisson` cohorts each by a coin of its own (federation/sampling.py).
 function select(n, m, seed, version, poisson) {
   const rng = stream(seed, "select", version, 0);
   if (poisson) return Array.from({ length: n }, (_, k) => k).filter(() => rng.random() * n < m);
@@ -37,9 +37,8 @@ function planned(fed, fraction) {                                // m of n: the 
 //   setting  {sizes, fraction, epochs, lr, batch, rounds} and, where they are not the usual ones, {seed, poisson, uniform},
 //            and what `pipeline` reads
 function* federation(t, fed, setting, theta = firstModel(setting.sizes, setting.seed ?? 0)) {
-  const { sizes, fraction, rounds, seed = 0, poisson = false } = setting, stages = pipeline(setting), noisy = stages.some((s) => s.noisy);
-  const clients = [...fed.ids.keys()].filter((k) => fed.train[k].length), drawers = new Map();
-  const [m] = planned(fed, fraction);
+  const { fraction, rounds, seed = 0, poisson = false } = setting, stages = pipeline(setting), noisy = stages.some((s) => s.noisy);
+  const clients = [...fed.ids.keys()].filter((k) => fed.train[k].length), [m] = planned(fed, fraction), drawers = new Map();
   let up = 0, down = 0;
   theta = theta.slice();
   for (let version = 0; version < rounds; version++) {
@@ -56,7 +55,9 @@ function* federation(t, fed, setting, theta = firstModel(setting.sizes, setting.
       down += model;
       up += messageSize("update", said.body);
     }
-    if (cohort.length || noisy) ({ total, weight } = serverHalf(stages, { total, weight }, m, noisy ? dice(seed, "page noise", version) : null));
+    // Noise goes the way of a full round, or the release would tell that nobody came.
+    const roll = noisy ? dice(seed, "page noise", version) : null;
+    if (cohort.length || noisy) ({ total, weight } = serverHalf(stages, { total, weight }, m, roll));
     if (weight > 0) for (let i = 0; i < theta.length; i++) theta[i] += Math.fround(total[i] / weight);
     t.set(theta);
     const own = fed.test.filter((rows) => rows.length).map((rows) => t.right(rows) / rows.length);
@@ -68,7 +69,8 @@ function* federation(t, fed, setting, theta = firstModel(setting.sizes, setting.
 }
 
 const FL = {
-  sha256, fingerprint, stream, dice, shuffle, batchKey, simdKernels, trainer, firstModel, Real, encode, decode, messageSize, modelBody,
-  updateBody, packBits, packTernary, packPositions, numbers, onWire, largest, topK, rounding, signs, clipAndNoise, clientHalf, serverHalf,
-  readOff, weigh, ORDERS, renyi, epsilon, noiseFor, select, planned, pipeline, answer, federation,
+  sha256, fingerprint, stream, dice, shuffle, batchKey, simdKernels, trainer, firstModel,
+  Real, encode, decode, messageSize, modelBody, updateBody, packBits, packTernary, packPositions,
+  numbers, onWire, largest, topK, rounding, signs, clipAndNoise, clientHalf, serverHalf, readOff, weigh,
+  ORDERS, renyi, epsilon, noiseFor, select, planned, pipeline, answer, federation,
 };

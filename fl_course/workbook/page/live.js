@@ -7,9 +7,10 @@ const MAX_PINS = 6;
 function employ(heard, script) {
   const here = () => { const hear = FL.workshop(heard); return { ask: hear, where: "on this page’s own thread" }; };
   try {
-    const address = URL.createObjectURL(new Blob([script, "\nonmessage = ((hear) => ({ data }) => hear(data))(FL.workshop((message) => postMessage(message)));"]));
-    const worker = new Worker(address), shop = { ask: (message) => { sent.push(message); worker.postMessage(message); }, where: "in a Worker" }, sent = [];
-    let alive = false;
+    const listen = "const hear = FL.workshop((message) => postMessage(message)); onmessage = ({ data }) => hear(data);";
+    const worker = new Worker(URL.createObjectURL(new Blob([script, listen]))), sent = [];
+    let alive = false;                                           // until it has spoken, what it is asked is kept
+    const ask = (message) => { if (!alive) sent.push(message); worker.postMessage(message); }, shop = { ask, where: "in a Worker" };
     worker.onmessage = ({ data }) => { alive = true; heard(data); };
     worker.onerror = (event) => {                                // refused after all, by a policy that speaks late
       event.preventDefault();
@@ -26,11 +27,12 @@ function employ(heard, script) {
 
 // What Jupyter's widget model is for explorer.js: get, on, off, send.
 function hostedModel({ spec, frame, recipe }, script, simd, say) {
-  const listeners = {}, rests = Object.fromEntries(spec.controls.filter((c) => c.kind !== "button").map((c) => [c.name, c.start]));
+  const listeners = {}, settings = spec.controls.filter((c) => c.kind !== "button");
   const curves = spec.charts.filter((chart) => chart.kind === "lines").flatMap((chart) => chart.lines);
-  let ticket = 0, pins = [], at = { ...frame.at }, status = frame.status, error = "", move = "", shown = { ...frame.runs[0], at: { ...frame.at }, text: frame.text }, growing = null;
-  const text = (control, position) => `${control.label} = ${control.texts[position]}`;
-  const described = (run, controls) => controls.filter((c) => c.kind !== "button").map((c) => text(c, run.at[c.name])).join(", ");
+  let ticket = 0, pins = [], at = { ...frame.at }, status = frame.status, error = "", move = "";
+  let shown = { ...frame.runs[0], at: { ...frame.at }, text: frame.text }, growing = null;
+  const described = (run, controls) => controls.map((c) => `${c.label} = ${c.texts[run.at[c.name]]}`).join(", ");
+  const starts = () => ({ ...frame.at, ...Object.fromEntries(settings.map((c) => [c.name, c.start])) });
   const model = {
     get: (name) => (name === "spec" ? spec : frame),
     on: (name, act) => (listeners[name] ??= []).push(act),
@@ -38,13 +40,13 @@ function hostedModel({ spec, frame, recipe }, script, simd, say) {
     send: (message) => verbs[message.do](message),
   };
   function tell() {
-    const runs = [shown, ...pins], telling = spec.controls.filter((c) => new Set(runs.map((run) => run.at[c.name])).size > 1);
+    const runs = [shown, ...pins], telling = settings.filter((c) => new Set(runs.map((run) => run.at[c.name])).size > 1);
     frame = {
       move, at: { ...at }, status, text: shown.text, progress: null, error, number: frame.number + 1,
       runs: runs.map((run, i) => {
         const name = i ? `pin ${i}` : "now", differs = described(run, telling);
         const ends = curves.map((curve) => show(run.lines[curve]?.at(-1)?.[1]));
-        return { ...run, label: name + (differs && `: ${differs}`), row: [name, described(run, spec.controls), ...ends] };
+        return { ...run, label: name + (differs && `: ${differs}`), row: [name, described(run, settings), ...ends] };
       }),
     };
     (listeners["change:frame"] ?? []).forEach((act) => act());
@@ -57,7 +59,7 @@ function hostedModel({ spec, frame, recipe }, script, simd, say) {
   }
   const verbs = {
     move(message) { move = message.move; at = { ...at, ...message.at }; wish(); },
-    reset(message) { move = message.move; pins = []; at = { ...rests }; wish(); },
+    reset(message) { move = message.move; pins = []; at = starts(); wish(); },
     pin(message) {
       move = message.move;
       if (Object.keys(shown.lines).length) pins = [...pins, structuredClone(shown)].slice(-MAX_PINS);

@@ -47,7 +47,7 @@ function simdKernels(base64) {
 }
 
 // Local training and scoring for models of these sizes (inputs, hidden …, classes) on examples x (N·inputs), labels y (N,).
-// slots: the most examples in a batch; simd: of simdKernels; real: the kind of number, Float32Array or (plain kernels only) Float64Array.
+// slots: the most examples in a batch; simd: of simdKernels; real: Float32Array or, with plain kernels only, Float64Array.
 function trainer(sizes, x, y, slots, simd = null, real = Float32Array) {
   const L = sizes.length - 1, [inputs, classes, N] = [sizes[0], sizes[L], y.length], lanes = simd ? 16 : 4;
   const width = sizes.slice(1).map((n) => Math.ceil(n / lanes) * lanes);
@@ -56,7 +56,7 @@ function trainer(sizes, x, y, slots, simd = null, real = Float32Array) {
   const layer = width.map((w, l) => take(w * (sizes[l] + 1)));           // the client's model …
   const kept = width.map((w, l) => take(w * (sizes[l] + 1)));            // … and the one that it began with
   const size = kept[0] - layer[0], z = width.map((w) => take(w * slots)), error = width.map((w) => take(w * slots));
-  const unitRows = sizes.map((n, l) => (l ? take((n + 1) * slots) : 0)), unitValues = sizes.map((n, l) => (l ? take((n + 1) * slots) : 0));
+  const room = (n, l) => (l ? take((n + 1) * slots) : 0), unitRows = sizes.map(room), unitValues = sizes.map(room);
   let entries = N;
   for (let i = 0; i < x.length; i++) if (x[i]) entries++;
   const [pixelRows, pixelValues] = [take(entries), take(entries)];
@@ -126,7 +126,10 @@ function trainer(sizes, x, y, slots, simd = null, real = Float32Array) {
   return {
     dim: place.length, slots, kernels: simd ? "SIMD" : "plain",
     // The model that everything below is about: what the server broadcasts.
-    set(theta) { for (let i = 0; i < place.length; i++) F[place[i] + size] = theta[i]; F.copyWithin(layer[0], kept[0], kept[0] + size); },
+    set(theta) {
+      for (let i = 0; i < place.length; i++) F[place[i] + size] = theta[i];
+      F.copyWithin(layer[0], kept[0], kept[0] + size);
+    },
     // E epochs of SGD on these rows of x, as ClientUpdate has it (McMahan et al. 2017). Returns what the client reports.
     train(rows, key, epochs, lr, batch = slots) {
       F.copyWithin(layer[0], kept[0], kept[0] + size);

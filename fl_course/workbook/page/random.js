@@ -37,7 +37,8 @@ function sha256(text) {
 // A word as Python's repr writes it: whole numbers and strings (a client's id may be either).
 function repr(word) {
   if (typeof word !== "string") return String(word);
-  const quote = word.includes("'") && !word.includes('"') ? '"' : "'", plain = { "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", [quote]: `\\${quote}` };
+  const quote = word.includes("'") && !word.includes('"') ? '"' : "'";
+  const plain = { "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", [quote]: `\\${quote}` };
   return quote + word.replace(/[\\\n\r\t'"]/g, (c) => plain[c] ?? c) + quote;
 }
 
@@ -142,7 +143,10 @@ function numberHash(i) {
 const KEYS = new Map();
 function key64(...name) {
   const word = name.map(repr).join(", ");
-  if (!KEYS.has(word)) { const print = fingerprint(...name); KEYS.set(word, [print.getUint32(4, true), print.getUint32(0, true)]); }
+  if (!KEYS.has(word)) {
+    const print = fingerprint(...name);
+    KEYS.set(word, [print.getUint32(4, true), print.getUint32(0, true)]);
+  }
   return KEYS.get(word);
 }
 

@@ -8,7 +8,7 @@ async function inflate(base64) {
 
 // Everything of a recipe that is the same wherever the controls stand.
 async function unpack(recipe, simd) {
-  const bytes = await inflate(recipe.x), y = await inflate(recipe.y), planes = await inflate(recipe.deals), half = planes.length / 2;
+  const [bytes, y, planes] = await Promise.all([recipe.x, recipe.y, recipe.deals].map(inflate)), half = planes.length / 2;
   const x = recipe.scale ? Float32Array.from(bytes, (v) => v / recipe.scale) : new Float32Array(bytes.buffer);
   const deals = Uint16Array.from({ length: half }, (_, i) => planes[i] | (planes[half + i] << 8));
   const ids = recipe.ids ?? Array.from({ length: recipe.clients }, (_, k) => k);
@@ -42,14 +42,33 @@ function trainerFor({ trainers, x, y, simd }, sizes, slots) {
   return trainers.get(slots);
 }
 
-// A line of text as Python's str.format writes it: {accuracy:.1%}, {MB:.2f}, {message:,.0f}, {clients}.
+// A line of text as Python's str.format writes it: {accuracy:.1%}, {MB:.2f}, {message:,.0f}, {clients:,}, {round}.
 function fillIn(text, values) {
   return text.replace(/\{(\w+)(?::(,?)(?:\.(\d+))?([f%]?))?\}/g, (_, name, comma, digits, kind) => {
-    const value = values[name];
-    if (digits === undefined && !kind && !comma) return String(value);
-    const options = kind || digits ? { minimumFractionDigits: Number(digits ?? 6), maximumFractionDigits: Number(digits ?? 6) } : { maximumFractionDigits: 20 };
-    return Number.isFinite(value) ? (kind === "%" ? 100 * value : value).toLocaleString("en-US", { ...options, useGrouping: Boolean(comma) }) + (kind === "%" ? "%" : "") : "∞";
+    const value = kind === "%" ? 100 * values[name] : values[name];
+    if (!comma && !digits && !kind) return String(value);
+    if (!Number.isFinite(value)) return "∞";
+    const places = digits || kind ? Number(digits ?? 6) : undefined;
+    const options = { minimumFractionDigits: places, maximumFractionDigits: places, useGrouping: comma === "," };
+    return value.toLocaleString("en-US", options) + (kind === "%" ? "%" : "");
   });
+}
+
+// Bytes of the first update of the first client.
+function firstUpdate(t, fed, setting) {
+  const first = fed.train.findIndex((rows) => rows.length);
+  t.set(firstModel(setting.sizes, setting.seed));
+  const said = answer(t, fed.ids[first], fed.train[first], 0, setting, pipeline(setting), {});
+  return { ...weigh(said.payload), message: messageSize("update", said.body) };
+}
+
+// The first example and what is read off one noisy update of it, as rows of greys; psnr: how well, in dB.
+function attackFirst({ x, y }, { sizes: [d, classes], clip, noise, seed }) {
+  const image = Array.from(x.subarray(0, d)), guess = readOff(image, y[0], classes, clip, noise, dice(seed, "page attack"));
+  const error = image.reduce((sum, v, i) => sum + (v - guess[i]) ** 2, 0) / d, side = Math.sqrt(d);
+  const row = (flat, r) => flat.slice(r * side, (r + 1) * side).map((v) => Number(v.toPrecision(3)));
+  const pictures = [image, guess].map((flat) => Array.from({ length: side }, (_, r) => row(flat, r)));
+  return { pictures, psnr: error < 1e-10 ? 99 : Math.min(99, -10 * Math.log10(error)) };
 }
 
 // The accuracies of the same run without clip and noise, by round. Trained once: no slider of the noise changes it.
@@ -64,41 +83,33 @@ function* twin({ twins }, t, fed, { clip, noise, budget, ...setting }, dealt) {
 
 // One run, as its experiment in Python yields it: after each round {lines: {name: [x, y]}, bars, images, text}.
 function* play(world, at, counts) {
-  const { recipe } = world, setting = settingAt(world, at, counts), fed = deal(world, at, counts), [m, there] = planned(fed, setting.fraction);
-  const slots = setting.batch ?? fed.train.reduce((most, rows) => Math.max(most, rows.length), 1), t = trainerFor(world, setting.sizes, slots);
-  const bars = {}, wanted = new Set(Object.values(recipe.lines).flat());
-  let curve = null, last = {}, up = 0;
-  const place = (value) => (Number.isFinite(value) ? Number(value.toPrecision(6)) : null);
-  const lines = (has) => Object.fromEntries(Object.entries(recipe.lines).filter(([, pair]) => pair.includes("plain_accuracy") === has)
-    .map(([name, pair]) => [name, pair.map((q) => place(typeof q === "string" ? last[q] : q))]));
+  const { recipe } = world, setting = settingAt(world, at, counts), fed = deal(world, at, counts);
+  const t = trainerFor(world, setting.sizes, setting.batch ?? Math.max(...fed.train.map((rows) => rows.length)));
+  const [m, there] = planned(fed, setting.fraction), told = Object.entries(recipe.lines);
+  const spoken = JSON.stringify([told.map(([, pair]) => pair), Object.values(recipe.bars), recipe.text]);
   if (setting.budget !== null) setting.noise = noiseFor(setting.budget, setting.delta, setting.rounds, m / there);
-  const words = {};
-  if (Object.keys(recipe.bars).length || /\{(message|encoded|formula|bound)\W/.test(recipe.text)) {
-    const first = fed.train.findIndex((rows) => rows.length);
-    t.set(firstModel(setting.sizes, setting.seed));
-    const said = answer(t, fed.ids[first], fed.train[first], 0, setting, pipeline(setting), {});
-    Object.assign(words, weigh(said.payload), { message: messageSize("update", said.body) });
-    for (const [title, quantities] of Object.entries(recipe.bars)) bars[title] = quantities.map((quantity) => [quantity, place(words[quantity])]);
-  }
-  let images = {};
+  const shown = (value) => (Number.isFinite(value) ? Number(value.toPrecision(6)) : null);
+  const lines = (now, twins) => Object.fromEntries(told.filter(([, pair]) => pair.includes("plain_accuracy") === twins)
+    .map(([name, pair]) => [name, pair.map((q) => shown(typeof q === "string" ? now[q] : q))]));
+
+  const known = { ...setting, planned: m }, images = {}, bars = {};                       // what is the same in all rounds
+  if (/message|encoded|formula|bound/.test(spoken)) Object.assign(known, firstUpdate(t, fed, setting));
+  for (const [title, some] of Object.entries(recipe.bars)) bars[title] = some.map((q) => [q, shown(known[q])]);
   if (recipe.picture) {
-    const d = setting.sizes[0], image = Array.from(world.x.subarray(0, d)), noise = dice(setting.seed, "page attack");
-    const guess = readOff(image, world.y[0], setting.sizes.at(-1), setting.clip, setting.noise, noise);
-    const error = image.reduce((sum, v, i) => sum + (v - guess[i]) ** 2, 0) / d, side = Math.sqrt(d);
-    const square = (flat) => Array.from({ length: side }, (_, r) => flat.slice(r * side, (r + 1) * side).map((v) => Number(v.toPrecision(3))));
-    words.psnr = error < 1e-10 ? 99 : Math.min(99, -10 * Math.log10(error));
-    images = Object.fromEntries(recipe.picture.map((name, i) => [name, square(i ? guess : image)]));
+    const { pictures, psnr } = attackFirst(world, setting);
+    recipe.picture.forEach((name, i) => { images[name] = pictures[i]; });
+    known.psnr = psnr;
   }
-  for (const record of federation(t, fed, setting)) {
-    if (wanted.has("epsilon") || recipe.text.includes("{epsilon")) curve ??= renyi(m / there, setting.noise);
-    last = { ...setting, ...words, planned: m, round: record.version, accuracy: record.accuracy, client_accuracy: record.client_accuracy, clients: record.clients.length,
-      MB: (record.up + record.down) / 1e6, MB_up: record.up / 1e6, MB_down: record.down / 1e6, epsilon: curve && epsilon(curve, record.version, setting.delta) };
-    yield { lines: lines(false), bars, images, text: fillIn(recipe.text, last) };
+  let curve = null;
+  for (const { version, clients, up, down, accuracy, client_accuracy } of federation(t, fed, setting)) {
+    const bytes = { MB: (up + down) / 1e6, MB_up: up / 1e6, MB_down: down / 1e6 };
+    const now = { ...known, ...bytes, round: version, accuracy, client_accuracy, clients: clients.length };
+    if (spoken.includes("epsilon")) now.epsilon = epsilon(curve ??= renyi(m / there, setting.noise), version, setting.delta);
+    yield { lines: lines(now, false), bars, images, text: fillIn(recipe.text, now) };
   }
-  if (!wanted.has("plain_accuracy")) return;
-  for (const [i, accuracy] of twin(world, t, fed, setting, index(recipe.deal, at, counts))) {
-    last = { round: i + 1, plain_accuracy: accuracy };
-    yield { lines: lines(true), bars, images, text: "" };
+  if (!spoken.includes("plain_accuracy")) return;
+  for (const [i, plain_accuracy] of twin(world, t, fed, setting, index(recipe.deal, at, counts))) {
+    yield { lines: lines({ round: i + 1, plain_accuracy }, true), bars, images, text: "" };
   }
 }
 

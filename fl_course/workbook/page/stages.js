@@ -16,7 +16,10 @@ function grid(levels) {                                          // -1 … 1
 // (d,) what the server reads: exactly what the client knows that it will.
 function numbers(payload) {
   if (payload instanceof Float32Array) return payload;
-  if (payload.codes) { const steps = grid(payload.levels); return Float32Array.from(payload.codes, (c) => steps[c] * payload.scale); }
+  if (payload.codes) {
+    const steps = grid(payload.levels);
+    return Float32Array.from(payload.codes, (c) => steps[c] * payload.scale);
+  }
   const vector = new Float32Array(payload.size), values = numbers(payload.values), { positions } = payload;
   for (let i = 0; i < positions.length; i++) vector[positions[i]] = values[i];
   return vector;
@@ -31,7 +34,8 @@ function onWire(payload, inside = false) {                       // as wire/payl
   if (payload instanceof Float32Array) return inside ? float32(payload) : payload;
   if (payload.codes) {
     const { codes, levels, scale } = payload, n = codes.length;
-    return ["quantised", n, levels, Math.max(1, n), float32(n ? [scale] : []), levels === 3 ? packTernary(codes) : packBits(codes, bitsOf(levels))];
+    const packed = levels === 3 ? packTernary(codes) : packBits(codes, bitsOf(levels));
+    return ["quantised", n, levels, Math.max(1, n), float32(n ? [scale] : []), packed];
   }
   return ["sparse", payload.size, ...packPositions(payload.positions, payload.size), onWire(payload.values, true)];
 }
@@ -73,8 +77,9 @@ const topK = (ratio, feedback) => ({
 // A number that lies a share f of a step above a level goes up with probability f: its mean is itself (Alistarh et al. 2017).
 const rounding = (bits) => ({
   client: (payload, roll) => onValues(payload, (x) => {
-    const levels = Math.max(2, 2 ** bits - 1), scale = x.reduce((top, v) => Math.max(top, Math.abs(v)), 0), half = (levels - 1) / 2;
-    const codes = (levels > 256 ? Uint16Array : Uint8Array).from(x, (v) => Math.min(levels - 1, Math.floor((scale ? (v / scale) * half : 0) + half + roll.random())));
+    const levels = Math.max(2, 2 ** bits - 1), half = (levels - 1) / 2, codes = new Uint16Array(x.length);
+    const scale = x.reduce((top, v) => Math.max(top, Math.abs(v)), 0), step = scale ? half / scale : 0;
+    for (let i = 0; i < x.length; i++) codes[i] = Math.min(levels - 1, Math.floor(x[i] * step + half + roll.random()));
     return { codes, levels, scale };
   }),
 });
@@ -130,7 +135,10 @@ function clientHalf(stages, x, drawer, roll) {
 }
 
 // Last to first, on the sum.
-const serverHalf = (stages, sum, planned, roll) => [...stages].reverse().reduce((now, stage) => (stage.server ? stage.server(now, planned, roll) : now), sum);
+function serverHalf(stages, sum, planned, roll) {
+  for (const stage of [...stages].reverse()) if (stage.server) sum = stage.server(sum, planned, roll);
+  return sum;
+}
 
 // (d,) in [0, 1]: what an attacker reads off the noisy update of a client that holds this one image, from a softmax regression
 // of zeros: the row of W over the entry of b, where b moved most (widgets/sandwich.py, attacked).
@@ -141,14 +149,19 @@ function readOff(image, label, classes, clip, noise, roll) {
     for (let i = 0; i < d; i++) update[c * d + i] = -error * image[i];
     update[classes * d + c] = -error;
   }
-  const sent = Float64Array.from(clipAndNoise(clip, 0).client(update), (v) => v + noise * clip * roll.normal()), bias = sent.subarray(classes * d);
+  const sent = Float64Array.from(clipAndNoise(clip, 0).client(update), (v) => v + noise * clip * roll.normal());
+  const bias = sent.subarray(classes * d);
   const row = bias.reduce((best, b, c) => (Math.abs(b) > Math.abs(bias[best]) ? c : best), 0);
   return Array.from(sent.subarray(row * d, (row + 1) * d), (w) => (bias[row] ? Math.min(1, Math.max(0, w / bias[row])) : 0));
 }
 
 // Bytes of a payload: what papers count for it, what no code can go below (Shannon 1948), and what it really takes.
 function weigh(payload) {
-  const log2Choose = (d, k) => { let sum = 0; for (let i = 0; i < Math.min(k, d - k); i++) sum += Math.log2((d - i) / (i + 1)); return sum; };
+  const log2Choose = (d, k) => {
+    let sum = 0;
+    for (let i = 0; i < Math.min(k, d - k); i++) sum += Math.log2((d - i) / (i + 1));
+    return sum;
+  };
   const plain = payload instanceof Float32Array, encoded = messageSize("", onWire(payload)) - messageSize("", 0) + 1;
   if (plain) return { formula: 4 * payload.length, bound: 4 * payload.length, encoded };
   if (payload.codes) {
@@ -158,5 +171,6 @@ function weigh(payload) {
     return { formula: (n * Math.log2(payload.levels)) / 8 + 4, bound: entropy / 8 + 4, encoded };
   }
   const inner = weigh(payload.values), k = payload.positions.length, d = payload.size;
-  return { formula: inner.formula + (k * Math.ceil(Math.log2(Math.max(2, d)))) / 8, bound: inner.bound + log2Choose(d, k) / 8, encoded };
+  const formula = inner.formula + (k * Math.ceil(Math.log2(Math.max(2, d)))) / 8;
+  return { formula, bound: inner.bound + log2Choose(d, k) / 8, encoded };
 }

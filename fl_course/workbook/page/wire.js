@@ -16,7 +16,9 @@ function crc32(bytes, end) {
 }
 
 const text8 = new TextEncoder();
-const LONG = { bytes: [0xc4, 0xc5, 0xc6], array: [0xc7, 0xc8, 0xc9], string: [0xd9, 0xda, 0xdb], list: [0, 0xdc, 0xdd], dict: [0, 0xde, 0xdf] };
+const LONG = {                                                   // msgpack's codes for lengths of 1, 2 and 4 bytes
+  bytes: [0xc4, 0xc5, 0xc6], array: [0xc7, 0xc8, 0xc9], string: [0xd9, 0xda, 0xdb], list: [0, 0xdc, 0xdd], dict: [0, 0xde, 0xdf],
+};
 const SHORT = { string: [0xa0, 32], list: [0x90, 16], dict: [0x80, 16] };
 
 // Calls put(code, number of bytes behind it, their value) and write(bytes) for all that the value is made of.
@@ -37,8 +39,15 @@ function pack(x, put, write) {
   else if (Array.isArray(x)) { head("list", x.length); for (const part of x) pack(part, put, write); }
   else if (typeof x === "string") { const bytes = text8.encode(x); head("string", bytes.length); write(bytes); }
   else if (x instanceof Real) put(0xcb, 8, x.value);
-  else if (typeof x === "number") x < 128 ? put(x, 0, 0) : x < 256 ? put(0xcc, 1, x) : x < 65536 ? put(0xcd, 2, x) : x < 2 ** 32 ? put(0xce, 4, x) : put(0xcf, 7, x);
-  else { const all = Object.entries(x); head("dict", all.length); for (const [name, part] of all) { pack(name, put, write); pack(part, put, write); } }
+  else if (typeof x === "number") {
+    if (x < 128) put(x, 0, 0);
+    else if (x < 65536) x < 256 ? put(0xcc, 1, x) : put(0xcd, 2, x);
+    else x < 2 ** 32 ? put(0xce, 4, x) : put(0xcf, 7, x);
+  } else {
+    const all = Object.entries(x);
+    head("dict", all.length);
+    for (const pair of all) for (const part of pair) pack(part, put, write);
+  }
 }
 
 // The length of a message, without making it.
@@ -69,18 +78,23 @@ function encode(kind, body) {
 // [kind, body] of a message; an Error in words for bytes that are none. Arrays must be float32 of one dimension.
 function decode(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), end = bytes.length - 4;
-  if (end < 5 || bytes[0] !== 70 || bytes[1] !== 76 || bytes[2] !== 67 || bytes[3] !== 1) throw new Error("these bytes are no message of this course, format 1");
-  if (crc32(bytes, end) !== view.getUint32(end, true)) throw new Error("the checksum does not match: the message was altered on its way");
+  const refuse = (why) => { throw new Error(why); };
+  if (end < 5 || view.getUint32(0) !== 0x464c4301) refuse("these bytes are no message of this course, format 1");
+  if (crc32(bytes, end) !== view.getUint32(end, true)) refuse("the checksum does not match: the message was altered on its way");
   let at = 4;
-  const number = (n) => { at += n; return n === 1 ? view.getUint8(at - 1) : n === 2 ? view.getUint16(at - 2) : view.getUint32(at - 4); };
-  const cut = (n) => { if (at + n > end) throw new Error("the message ends too soon"); at += n; return bytes.subarray(at - n, at); };
+  const cut = (n) => {
+    if (at + n > end) refuse("the message ends too soon");
+    at += n;
+    return bytes.subarray(at - n, at);
+  };
+  const number = (n) => cut(n).reduce((sum, byte) => 256 * sum + byte, 0);
   const list = (n) => { const all = []; while (n-- > 0) all.push(read()); return all; };
   const dict = (n) => { const all = {}; while (n-- > 0) all[read()] = read(); return all; };
   const string = (n) => new TextDecoder().decode(cut(n));
   const array = (n) => {
-    if (cut(1)[0] !== 1) throw new Error("the message has a field of an unknown kind");
+    if (cut(1)[0] !== 1) refuse("the message has a field of an unknown kind");
     const data = cut(n);
-    if (n < 6 || data[n - 1] !== 0 || data[n - 2] !== 1) throw new Error("the message holds an array that is not (d,) float32");
+    if (n < 6 || data[n - 1] !== 0 || data[n - 2] !== 1) refuse("the message holds an array that is not (d,) float32");
     return new Float32Array(data.slice(0, n - 6).buffer);
   };
   function read() {
@@ -90,23 +104,26 @@ function decode(bytes) {
     if (code < 0x90) return dict(code & 15);
     if (code < 0xa0) return list(code & 15);
     if (code < 0xc0) return string(code & 31);
-    for (const [kind, codes] of Object.entries(LONG)) if (codes.includes(code)) return kinds[kind](number([1, 2, 4][codes.indexOf(code)]));
+    for (const [kind, codes] of Object.entries(LONG)) {
+      if (codes.includes(code)) return kinds[kind](number([1, 2, 4][codes.indexOf(code)]));
+    }
     if (code === 0xc0) return null;
     if (code === 0xc2 || code === 0xc3) return code === 0xc3;
-    if (code === 0xcb) { at += 8; return view.getFloat64(at - 8); }
-    if (code === 0xcc || code === 0xcd || code === 0xce) return number(1 << (code - 0xcc));
-    if (code === 0xcf) { at += 8; return Number(view.getBigUint64(at - 8)); }
-    throw new Error(`byte ${code} begins nothing that a page reads`);
+    if (code === 0xcb) { cut(8); return view.getFloat64(at - 8); }
+    if (code >= 0xcc && code <= 0xcf) return number(1 << (code - 0xcc));
+    return refuse(`byte ${code} begins nothing that a page reads`);
   }
   const message = read();
-  if (at !== end || !Array.isArray(message) || message.length !== 2) throw new Error("the message is not a kind and a body");
+  if (at !== end || !Array.isArray(message) || message.length !== 2) refuse("the message is not a kind and a body");
   return message;
 }
 
 // The two messages of a round. theta: (d,) Float32Array; delta: a Float32Array or a payload in its wire form.
 const modelBody = (version, theta) => [version, theta, {}];
-const updateBody = (client, version, delta, weight, report) =>
-  [client, version, delta, new Real(weight), {}, Object.fromEntries(Object.entries(report).map(([name, value]) => [name, new Real(value)]))];
+function updateBody(client, version, delta, weight, report) {
+  const metrics = Object.fromEntries(Object.entries(report).map(([name, value]) => [name, new Real(value)]));
+  return [client, version, delta, new Real(weight), {}, metrics];
+}
 
 // --- whole numbers in few bits, and the places of a sparse vector (wire/bits.py) -------------------------------------------
 
@@ -129,7 +146,7 @@ function packTernary(digits) {                                   // five a byte:
   return out;
 }
 
-// Rising positions below size → [0, a bitmap] or [1, Rice-coded gaps], whichever is shorter; the best parameter is found by trying.
+// Rising positions below size → [0, a bitmap] or [1, Rice-coded gaps], whichever is shorter; the parameter is found by trying.
 function packPositions(positions, size) {
   const k = positions.length, bytes = (bits) => Math.ceil(bits / 8), gaps = new Uint32Array(k);
   for (let i = 0; i < k; i++) gaps[i] = positions[i] - (i ? positions[i - 1] : -1) - 1;

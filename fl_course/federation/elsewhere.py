@@ -132,6 +132,8 @@ class Elsewhere:
         for job in todo:
             if (answer := self.inbox.pop(job.ticket, None)) is None:
                 continue
+            if self.real:                               # how long it trained is known now, and how long it was on its way is not
+                job = replace(job, trained=float(self.now()))
             if answer.message is None:
                 why = f"client {job.client!r} failed in version {job.base.version}: {answer.lost}"
                 if self.strict:
@@ -147,6 +149,10 @@ class Elsewhere:
         if lost and len(lost) == len(todo) and (len(todo) > 1 or not heard):             # as in work.py: a bug, and no client's
             raise FederatedError(f"everybody who was asked failed in a way that nobody foresaw: {lost[0]}")
         return done
+
+    def now(self) -> Decimal:
+        """The real clock: seconds since the run's was 0."""
+        return exact(round(time.monotonic() - (self.origin or 0.0), 6))
 
     def collect(self, seconds: float) -> list[int]:
         """Send what waits to be sent, and take in what has come: the tickets, of jobs that somebody waits for."""
@@ -191,8 +197,7 @@ class RealAgenda:
         """("step", 0), ("start", how many), or ("due", a ticket), at `clock`."""
         schedule = self.schedule
         while True:
-            assert self.work.origin is not None
-            self.clock = max(self.clock, exact(round(time.monotonic() - self.work.origin, 6)))
+            self.clock = max(self.clock, self.work.now())
             if (self.arrived or not self.first) and schedule.ready(self.under_way, self.arrived, self.clients):
                 return STEP, 0
             may_start = not self.asked and not self.due and self.clock < self.closes

@@ -15,7 +15,6 @@ import pytest
 from tornado.ioloop import IOLoop
 from tornado.websocket import websocket_connect
 
-from fl_course import CompositionError
 from fl_course.federation.node import Node
 from fl_course.federation.orders import Answer, decode_orders, encode_answers
 from fl_course.wire.frames import frame, unframe
@@ -31,7 +30,7 @@ class Visitor:
     """A page in the hands of a test: what it is told is kept, what it says is up to the test."""
 
     def __init__(self, room, name="Ada", token=None, page=PAGE, path=None, obey=True):
-        self.room, self.heard, self.orders, self.obey = room, [], [], obey
+        self.room, self.heard, self.orders, self.obey, self.share = room, [], [], obey, None
         self.loop, self.up = None, threading.Event()
         self.hello = {"say": "hello", "page": page, "name": name, "token": token}
         self.path = path or f"{room.url.replace('http', 'ws')}/ws"
@@ -58,6 +57,8 @@ class Visitor:
                 self.heard.append(json.loads(message))
                 self.up.set()
                 continue
+            if b"share" in message[:40]:
+                self.share = unframe(message, "share")
             if b"orders" in message[:40]:
                 self.orders += decode_orders(message)
                 if self.obey:
@@ -213,8 +214,9 @@ def test_a_run_can_be_stopped_and_nothing_is_left():
 
 
 def test_settings_that_do_not_go_together_are_told_before_anybody_trains(room):
-    with pytest.raises(CompositionError):
-        room.train(1, keep=0.1, clip=1.0, noise=1.0)
+    for wrong in ({"noise": 1.0}, {"buffer": 9}):
+        with pytest.raises(ValueError, match=r"set clip as well|never fills"):
+            room.train(1, **wrong)
     for wrong in ({"lr": float("nan")}, {"rounds": 0}, {"bits": 2.5}, {"keep": True}, {"deadline": "soon"}, {"secret": 1}):
         with pytest.raises(ValueError, match=r"must be a|no setting"):
             checked(wrong)
@@ -361,20 +363,35 @@ def test_answers_of_another_seat_are_not_taken(room):
     thief.go(), honest.go()
 
 
-def test_the_share_is_the_clients_own_examples(room):
+def test_a_page_is_handed_its_own_examples_and_no_others(room):
     visitor = Visitor(room, "Ada")
-    x, y = room._share(visitor.was_told("welcome")["client"])
-    sent = unframe(frame("share", [x.reshape(len(x), -1), y.astype(np.int32)]), "share")
-    assert np.array_equal(sent[0], room.data.examples(0)[0].reshape(len(x), -1))
+    visitor.was_told("welcome")
+    assert until(lambda: visitor.share)
+    count, pixels, labels = visitor.share
+    x, y = room.data.examples(0)
+    assert np.array_equal(pixels.reshape(count, 64), x.reshape(len(x), -1))
+    assert labels == y.tolist()
     visitor.go()
+
+
+def test_what_the_server_has_seen_of_a_client_is_its_update_and_a_mixture_of_its_examples(room):
+    page = Visitor(room, "Ada")
+    room.train(1, epochs=1, batch=100, deadline=5.0)
+    seen = room.seen(0)
+    assert np.shape(seen["moves"]) == np.shape(seen["read"]) == (8, 64)
+    x = room.data.examples(0)[0].reshape(-1, 64)
+    weights = np.linalg.lstsq(x.T.astype(float), np.array(seen["read"]).T, rcond=None)[0]
+    assert np.abs(x.T @ weights - np.array(seen["read"]).T).max() < 1e-2      # of its own examples it is made
+    assert room.seen(5) == {"client": 5, "moves": [], "read": []}
+    page.go()
 
 
 def test_the_projector_starts_stops_and_is_told_what_is_wrong(room):
     wall = Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws")
     page = Visitor(room, "Ada")
     assert wall.was_told("view")["count"] == 8
-    wall.say({"say": "start", "settings": {"keep": 0.1, "clip": 1.0, "noise": 1.0}})
-    assert wall.was_told("sorry")
+    wall.say({"say": "start", "settings": {"noise": 1.0}})
+    assert "set clip" in wall.was_told("sorry")["why"]
     wall.say({"say": "start", "settings": {"rounds": 3, "deadline": 5.0}})
     assert until(lambda: room.history is not None and len(room.history.records) == 3)
     assert until(lambda: wall.heard[-1]["say"] == "view" and len(wall.heard[-1]["rounds"]) == 3)

@@ -1,6 +1,6 @@
 // Messages ⇄ bytes, as wire/messages.py has them: "FLC" | 1 | msgpack [kind, body] | CRC-32. What the byte counts count.
 //
-// A body is plain: whole numbers, Real (msgpack tells 12 from 12.0, JavaScript does not), strings, bytes (Uint8Array), lists,
+// A body is plain: null, booleans, whole numbers, Real (msgpack tells 12 from 12.0, JavaScript does not), strings, bytes (Uint8Array), lists,
 // dictionaries, and Float32Array (d,). Payloads that are smaller than their d numbers are stages.js's; how they travel is here.
 
 class Real { constructor(value) { this.value = value; } }
@@ -38,6 +38,7 @@ function pack(x, put, write) {
   } else if (x instanceof Uint8Array) { head("bytes", x.length); write(x); }
   else if (Array.isArray(x)) { head("list", x.length); for (const part of x) pack(part, put, write); }
   else if (typeof x === "string") { const bytes = text8.encode(x); head("string", bytes.length); write(bytes); }
+  else if (x === null || typeof x === "boolean") put(x === null ? 0xc0 : x ? 0xc3 : 0xc2, 0, 0);
   else if (x instanceof Real) put(0xcb, 8, x.value);
   else if (typeof x === "number") {
     if (x < 128) put(x, 0, 0);

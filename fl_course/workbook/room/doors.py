@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tornado.web
 import tornado.websocket
 
@@ -137,7 +136,7 @@ class Page(Talk):
             x, y = self.server.share(self.seat.client)
             self.give({"say": "welcome", "client": self.seat.client, "name": self.seat.name, "token": self.seat.token,
                        "rules": self.server.rules()})  # fmt: skip
-            self.give(frame("share", [x.reshape(len(x), -1), y.astype(np.int32)]))
+            self.give(frame("share", [len(y), x.reshape(-1), y.tolist()]))
             for order in self.seat.owes.values():
                 self.give(encode_orders([order]))
         elif said["say"] == "drawings" and _count(said.get("count"), 1000):

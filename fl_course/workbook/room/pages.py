@@ -19,7 +19,7 @@ def client_page() -> str:
 def projector_page(url: str) -> str:
     """url: where clients go; as text and as a QR picture."""
     known = f"const URL_OF_ROOM = {json.dumps(url)}, QR = {json.dumps(qr(url))};"
-    return _page("projector.html", "room.css", [known, _text("projector.js")])
+    return _page("projector.html", "room.css", [_text("draw.js"), known, _text("projector.js")])
 
 
 def qr(url: str) -> str:

@@ -35,8 +35,10 @@ from ... import (
 from ...core import FederatedError
 from ...data.groups import few_examples
 from ...federation.history import describe
+from ...robustness.inversion import unit_inputs
 from ...wire.frames import frame
-from ...wire.messages import encode_model
+from ...wire.messages import decode_update, encode_model
+from ...wire.payloads import numbers
 from .pupils import Pupils
 from .seats import Refused
 from .server import Server
@@ -48,6 +50,7 @@ RULES: dict[str, tuple[Any, float, float]] = {
     "keep": (1.0, 0.001, 1.0), "bits": (0, 0, 16), "clip": (0.0, 0.0, 1000.0), "noise": (0.0, 0.0, 100.0),      # 0: off
 }  # fmt: skip
 SIZES = (64, 32, 10)
+UNITS = 8                # whose moves the projector shows
 
 
 class Stopped(Exception):
@@ -70,6 +73,9 @@ class Room(Server):
         self.experiment = self.federation(self.settings)
         self.history: History | None = None
         self.running: threading.Thread | None = None
+        self.last: dict[Any, bytes] = {}                      # each client's last answer, as it came
+        self.clients_of: dict[int, Any] = {}
+        self.busy = False                                     # a run is under way
         self.wanted = True                                    # nobody has asked for the end of the run
         largest = 65_536 + 8 * self.model.dim
         Server.__init__(self, seats, self._share, self._rules, self._command, self._view, largest, lan, port)
@@ -79,15 +85,17 @@ class Room(Server):
     # --- a run ------------------------------------------------------------------------------------------------------------
 
     def federation(self, settings: Mapping[str, Any]) -> Coordinator:
-        """The experiment of these settings. CompositionError, with its sentence, for what does not go together."""
+        """The experiment of these settings. ValueError, with its sentence, for what does not go together."""
         s = settings
         stages: list[Stage] = []
-        if s["keep"] < 1:
-            stages.append(TopK(s["keep"]))
+        if s["noise"] and not s["clip"]:
+            raise ValueError("noise is told in clip bounds, and nothing is clipped: set clip as well")
         if s["clip"]:
-            stages.append(CentralDP(clip=s["clip"], noise_multiplier=s["noise"], noise_seed=None))
+            stages.append(CentralDP(clip=s["clip"], noise_multiplier=s["noise"]))
+        if s["keep"] < 1:
+            stages.append(TopK(s["keep"], feedback=not s["clip"]))
         if s["bits"]:
-            stages.append(SignSGD() if s["bits"] == 1 else QSGD(s["bits"]))
+            stages.append(SignSGD(feedback=not s["clip"] and s["keep"] == 1) if s["bits"] == 1 else QSGD(s["bits"]))
         schedule: Any = Synchronous(s["fraction"], over_selection=s["over"], deadline=s["deadline"])
         if s["buffer"]:
             schedule = Buffered(concurrency=len(self.data.ids), buffer=s["buffer"])
@@ -104,6 +112,7 @@ class Room(Server):
     def _train(self, asked: Mapping[str, Any], state: Any = None) -> History:
         self.settings = checked(asked)
         fed = self.experiment = self.federation(self.settings)
+        self.busy = True
         history = self.history = History(experiment=describe(fed), state=state or fed.initial())
         self.tell({"say": "rules", "rules": self._rules()})
         try:
@@ -115,8 +124,10 @@ class Room(Server):
                 self.show()
         except (Stopped, KeyboardInterrupt):
             history.stopped = "stopped"
-        self.tell({"say": "pause"})
-        self.show()
+        finally:
+            self.busy = False
+            self.tell({"say": "pause"})
+            self.show()
         return history
 
     def stop_run(self) -> None:
@@ -125,7 +136,15 @@ class Room(Server):
     def answers(self, seconds: float) -> Any:
         if not self.wanted:
             raise Stopped
-        return Server.answers(self, min(seconds, 0.25))
+        found = Server.answers(self, min(seconds, 0.25))
+        for answer in found:
+            if answer.message:
+                self.last[self.clients_of[answer.ticket]] = answer.message
+        return found
+
+    def send(self, orders: Any) -> None:
+        self.clients_of |= {order.ticket: order.client for order in orders}
+        Server.send(self, orders)
 
     def close(self) -> None:
         """End the run, the simulated pages and the server. Nothing is left behind."""
@@ -142,6 +161,18 @@ class Room(Server):
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def seen(self, client: int) -> dict[str, Any]:
+        """What the server has of a client's last answer: the moves of the first layer's units, (k, 64), and beside them what
+        can be read off each, dW_i / db_i: a mixture of the examples that moved it (chapters 3 and 9)."""
+        message = self.last.get(client)
+        if message is None:
+            return {"client": client, "moves": [], "read": []}
+        delta = numbers(decode_update(message).delta)
+        read = unit_inputs(self.model, delta)[:UNITS]
+        moves = delta[self.model.slices()["dense0.weight"]].reshape(SIZES[1], SIZES[0])
+        strongest = np.argsort(-np.abs(delta[self.model.slices()["dense0.bias"]]), kind="stable")[:UNITS]
+        return {"client": client, "moves": moves[strongest].astype(float).tolist(), "read": read.astype(float).tolist()}
+
     # --- what pages and the projector are told ------------------------------------------------------------------------------
 
     def _share(self, client: int) -> tuple[np.ndarray, np.ndarray]:
@@ -150,8 +181,8 @@ class Room(Server):
     def _rules(self) -> dict[str, Any]:
         """What a page must know to do as the experiment says."""
         s = self.settings
-        same = {name: s[name] for name in ("epochs", "lr", "batch", "keep", "bits", "clip", "noise")}
-        return {**same, "sizes": list(SIZES), "seed": self.seed, "uniform": bool(s["clip"]),
+        same = {name: s[name] for name in ("epochs", "lr", "batch", "keep", "bits", "clip")}
+        return {**same, "sizes": list(SIZES), "seed": self.seed, "uniform": bool(s["clip"]), "feedback": not s["clip"],
                 "most": int(max(len(part) for part in self.data.train))}  # fmt: skip
 
     def show(self) -> None:
@@ -165,21 +196,25 @@ class Room(Server):
         rounds = [{"version": r.version, "clock": r.clock, "accuracy": r.metrics.get("accuracy"), "clients": list(r.clients),
                    "up": sum(r.bytes_up.values()), "down": sum(r.bytes_down.values()), "events": list(r.events)[-8:]}
                   for r in (self.history.records if self.history else [])]  # fmt: skip
-        running = self.running is not None and self.running.is_alive()
-        return {"seats": seats, "rounds": rounds, "settings": self.settings, "running": running, "count": self.seats.count}
+        return {"seats": seats, "rounds": rounds, "settings": self.settings, "running": self.busy, "count": self.seats.count}
 
     def _command(self, said: dict[str, Any]) -> None:
         """What the projector's buttons do. ValueError, CompositionError and the like are shown on the wall."""
         if said["say"] == "stop":
             self.stop_run()
         elif said["say"] == "start":
-            if self.running is not None and self.running.is_alive():
+            if self.busy:
                 raise Refused("A run is under way; stop it first.")
             asked = checked(self.settings | dict(said.get("settings") or {}))
             self.federation(asked)                            # refused here, before anybody trains
-            self.wanted = True
+            self.wanted = self.busy = True
             self.running = threading.Thread(target=self._run, args=(asked,), name="room run", daemon=True)
             self.running.start()
+        elif said["say"] == "look" and type(said.get("client")) is int:
+            try:
+                self.tell({"say": "seen", **self.seen(said["client"])}, projector=True)
+            except FederatedError as why:                     # its last answer was rubbish
+                raise Refused(f"The last answer of this client cannot be read: {why}") from why
         else:
             raise Refused("The room did not understand the projector. Please load the page again.")
 

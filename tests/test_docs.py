@@ -21,7 +21,7 @@ from fl_course.workbook.grading import checks
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PLACES = (ROOT, ROOT / "fl_course", ROOT / "fl_course" / "federation", ROOT / "fl_course" / "data" / "datasets", ROOT / "docs")
-COMING = ("11_deploy",)                                                              # lessons that are being written
+COMING: tuple[str, ...] = ()                                                         # lessons that are being written
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 TORCH = next(line for line in PROJECT["dependencies"] if line.startswith("torch"))
 

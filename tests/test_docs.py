@@ -21,7 +21,6 @@ from fl_course.workbook.grading import checks
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PLACES = (ROOT, ROOT / "fl_course", ROOT / "fl_course" / "federation", ROOT / "fl_course" / "data" / "datasets", ROOT / "docs")
-COMING: tuple[str, ...] = ()                                                         # lessons that are being written
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 TORCH = next(line for line in PROJECT["dependencies"] if line.startswith("torch"))
 
@@ -33,10 +32,9 @@ def text(name):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_that_are_named_exist(document):
     named = re.findall(r"`([\w./-]+/[\w./-]*|[\w/-]+\.(?:py|md|toml|txt|cff))`", document.read_text(encoding="utf-8"))
-    later = {"deploy/"}                                                              # a chapter to come
     made = {"reports/index.html", "reports/", ".bench/"}                             # written by commands
     theirs = {"jupyterhub_config.py", "OWNER/NAME"}                                  # on the reader's machine
-    missing = [name for name in named if name not in later | made | theirs and not re.search(r"NN|chNN", name)
+    missing = [name for name in named if name not in made | theirs and not re.search(r"NN|chNN", name)
                and not any((place / name).exists() for place in PLACES)]  # fmt: skip
     assert missing == []
 
@@ -46,7 +44,7 @@ def test_links_and_pictures_lead_somewhere_and_pictures_are_described(document):
     page = document.read_text(encoding="utf-8")
     assert all(len(" ".join(words.split())) >= 20 for words in re.findall(r"!\[([^\]]*)\]\(", page))
     for target in re.findall(r"\]\(([^)\s]+)\)", page):
-        if not re.match(r"https?://", target) and not any(lesson in target for lesson in COMING):
+        if not re.match(r"https?://", target):
             assert (document.parent / target.partition("#")[0]).exists(), target
 
 
@@ -67,12 +65,10 @@ def test_commands_that_are_named_have_the_options_that_are_named(document):
     page = document.read_text(encoding="utf-8")
     for line in re.findall(r"(?:(?:^ +|`)(?:\S*/)?fl-course|course\.py) ([a-z]+(?: [^\n`]*)?)(?:`|$)", page, re.M):
         verb, *rest = line.split("   ")[0].split()
-        if (verb == "deploy" and verb not in known) or verb == "setup":  # setup is course.py's own
-            continue
-        assert verb in known, line
+        assert verb in {*known, "setup"}, line                                       # setup is course.py's own
         asked = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
         passed_on = {"-k", "--no-browser"}  # to pytest, to JupyterLab
-        assert asked <= known[verb] | passed_on, line
+        assert asked <= known.get(verb, set()) | passed_on, line
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])

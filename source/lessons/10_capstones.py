@@ -59,8 +59,8 @@ def line(measured, history, epsilon=np.inf):
 # | $f$ | how many clients may lie, as far as a rule assumes |
 #
 # Every part has the same four rows: *alone* (each client trains by itself; the mean over clients), *federated* (FedAvg, nothing
-# else), *federated, with the stack*, and *pooled* (all examples in one place, which nobody is allowed to do). Alone and pooled
-# take as many passes over the data as the federation.
+# else), with *the stack*, and *pooled* (all examples in one place, which nobody is allowed to do). Alone and pooled take as
+# many passes over the data as a client takes in the federation, on average.
 #
 # ## Hospitals: do ten of them learn more than each alone?
 #
@@ -166,9 +166,10 @@ print(f"federated {np.mean(values):.3f} ± {np.std(values):.3f}; "
 # - a **patient's**: each hospital clips every patient's gradient and adds noise before it sends anything (`DPSGD`);
 # - a whole **hospital's**: clip its update, and all hospitals together add noise to the sum (`DistributedNoise`).
 #
-# The price of $T$ Gaussian releases with noise multiplier $z$ can be written down. One patient moves what is released by $\mu =
-# \sqrt T/z$ deviations of the noise, and then (Balle & Wang 2018) $\delta =
-# \Phi(\mu/2-\varepsilon/\mu)-e^{\varepsilon}\,\Phi(-\mu/2-\varepsilon/\mu)$.
+# The price of $T$ Gaussian releases with noise multiplier $z$ can be written down. One patient, or one hospital, moves what is
+# released by $\mu$ deviations of the noise, and then (Balle & Wang 2018; how many patients a hospital has counts as public)
+#
+# $$\delta = \Phi(\mu/2-\varepsilon/\mu)-e^{\varepsilon}\,\Phi(-\mu/2-\varepsilon/\mu),\qquad \mu = \sqrt T/z$$
 
 # %%
 def delta_of(epsilon, z, rounds):
@@ -273,12 +274,12 @@ report(hospitals_alone=single.mean(), hospitals_federated=together.last("auc"),
 # The secure sum costs bytes and no quality. What does the server see now? The sum of ten updates, each already noisy; not which
 # hospital sent what. What ε does not cover: the table above, which was measured on patients' data, too.
 #
-# **Try it.** `sum(hospitals.sizes < 100)` hospitals have fewer than 100 patients. What would noise for patients do to one of
-# them, if it trained *alone* with `DPSGD` at the same ε?
+# **Try it.** Take a hospital with 50 patients. What would noise for patients do to it, if it trained *alone* with `DPSGD` at
+# the same ε?
 #
-# Answer: much more harm. It adds $zC/n_k$ to its mean gradient. For ten hospitals together the noises partly cancel: the
-# deviation is $zC\sqrt{10}$ on a sum over 1,711 patients. With $n_k$ = 50 that is about $1711/(50\sqrt{10})$ = 11 times less
-# noise.
+# Answer: much more harm. Alone it adds noise of deviation $zC/n_k$ to its mean gradient. In the federation the noises of ten
+# hospitals partly cancel: the deviation is $zC\sqrt{10}$ on a sum over 1,711 patients. With $n_k$ = 50 that is about
+# $1711/(50\sqrt{10})$ = 11 times less.
 
 # %% [markdown]
 # ## A bank group: can branches pool experience when two of them lie?
@@ -592,8 +593,9 @@ if phone_rounds >= 50:
 #
 # ### Are personal layers worth it?
 #
-# Every textbook gives keyboards personal layers (chapter 8): everybody types differently. Try it: the last layer at home; the
-# last layer at home after half of the rounds with all; only its *biases* (how often I use each character); and fine-tuning.
+# Keyboards are the textbook's case for personal layers (chapter 8): everybody types differently. Try it: the last layer at
+# home; the last layer at home after half of the rounds with all; only its *biases* (how often I use each character); and
+# fine-tuning.
 
 # %%
 def personal(part, warm=False):
@@ -890,8 +892,8 @@ for sector, row in bill.items():
 # | | who sees single updates | who must be honest | who pays the price |
 # |---|---|---|---|
 # | hospitals | nobody | the clients | nobody, as long as a patient is the unit |
-# | bank group | the server | the server, and eight of ten branches | good payers of the groups that are refused more |
-# | keyboards | the server | all | those that type little: the worst tenth |
+# | bank group | the server | the server, and eight of ten branches | the branches, a little; and, stack or not, good payers of the groups that are refused more |
+# | keyboards | the server | all | everybody a little, in accuracy |
 # | cars | the server | all | the country |
 #
 # No stack has everything. Privacy by sums and robustness by looking exclude each other; fast and fair pull in different

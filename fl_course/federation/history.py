@@ -131,7 +131,7 @@ class History:
             records = [record_of(row) for row in body["records"]]
             state = Unsaved() if records else None
             return cls(records, body["experiment"], state, body["stopped"], body.get("before", 0))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"this is not a history that to_json wrote: {error}") from error
 
     def to_csv(self, path: str | Path) -> None:

@@ -32,7 +32,7 @@ def from_json_line(line: str) -> Record:
     """The record that json_line wrote. ValueError for any other text."""
     try:
         return record_of(json.loads(line))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"this is not a line that json_line wrote: {type(error).__name__}: {error}") from error
 
 

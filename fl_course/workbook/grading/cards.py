@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -94,8 +95,9 @@ def reported(notebook: Any) -> dict[str, Any]:
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             bundle = output.get("data", {}).get(RESULT_MIME, {})
-            bundle = json.loads(bundle) if isinstance(bundle, str) else bundle
-            for name, value in bundle.items():
+            with suppress(ValueError, RecursionError):           # of somebody's own making: no report
+                bundle = json.loads(bundle) if isinstance(bundle, str) else bundle
+            for name, value in bundle.items() if isinstance(bundle, dict) else ():
                 found[name] = float(value) if value in ("inf", "-inf", "nan") else value
     return found
 

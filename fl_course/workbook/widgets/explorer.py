@@ -23,6 +23,7 @@ from typing import Any
 import anywidget
 import traitlets
 
+from ...files import write
 from .cells import VIEW, display_stored, enter_cell
 from .charts import MOST_LINES, SCRIPT, AnyChart, axes, page, settings, specification
 from .controls import Control
@@ -84,7 +85,7 @@ class Explorer(anywidget.AnyWidget):
         """Write a page of its own, which trains without Python, opens from a file and asks nobody for anything: for a site, a
         phone, a colleague. ValueError if the explorer has no recipe."""
         path, (bundle, _) = Path(path), self._repr_mimebundle_()
-        path.write_text(standalone(bundle, self.spec["title"]), encoding="utf-8")
+        write(path, standalone(bundle, self.spec["title"]))
         return path
 
     def close(self) -> None:

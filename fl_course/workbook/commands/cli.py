@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import deploy, desk
+from . import classroom, deploy, desk
 from .terminal import OUT, Jobs, Names, Pairs, number, refuse, say, table, writable
 
 app = typer.Typer(
@@ -202,6 +202,7 @@ app.command()(desk.start)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(desk.lab)
 app.command()(desk.doctor)
 app.command()(desk.test)
+app.command()(classroom.classroom)
 app.add_typer(deploy.app, name="deploy")
 
 

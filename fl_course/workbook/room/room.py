@@ -39,6 +39,7 @@ from ...robustness.inversion import unit_inputs
 from ...wire.frames import frame
 from ...wire.messages import decode_update, encode_model
 from ...wire.payloads import numbers
+from .pages import qr
 from .pupils import Pupils
 from .seats import Refused
 from .server import Server
@@ -154,6 +155,14 @@ class Room(Server):
         if self.pupils is not None:
             self.pupils.close()
         self.stop()
+
+    def _repr_html_(self) -> str:
+        """In a notebook: where to go, as a link, a picture and text."""
+        return (f'<p>On the phones: <a href="{self.url}" target="_blank" rel="noopener">{self.url}</a></p>{qr(self.url)}'
+                f'<p>On the wall: <a href="{self.projector_url}" target="_blank" rel="noopener">{self.projector_url}</a></p>')
+
+    def __repr__(self) -> str:
+        return f"Room({self.seats.count} seats, {len(self.here())} here, {self.url})"
 
     def __enter__(self) -> Room:
         return self

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import tornado.httpserver
-import tornado.netutil
 import tornado.web
 
 from ...core import ClientId
@@ -43,8 +42,10 @@ class Server:
         self.inbox: queue.Queue[Answer] = queue.Queue()
         self.projectors: set[Projector] = set()
         self.wrong: list[float] = []
-        self.sockets = tornado.netutil.bind_sockets(port, lan or "127.0.0.1", family=socket.AF_INET)
-        self.port, self.host = self.sockets[0].getsockname()[1], lan or "127.0.0.1"
+        self.host = lan or "127.0.0.1"
+        self.socket = socket.create_server((self.host, port))
+        self.socket.setblocking(False)
+        self.port = self.socket.getsockname()[1]
         self.loop: asyncio.AbstractEventLoop | None = None
         self.ready = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="room", daemon=True)
@@ -106,7 +107,7 @@ class Server:
             routes, websocket_max_message_size=self.largest, websocket_ping_interval=10, log_function=_quiet
         )
         http = tornado.httpserver.HTTPServer(app, max_body_size=1000, idle_connection_timeout=60)
-        http.add_sockets(self.sockets)
+        http.add_sockets([self.socket])
         self.ready.set()
         await self.over.wait()
         http.stop()

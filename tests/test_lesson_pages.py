@@ -327,16 +327,3 @@ def test_the_way_through_lessons_with_and_without_exercises():
     assert way["09"][1].endswith("[10 · notebooks →](10_c.ipynb)")
     assert way["10"][0].startswith("[← 9 · notebooks](09_b.ipynb) | [11 · notebooks →](11_d.ipynb)")
     assert way["11"] == ("[← 10 · notebooks](10_c.ipynb) | [symbols and words](glossary.md)", "")
-
-
-def test_a_lesson_that_comes_may_be_linked_to(tmp_path):
-    """Those of COMING, and no other; one that is there is held to its anchors."""
-    for name, fine in [*((name, True) for name in notebook_links.COMING), ("12_never", False)]:
-        pages = {Path("notebooks/a.ipynb"): [f"[x]({name}.ipynb#somewhere)"]}
-        for there, works in ((False, fine), (True, False)):
-            pages |= {Path(f"notebooks/{name}.ipynb"): ["no anchor"]} if there else {}
-            if works:
-                notebook_links.check_links(tmp_path, pages)
-            else:
-                with pytest.raises(SourceError, match=r"leads nowhere|no anchor"):
-                    notebook_links.check_links(tmp_path, pages)

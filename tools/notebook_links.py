@@ -33,7 +33,6 @@ FILE = re.compile(r"(?<![\[`])`((?:fl_course|source|tools|tests|docs|benchmarks)
 ANSWER = re.compile(r"(?:(?<=\n\n)|\A)Answer: ((?:(?!\n\n).)+)", re.S)
 HEADING = re.compile(r"^## +(.+?) *$", re.M)
 ANCHOR = re.compile(r"<a id=\"([^\"]+)\"></a>")
-COMING: set[str] = set()                                        # lessons that may be linked to before they are there
 
 
 def outside(text: str, change: Callable[[str], str]) -> str:
@@ -192,8 +191,6 @@ def check_links(root: Path, pages: dict[Path, list[str]]) -> None:
                 if re.match(r"https?://|mailto:", target):
                     continue
                 aim = Path(posixpath.normpath((path.parent / target).as_posix())) if target else path
-                if aim not in pages and aim.parts[0] == "notebooks" and aim.stem in COMING:
-                    continue
                 if aim not in pages and not (root / aim).exists() and not (ROOT / aim).exists():
                     raise SourceError(f"{path.as_posix()}: the link {match['target']!r} leads nowhere")
                 if place and place not in anchors.get(aim, ()):

@@ -95,6 +95,23 @@ def test_refused(tmp_path, old, new, words):
     assert str(refused.value).startswith("99_tiny.py")
 
 
+@pytest.mark.parametrize(("said", "words"), [
+    ("Three functions, from five to ten minutes.", ""), ("Three functions: average, draw, clip.", ""), ("A text.", ""),
+    ("3 functions, from one line to 10 minutes.", ""), ("Two functions, from five to ten minutes.", "there are 3"),
+    ("Three functions, from five minutes to half an hour.", "'half an hour', and the longest exercise takes 10 minutes"),
+    ("Three functions, from ten to ten minutes.", "the shortest exercise takes 5 minutes"),
+    ("Three functions, from five minutes to long.", "write a number of minutes"),
+])  # fmt: skip
+def test_the_first_cell_states_what_the_entries_state(tmp_path, said, words):
+    text = TINY.replace("# # Three tiny exercises\n", f"# # Three tiny exercises\n#\n# {said} Write each in its cell.\n")
+    assert text != TINY
+    if words:
+        with pytest.raises(SourceError, match=words):
+            expand(text, tmp_path)
+    else:
+        assert expand(text, tmp_path)
+
+
 def test_the_order_is_that_of_the_chapter(tmp_path):
     swapped = TINY.replace("99.clip", "99.x").replace("99.weighted_average", "99.clip").replace("99.x", "99.weighted_average")
     with pytest.raises(SourceError, match="the order is not that of EXERCISES"):

@@ -37,6 +37,9 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"            # nbgrader's wo
 MARKER = re.compile(r"#\s*(begin|end)\s+solution", re.IGNORECASE)
 DIRECTIVE = re.compile(r"exercise\s+(\S+)")
 MADE = {"exercise", "check"}                                     # tags that only this file hands out
+INTRO = re.compile(r"^([\w-]+) functions?(?:, from ([\w -]+?) to ([\w -]+?))?[.:]", re.MULTILINE)
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+MINUTES = {"half an hour": 30, "an hour": 60, "fifteen": 15, "twenty": 20, "twenty-five": 25, "forty": 40, "forty-five": 45}
 PARAGRAPH = re.compile(r"[\w$`*(\"'“]")                          # prose that may go on behind the line of difficulty
 
 
@@ -59,6 +62,7 @@ def expanded(cells: list[nbformat.NotebookNode], name: str) -> list[nbformat.Not
             raise SourceError(f"{name}: exercise {one!r} is missing; write `# %% exercise {one} [markdown]` and its prose")
     if asked != known:
         raise SourceError(f"{name}: the order is not that of EXERCISES, which gives the numbers: {', '.join(known)}")
+    check_intro(cells, chapter, name)
     given_names = _defined(cells, name)
     made, rest = [], list(cells)
     while rest:
@@ -95,6 +99,27 @@ def inspect_source(cells: list[nbformat.NotebookNode], name: str) -> None:
                 raise SourceError(f"{where}: `given` is for code cells right under the prose of an exercise")
         else:
             under_a_directive = False
+
+
+def check_intro(cells: list[nbformat.NotebookNode], chapter: tuple[Exercise, ...], name: str) -> None:
+    """What the first cell says in words, how many functions and from how many minutes to how many, is what the entries say."""
+    said = INTRO.search(cells[0].source) if cells else None
+    if said is None:
+        return
+    count, minutes = said[1].lower(), [exercise.minutes for exercise in chapter]
+    if len(chapter) <= len(NUMBERS) and count != NUMBERS[len(chapter) - 1] and count != str(len(chapter)):
+        raise SourceError(f"{name}, cell 1: says {said[1]!r} functions; there are {len(chapter)}")
+    for words, right, which in ((said[2], min(minutes), "shortest"), (said[3], max(minutes), "longest")):
+        if words and "line" not in words and (stated := _minutes(words)) != right:
+            raise SourceError(f"{name}, cell 1: says {words!r}, and the {which} exercise takes {right} minutes"
+                              + ("" if stated else "; write a number of minutes"))
+
+
+def _minutes(words: str) -> int | None:
+    """Of "ten", "five minutes", "half an hour" or "25 minutes"; None for what is no time."""
+    plain = re.sub(r" minutes?$", "", words.strip().lower())
+    known = {**{word: number for number, word in enumerate(NUMBERS, start=1)}, **MINUTES}
+    return int(plain) if plain.isdigit() else known.get(plain)
 
 
 def _directive(cell: nbformat.NotebookNode) -> re.Match[str] | None:

@@ -7,13 +7,14 @@ import io
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cycler import cycler
+from IPython import get_ipython
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,12 +24,23 @@ from matplotlib.lines import Line2D
 from matplotlib.spines import Spine
 from matplotlib.text import Text
 
+from .commands.parameters import COUNT
 from .widgets.plots import DASHES, PALETTE
 
 DPI = 80
 GREY = "#767676"                              # 4.5 : 1 on white, 4.1 : 1 on a dark page
 SENTENCE = 20                                 # characters; what is shorter describes nothing
 KEY = re.compile(r"(\d\d)\.([a-z][a-z0-9_]*)")    # "02.two_bowls": the text `two_bowls` of chapter 02
+
+
+def counts_from_one(names: Mapping[str, Any]) -> None:
+    """ValueError for a parameter such as rounds that is below 1. `fl-course run` says so by itself; papermill alone does not."""
+    for name, value in names.items():
+        if COUNT.search(name) and isinstance(value, int) and value < 1:
+            raise ValueError(f"{name} = {value!r} does not fit: it is a count, a whole number from 1")
+
+
+counts_from_one(shell.user_ns if (shell := get_ipython()) else {})     # a lesson imports this below its parameters
 
 
 def canvas(columns: int = 1, width: float = 4.6, height: float = 3.1) -> tuple[Figure, list[Axes]]:

@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -285,3 +287,36 @@ def test_built_notebooks_are_of_their_chapter():
     root = Path(__file__).parents[2]
     for path in sorted((root / "exercises").glob("[0-9]*.ipynb")):
         assert classroom.chapters_of(path) == {path.name[:2]}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0 or not shutil.which("setpriv"), reason="cannot become another user")
+def test_a_user_without_rights_grades_too():
+    with tempfile.TemporaryDirectory() as place:                 # pytest's own folders are shut to others
+        os.chmod(place, 0o755)
+        _grade_as_nobody(Path(place), 65534)
+
+
+def _grade_as_nobody(place, nobody):
+    box, out = place / "in", place / "out"
+    for folder in (box, out):
+        folder.mkdir()
+        os.chown(folder, nobody, nobody)
+    for name, source in {"a": ANSWER, "b": "def clip(delta, bound):\n    return delta", "c": "import os\nos._exit(1)"}.items():
+        (box / f"{name}.ipynb").write_text(notebook(START, source))
+    (box / "shut.ipynb").write_text(notebook(START, ANSWER))
+    (box / "shut.ipynb").chmod(0)
+    become = ["setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"]
+    command = [sys.executable, "-m", "fl_course", "grade", str(box), "--chapter", "99", "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(place)}
+    twice = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import typer'], check=True)"
+    if subprocess.run([*become, sys.executable, "-c", twice], env=environment, capture_output=True, check=False).returncode:
+        pytest.skip("another user may not run this Python")
+    done = subprocess.run([*become, *command], env=environment, capture_output=True, text=True, cwd="/", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (out / "grades.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    solved = {name: row["solved"] for name, row in rows.items()}
+    assert solved == {"a.ipynb": "1", "b.ipynb": "0", "c.ipynb": "0", "shut.ipynb": "0"}
+    assert "cannot be read" in rows["shut.ipynb"]["problem"]
+    assert (out / "grades.csv").stat().st_uid == nobody

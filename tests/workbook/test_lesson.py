@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
@@ -37,3 +38,15 @@ def test_a_figure_reads_on_a_white_and_on_a_dark_page(monkeypatch):
     picture = imread(io.BytesIO(shown[0]), format="png")
     assert picture.shape[2] == 4
     assert picture[0, 0, 3] == 0                                     # the corner lets the page through
+
+
+@pytest.mark.parametrize(("names", "words"), [
+    ({"rounds": 0}, "rounds = 0"), ({"x": 0, "seed": 0, "many_clients": -3}, "many_clients = -3"), ({"epochs": False}, "epochs"),
+    ({"rounds": 1, "seed": 0, "clients": [], "rounds_done": 0, "repeats": "0"}, ""),
+])  # fmt: skip
+def test_a_lesson_of_no_rounds_is_refused_whoever_runs_it(names, words):
+    if words:
+        with pytest.raises(ValueError, match=f"{words}.* does not fit: it is a count"):
+            lesson.counts_from_one(names)
+    else:
+        lesson.counts_from_one(names)

@@ -142,7 +142,11 @@ def check(name: str, fn: Function) -> Result | None:
 
 def mark(exercise: Exercise, fn: Function, seed: int = 0) -> Result:
     """What an answer is worth: as `check`, with the same inputs for everybody, and the course's own function is nobody's."""
-    if str(getattr(inspect.unwrap(fn) if callable(fn) else fn, "__module__", "")).startswith(FAMILY):
+    try:
+        home = str(getattr(inspect.unwrap(fn) if callable(fn) else fn, "__module__", ""))
+    except Exception:                         # wrapped in itself; an object that raises at every look
+        home = ""
+    if home.startswith(FAMILY):
         return Result(exercise.name, "fail", "this is a function of the course; hand in one of your own")
     return examine(exercise, fn, stream(seed, "grade", exercise.name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -46,6 +47,15 @@ def skipped(folder: Path, files: list[Path]) -> list[str]:
 
 def cells(path: Path) -> tuple[list[tuple[int, str]] | None, str]:
     """(the code cells, or None; why there are none, or what is wrong with the archive that they lie in)."""
+    try:
+        about = (intake.archive_of(path) or path).stat()
+    except OSError:
+        return _cells(path, ())
+    return _cells(path, (about.st_mtime_ns, about.st_ctime_ns, about.st_size, about.st_ino))
+
+
+@functools.lru_cache(maxsize=2048)            # a class is asked about several times before it is run
+def _cells(path: Path, version: tuple[int, ...]) -> tuple[list[tuple[int, str]] | None, str]:
     said = ""
     if intake.is_archive(path):
         names, said = intake.members(path)

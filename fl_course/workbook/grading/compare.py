@@ -44,8 +44,8 @@ def same(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
         return False
 
 
-def short(value: Any, width: int = 110) -> str:
-    """`value` in one line for a message: four digits, long arrays abridged."""
+def short(value: Any, width: int = 110, depth: int = 4) -> str:
+    """`value` in one line for a message: four digits, long arrays abridged, and no deeper than `depth` lists in lists."""
     value = _plain(value)
     if isinstance(value, np.generic):
         value = value.item()
@@ -55,8 +55,8 @@ def short(value: Any, width: int = 110) -> str:
             text = f"shape {value.shape} {' '.join(text.split())}" if value.ndim != 1 else " ".join(text.split())
         elif isinstance(value, float):
             text = f"{value:.6g}"
-        elif isinstance(value, list | tuple) and len(value) <= 8:
-            inner = ", ".join(short(part, width) for part in value)
+        elif isinstance(value, list | tuple) and len(value) <= 8 and depth:
+            inner = ", ".join(short(part, width, depth - 1) for part in value)
             text = f"[{inner}]" if isinstance(value, list) else f"({inner})"
         elif callable(value) and hasattr(value, "__name__"):
             text = f"the function {value.__name__}"            # not where it lies in memory

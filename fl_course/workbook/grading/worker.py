@@ -135,7 +135,12 @@ class Marks:
         if name in self.found and self.found[name]["state"] != "pass":
             self.found[name] = {"state": "fail", "message": "did not come back in time", "hint": ""}
             self.save()
-        result = checks.mark(exercise, fn, self.seed)
+        try:
+            result = checks.mark(exercise, fn, self.seed)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:        # sys.exit() in an answer; a __repr__ that raises
+            result = checks.Result(name, "fail", f"the check was left by {type(error).__name__}")
         if result.passed and self.line and name in self.found and self.found[name]["state"] != "pass":
             seen, message = judge.confirmed(self.line, name, fn)
             result = result if seen else checks.Result(name, "fail", f"right in its own process only: {message}")
@@ -217,11 +222,16 @@ def _same_trouble(found: dict[str, str]) -> bool:
 
 def _run_cell(shell: Any, source: str, seconds: float) -> str:
     """What went wrong in a cell, in one line; empty if nothing did."""
+    for name in ("stdout", "stderr"):                            # an earlier cell may have closed them
+        if getattr(getattr(sys, name, None), "closed", True):
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="replace"))    # noqa: SIM115
     try:
         with time_limit(seconds):
             result = shell.run_cell(source, store_history=False)
     except KeyboardInterrupt:                                    # rang just as the cell came to its end
         return f"stopped after {seconds:g} s"
+    except Exception as error:                                   # IPython could not even say what was wrong
+        return f"{type(error).__name__}: {error}"[:500]
     error = result.error_before_exec or result.error_in_exec
     if error is None or (isinstance(error, NotImplementedError) and not error.args):
         return ""

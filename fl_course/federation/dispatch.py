@@ -131,8 +131,10 @@ def broadcast(
     if training.private is not None:
         training.private.begin(ctx)
     private = [stage for stage in experiment.pipeline if type(stage).down is not Stage.down]
-    message = encode_model(server)
-    base = decode_model(message, experiment.model.dim)
+    message, base = b"", server
+    if not private:
+        message = encode_model(server)
+        base = decode_model(message, experiment.model.dim)
     for i, client in enumerate(chosen):
         drawer = dict(memory.get(client, {}))
         if private:

@@ -1,5 +1,6 @@
 """A run once more is the same run, and two that are not are told apart at the first message that differs."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from fl_course import (
     Buffered,
     CentralDP,
     Clip,
+    Downlink,
+    Evaluation,
     FedAvg,
     FedAvgM,
     History,
@@ -25,6 +28,7 @@ from fl_course import (
     first_difference,
 )
 from fl_course.federation.replay import unlike
+from fl_course.wire.frames import overheard
 
 
 def training(lr=0.1, **more):
@@ -128,6 +132,24 @@ def test_another_stage_is_another_kind_of_payload():
     found = first_difference(experiment(stages=[TopK(0.5)]), experiment(stages=[TopK(0.2)]), 2)
     assert found.place.startswith("delta[")                                     # the numbers that a payload stands for
     assert " bytes and " in str(found)
+
+
+def test_every_message_that_is_compared_crosses_the_network_and_is_counted():
+    """What is overheard is, byte for byte, what the record counts."""
+    for parts in ({}, {"stages": [Downlink(8)]}, {"selection": PowerOfChoice(4)}, {"evaluation": Evaluation(federated=True)}):
+        steps = experiment(**parts).run(3)
+        for _ in range(3):
+            with overheard() as messages:
+                record = next(steps)[1]
+            sizes = Counter()
+            for kind, message in messages:
+                sizes[kind] += len(message)
+            alone = {kind: sizes[kind] for kind in ("update", "probe", "evaluation") if sizes[kind]}
+            assert alone == {name: record.bytes_up[name] for name in record.bytes_up}
+            models = [len(message) for kind, message in messages if kind == "model"]
+            asked = len(record.spans)
+            assert len(models) == (asked if "stages" in parts else 1 + ("selection" in parts or "evaluation" in parts))
+            assert record.bytes_down["model"] == (sum(models) if "stages" in parts else asked * models[-1])
 
 
 def test_one_bit_of_the_library_is_found_where_it_was_changed(monkeypatch):

@@ -1,34 +1,50 @@
 """Clients elsewhere: the same model, bytes and records as in one process, whatever the post does; drawers stay with them."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from small import Half, experiment, federation
+from small import CLASSES, DIM, Half, experiment, federation
 
 from fl_course import (
+    DPSGD,
+    IFCA,
     Buffered,
     CentralDP,
     ClientFailure,
+    Clusters,
     CompositionError,
+    Coordinator,
+    Ditto,
     Downlink,
     Elsewhere,
     FedAdam,
     FedAvgM,
+    FedDyn,
+    FederatedDropout,
+    FedRep,
     FedYogi,
+    Krum,
     LocalDP,
     LocalSGD,
     LogNormal,
+    Oort,
     PowerOfChoice,
+    PowerSGD,
     Scaffold,
+    SemiSynchronous,
     SignFlip,
+    Split,
     Stage,
     Synchronous,
     TopK,
+    TreeDP,
     Uniform,
     WireError,
+    fedasync,
     load,
+    mlp,
     own_measure,
     save,
 )
@@ -121,6 +137,32 @@ def test_the_same_records_and_the_same_model_to_the_bit(parts, nodes):
     assert there.records == here.records
     assert there.state.server.params.tobytes() == here.state.server.params.tobytes()
     assert there.state.reports == here.state.reports
+
+
+NET, HOW = mlp(DIM, 4, CLASSES), LocalSGD(lr=0.1, epochs=1, batch_size=4)
+CHAPTERS = {
+    "2 FedDyn": {"training": replace(HOW, correction=FedDyn(0.1)), "weights": UNIFORM},
+    "3 DP-SGD": {"training": replace(HOW, private=DPSGD(1.0, 1.0, noise_seed=1)), "weights": UNIFORM},
+    "3 a tree": {"weights": UNIFORM, "stages": [TreeDP(1.0, 0.5, participations=9, noise_seed=1)]},
+    "5 PowerSGD": {"weights": UNIFORM, "stages": [PowerSGD(NET, 1)]},
+    "5 sub-models": {"weights": UNIFORM, "stages": [FederatedDropout(NET, 0.5)]},
+    "6 Oort": {"selection": Oort()},
+    "7 FedAsync": fedasync(4),
+    "7 semi-synchronous": {"schedule": SemiSynchronous(0.8, deadline=1.0), "fleet": LogNormal(speed_spread=1.0)},
+    "8 Ditto": {"training": replace(HOW, personal=Ditto(0.2))},
+    "8 FedRep": {"training": replace(HOW, personal=FedRep()), "model": Split(NET, [list(NET.shapes())[-1].rpartition(".")[0]])},
+    "8 IFCA": {"training": replace(HOW, personal=IFCA()), "model": Clusters(NET, 2)},
+    "9 Krum": {"aggregation": Krum(1), "schedule": Synchronous(1.0)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("parts", CHAPTERS.values(), ids=CHAPTERS)
+def test_every_chapters_mechanism_works_elsewhere_as_here(parts):
+    data = federation(ids=[3, "b", 11, "ward 7", 0, "z"], tests=11)
+    it = Coordinator(data, **({"model": NET, "training": HOW, "schedule": Synchronous(0.5)} | parts))
+    here, there = it.train(5), it.train(5, work=Elsewhere(Bags(it)))
+    assert there.records == here.records
+    assert there.state.server.params.tobytes() == here.state.server.params.tobytes()
 
 
 def test_drawers_stay_with_the_clients_and_the_server_keeps_their_numbers():

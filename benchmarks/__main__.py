@@ -8,6 +8,7 @@
     python -m benchmarks.robust                  attacks and defences: reproduction cards, and robust rules beside byzfl and flwr
     python -m benchmarks.widget_latency          from a slider's move to the first new point
     python -m benchmarks.clock                   events a second on the simulated clock
+    python -m benchmarks.grading                 what grading a class of 200 costs
 """
 
 from __future__ import annotations

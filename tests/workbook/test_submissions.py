@@ -78,7 +78,8 @@ LIVES = {
                             "    def __call__(self, *a): return 1\ncheck('99.clip', F())",
     "leaves in a check": 'import sys\ndef clip(delta, bound): sys.exit()\ncheck("99.clip", clip)',
     "loops in a check": 'def clip(delta, bound):\n    while True: pass\ncheck("99.clip", clip)',
-    "garbage": "import os\nfor fd in range(3, 64):\n    try:\n        os.write(fd, b'garbage \\n' * 99)\n    except OSError: pass",
+    "garbage": "import os\nfor fd in range(3, 64):\n    try:\n        os.write(fd, b'garbage \\n' * 99)\n"
+               "    except OSError: pass",
     "formula as a message": "raise ValueError('=cmd|calc!A1 <script>alert(1)</script>')",
 }  # fmt: skip
 
@@ -91,7 +92,8 @@ DIES = {
     "abort": ("import os\nos.abort()", "ended with code"),
     "kills itself": ("import os\nos.kill(os.getpid(), 9)", "ended with code"),
     "stops itself": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "stopped after"),
-    "deaf": ("import time\nwhile True:\n    try:\n        time.sleep(0.02)\n    except BaseException: pass", "stopped after"),
+    "deaf": ("import time\nwhile True:\n    try:\n        time.sleep(0.02)\n"
+             "    except BaseException: pass", "stopped after"),
     "closes everything": ("import os\nos.closerange(0, 4096)", ""),
     "kills its parent": ("import ctypes, os\nctypes.CDLL(None).kill(os.getppid(), 9)\nimport time\ntime.sleep(9)", ""),
     "kills its group": ("import ctypes\nctypes.CDLL(None).kill(0, 9)", ""),
@@ -101,57 +103,74 @@ DIES = {
 
 ALL = repr({name: {"state": "pass", "message": "", "hint": ""} for name in NAMES})
 CHEATS = {
-    "no modules": "import sys\nfor name in list(sys.modules):\n    if name.startswith('numpy.'):\n        sys.modules[name] = None\n" + WRONG,
+    "no modules": "import sys\nfor name in list(sys.modules):\n    if name.startswith('numpy.'):\n"
+                  "        sys.modules[name] = None\n" + WRONG,
     "numpy agrees": f"import numpy as np\nnp.allclose = np.array_equal = lambda *a, **k: True\n{WRONG}",
     "same agrees": "from fl_course.workbook.grading import compare, exercise\n"
                    f"compare.same = exercise.same = exercise.expect = lambda *a, **k: True\n{WRONG}",
-    "the check agrees": "from fl_course.workbook.grading import checks, exercise\nfrom fl_course.workbook.grading.cards import Result\n"
+    "the check agrees": "from fl_course.workbook.grading import checks, exercise\n"
+                        "from fl_course.workbook.grading.cards import Result\n"
                         "for module in (checks, exercise):\n"
                         f"    module.examine = module.mark = lambda e, *a: Result('99.clip', 'pass', '')\n{WRONG}",
     "the test agrees": "from fl_course.workbook.grading.checks import find\n"
                        f"object.__setattr__(find('99.clip'), 'test', lambda fn, rng: None)\n{WRONG}",
     "the judge is asked": "from fl_course.workbook.grading import judge, checks, exercise\n"
-                          "judge.confirmed = lambda *a: (True, '')\nobject.__setattr__(checks.find('99.clip'), 'test', print)\n"
+                          "judge.confirmed = lambda *a: (True, '')\n"
+                          "object.__setattr__(checks.find('99.clip'), 'test', print)\n"
                           f"{WRONG}",
-    "marks by itself": f"marks = check.__self__\nmarks.found.update({ALL})\nmarks.finished = True\nmarks.save()\nimport os\nos._exit(0)",
+    "marks by itself": f"marks = check.__self__\nmarks.found.update({ALL})\nmarks.finished = True\n"
+                       f"marks.save()\nimport os\nos._exit(0)",
     "looks for marks": "import gc\nfor x in gc.get_objects():\n    if type(x).__name__ == 'Marks':\n"
                        f"        x.found.update({ALL}); x.save()\n{WRONG}",
-    "looks at frames": "import sys\nframe = sys._getframe()\nwhile frame:\n    marks = frame.f_locals.get('marks')\n    if marks:\n"
+    "looks at frames": "import sys\nframe = sys._getframe()\nwhile frame:\n"
+                       "    marks = frame.f_locals.get('marks')\n    if marks:\n"
                        f"        marks.found.update({ALL}); marks.save()\n    frame = frame.f_back",
     "looks for the line": "import gc, json\nfor x in gc.get_objects():\n    if type(x).__name__ == 'Line':\n"
                           f"        x.send({{'known': json.dumps({{'exercises': {ALL}, 'finished': True}})}})\n"
-                          "        x.send({'claim': '99.clip', 'names': 3}); x.send({'answered': True}, b'')\nimport os\nos._exit(0)",
+                          "        x.send({'claim': '99.clip', 'names': 3}); x.send({'answered': True}, b'')\n"
+                          "import os\nos._exit(0)",
     "looks for pipes": f"import os, json\nline = json.dumps({{'exercises': {ALL}, 'finished': True}}).encode()\n"
                        "for fd in range(9):\n    try:\n"
                        "        with open(f'/proc/{os.getppid()}/fd/{fd}', 'wb', buffering=0) as f:\n"
                        "            f.write(b'\\n' + line + b'\\n')\n    except OSError: pass",
-    "a result file": f"import json, os\nfor name in ('result.json', 'marks.jsonl', 'grades.csv'):\n    json.dump({ALL}, open(name, 'w'))\nos._exit(0)",
+    "a result file": f"import json, os\nfor name in ('result.json', 'marks.jsonl', 'grades.csv'):\n"
+                     f"    json.dump({ALL}, open(name, 'w'))\nos._exit(0)",
     "boasts": "print('PASS 99.clip')\ncheck = lambda *a: 'PASS'\n" + WRONG,
     "its own workbook": "import sys, types\nfake = types.ModuleType('fl_course.workbook'); fake.check = print\n"
                         f"sys.modules['fl_course.workbook'] = fake\n{WRONG}",
     "its own numpy": f"import sys, types\nsys.modules['numpy'] = types.ModuleType('numpy')\n{WRONG}",
-    "builtins": f"import builtins\nbuiltins.isinstance = lambda *a: True\nbuiltins.all = builtins.bool = lambda *a: True\n{WRONG}",
-    "borrowed": "from fl_course.workbook.grading.checks import find\nclip = find('99.clip').solution\ncheck('99.clip', clip)",
+    "builtins": f"import builtins\nbuiltins.isinstance = lambda *a: True\n"
+                f"builtins.all = builtins.bool = lambda *a: True\n{WRONG}",
+    "borrowed": "from fl_course.workbook.grading.checks import find\nclip = find('99.clip').solution\n"
+                "check('99.clip', clip)",
     "right once": "import numpy as np\ncalls = []\ndef clip(delta, bound):\n    calls.append(1)\n"
-                  "    return delta * min(1, bound / np.linalg.norm(delta)) if len(calls) <= 5 else delta\ncheck('99.clip', clip)",
-    "always equal": "class Yes:\n    def __eq__(self, other): return True\n    def __array__(self, *a, **k): raise TypeError\n"
+                  "    return delta * min(1, bound / np.linalg.norm(delta)) if len(calls) <= 5 else delta\n"
+                  "check('99.clip', clip)",
+    "always equal": "class Yes:\n    def __eq__(self, other): return True\n"
+                    "    def __array__(self, *a, **k): raise TypeError\n"
                     "    shape = (4,)\ndef clip(delta, bound): return Yes()\ncheck('99.clip', clip)",
     "lies about its class": "import numpy as np\nclass Yes:\n    __class__ = np.ndarray\n    shape = (4,)\n"
-                            "    def __eq__(self, other): return True\ndef clip(delta, bound): return Yes()\ncheck('99.clip', clip)",
-    "an array that agrees": "import numpy as np\nclass Yes(np.ndarray):\n    def __array_ufunc__(self, *a, **k): return True\n"
+                            "    def __eq__(self, other): return True\ndef clip(delta, bound): return Yes()\n"
+                            "check('99.clip', clip)",
+    "an array that agrees": "import numpy as np\nclass Yes(np.ndarray):\n"
+                            "    def __array_ufunc__(self, *a, **k): return True\n"
                             "    def __array_function__(self, *a, **k): return True\n"
                             "def clip(delta, bound): return np.zeros(4).view(Yes)\ncheck('99.clip', clip)",
-    "numbers that agree": "class Yes(float):\n    def __eq__(self, other): return True\n    def __sub__(self, other): return 0.0\n"
+    "numbers that agree": "class Yes(float):\n    def __eq__(self, other): return True\n"
+                          "    def __sub__(self, other): return 0.0\n"
                           "    __rsub__ = __sub__\ndef clip(delta, bound): return [Yes(0)] * 4\ncheck('99.clip', clip)",
     "texts that agree": "class Yes(str):\n    def __eq__(self, other): return True\n    __hash__ = str.__hash__\n"
                         "def clip(delta, bound): return Yes()\ncheck('99.clip', clip)",
     "a long name": "class Long:\n    def __repr__(self): return 'x' * 10**8\n    def __format__(self, spec): raise OSError\n"
                    "    __str__ = __repr__\ndef clip(delta, bound): return Long()\ncheck('99.clip', clip)",
-    "no name": "class Bad:\n    def __repr__(self): raise BaseException\ndef clip(delta, bound): return Bad()\ncheck('99.clip', clip)",
-    "a reducer": "class Bomb:\n    def __reduce__(self): return eval, ('1/0',)\n    def __deepcopy__(self, memo): return self\n"
+    "no name": "class Bad:\n    def __repr__(self): raise BaseException\ndef clip(delta, bound): return Bad()\n"
+               "check('99.clip', clip)",
+    "a reducer": "class Bomb:\n    def __reduce__(self): return eval, ('1/0',)\n"
+                 "    def __deepcopy__(self, memo): return self\n"
                  "def clip(delta, bound): return Bomb()\ncheck('99.clip', clip)",
     "without an end": "import itertools\ndef clip(delta, bound): return itertools.count()\ncheck('99.clip', clip)",
-    "gigantic": "import numpy as np\ndef clip(delta, bound): return np.broadcast_to(0.0, (1 << 40,))\ncheck('99.clip', clip)",
+    "gigantic": "import numpy as np\ndef clip(delta, bound): return np.broadcast_to(0.0, (1 << 40,))\n"
+                "check('99.clip', clip)",
 }  # fmt: skip
 
 
@@ -162,7 +181,8 @@ def spies(box, out):
     return {
         "reads a neighbour": f"found = open({str(box / 'ordinary a.ipynb')!r}).read()\n{tell}",
         "walks": f"import os\nfound = [n for p in ({places}) for n in os.listdir(p)]\n{tell}",
-        "walks silently": f"import os\nfound = str([f for p in ({places}) for _, _, f in os.walk(p)])\nassert 'ordinary' not in found",
+        "walks silently": f"import os\nfound = str([f for p in ({places}) for _, _, f in os.walk(p)])\n"
+                          f"assert 'ordinary' not in found",
         "by a link": f"import os\nos.symlink({str(box)!r}, 'here')\nfound = os.listdir('here')\n{tell}",
         "other work": "import glob, os, tempfile\nup = os.path.dirname(tempfile.gettempdir())\n"
                       "found = [open(f).read() for p in glob.glob(up + '/fl-course-grade-*') if p != os.getcwd()\n"
@@ -196,9 +216,11 @@ def files():
     good = notebook(START, ANSWER)
     cells = json.loads(good)["cells"]
     huge = [{**cells[0], "outputs": [{"output_type": "stream", "text": "x" * (20 << 20)}]}, cells[1]]
-    colab = [{**cell, "metadata": {"id": "aB3", "colab": {"height": 1}, "outputId": 3}, "execution_count": None} for cell in cells]
-    three = {"nbformat": 3, "worksheets": [{"cells": [{"cell_type": "code", "language": "python", "input": c["source"]} for c in cells]}]}
-    odd = [3, None, {}, {"cell_type": "code"}, {"cell_type": "code", "source": None}, {"cell_type": ["code"], "source": 3}, *cells]
+    colab = [{**cell, "metadata": {"id": "aB3", "colab": {"height": 1}, "outputId": 3}} for cell in cells]
+    old = [{"cell_type": "code", "language": "python", "input": cell["source"]} for cell in cells]
+    three = {"nbformat": 3, "worksheets": [{"cells": old}]}
+    odd = [3, None, {}, {"cell_type": "code"}, {"cell_type": "code", "source": None}, {"cell_type": ["code"]}, *cells]
+    script = f"# %%\n{START}\n# %% [markdown]\n# words\n# %%\n{ANSWER}".replace("\n", "\r\n").encode("utf-8-sig")
     other = (built() / "solutions" / "99_tiny.ipynb").read_bytes()
     return {
         "empty.ipynb": (b"", 0, "not a notebook"), "words.ipynb": (b"\x00\x01words", 0, "not a notebook"),
@@ -213,13 +235,14 @@ def files():
         "one.ipynb": (notebook('from fl_course.workbook import check\ncheck("01.shards", len)').encode(), 0, "chapter 01"),
         "both.ipynb": (notebook(START, 'check("01.shards", len)', ANSWER).encode(), 1, ""),
         "none.ipynb": (notebook("print(1)").encode(), 0, "not run"),
-        "script.py": (f"# %%\n{START}\n# %% [markdown]\n# words\n# %%\n{ANSWER}".replace("\n", "\r\n").encode("utf-8-sig"), 1, ""),
+        "script.py": (script, 1, ""),
         "essay.pdf": (b"%PDF", 0, "not a notebook"), "work.docx": (b"PK\x03\x04", 0, "not a notebook"),
         "bomb.zip": (zipped({"a.ipynb": b"0" * (65 << 20)}), 0, "MiB"),
         "links.zip": (zipped({link("a.ipynb"): "/etc/passwd"}), 0, "link"),
         "outside.zip": (zipped({"/a.ipynb": good, "../b.ipynb": good, "c.ipynb": good}), 1, "outside itself"),
         "inner.zip": (zipped({"x.zip": zipped({"a.ipynb": good})}), 0, "not a notebook"),
-        "packed.zip": (zipped({"deep/er/a.ipynb": good, "__MACOSX/._a.ipynb": "x"}), 1, ""), "torn.zip": (b"PK\x03\x04", 0, "zip"),
+        "packed.zip": (zipped({"deep/er/a.ipynb": good, "__MACOSX/._a.ipynb": "x"}), 1, ""),
+        "torn.zip": (b"PK\x03\x04", 0, "zip"),
         "n" * 240 + ".ipynb": (good.encode(), 1, ""), "=1+1.ipynb": (good.encode(), 1, ""), "-rf.ipynb": (good.encode(), 1, ""),
         "right\u202eto left.ipynb": (good.encode(), 1, ""), "line\nbreak\ttab.ipynb": (good.encode(), 1, ""),
         "<b>&amp;.ipynb": (good.encode(), 1, ""), "bell\x07.ipynb": (good.encode(), 1, ""),
@@ -242,7 +265,8 @@ def odd_files(box):
         end.bind(str(box / "socket.ipynb"))
     (box / os.fsdecode(b"\xff\xfe.ipynb")).write_text(notebook(START))
     found = {"gone.ipynb": "cannot be read", "circle.ipynb": "cannot be read", "device.ipynb": "not an ordinary file",
-             "pipe.ipynb": "not an ordinary file", "socket.ipynb": "not an ordinary file", os.fsdecode(b"\xff\xfe.ipynb"): "not run",
+             "pipe.ipynb": "not an ordinary file", "socket.ipynb": "not an ordinary file",
+             os.fsdecode(b"\xff\xfe.ipynb"): "not run",
              "folder.ipynb/readme": "not a notebook"}  # fmt: skip
     if os.geteuid():
         (box / "shut.ipynb").write_text(notebook(START, ANSWER))

@@ -399,6 +399,19 @@ def test_noise_lands_on_the_sum_with_the_promised_deviation_and_a_public_denomin
     assert np.std(got["total"]) == pytest.approx(1.5, rel=0.03)
 
 
+def test_a_round_to_which_nobody_came_is_released_with_noise_and_not_without(js):
+    fed = small((9, 4), clients=8)
+    setting = {"sizes": (9, 4), "fraction": 0.1, "epochs": 1, "lr": 0.1, "batch": 4, "rounds": 12,
+               "poisson": True, "uniform": True}  # fmt: skip
+    body = READ + """return [0, 1].map((noise) => {
+        const t = FL.trainer(data.setting.sizes, x, y, 4), run = FL.federation(t, data.fed, { ...data.setting, clip: 1, noise });
+        return [...run].map(({ clients, theta }) => [clients, Array.from(theta)]); });"""
+    quiet, noisy = js(body, {"fed": {**plain(fed), "held": [0]}, "setting": setting})
+    empty = [i for i in range(1, 12) if not quiet[i][0]]
+    assert empty
+    assert all(quiet[i][1] == quiet[i - 1][1] and noisy[i][1] != noisy[i - 1][1] for i in empty)
+
+
 def test_clipped_poisson_rounds_are_the_librarys_without_noise(js):
     fed = digits().partition(Dirichlet(100), 100, seed=0)
     dp, training = CentralDP(0.3, 0.0, noise_seed=0, accountant=RDP()), LocalSGD(lr=1.0, batch_size=None)

@@ -62,7 +62,7 @@ function* federation(t, fed, setting, theta = firstModel(setting.sizes, setting.
     t.set(theta);
     const own = fed.test.filter((rows) => rows.length).map((rows) => t.right(rows) / rows.length);
     yield {
-      version: version + 1, clients: cohort.map((k) => fed.ids[k]), up, down, theta,
+      version: version + 1, clients: cohort.map((k) => fed.ids[k]), up, down, theta: theta.slice(),
       accuracy: t.right(fed.held) / fed.held.length, client_accuracy: own.reduce((sum, a) => sum + a, 0) / own.length,
     };
   }

@@ -90,6 +90,10 @@ class PerCluster(Stage):
         clusters, chosen = ctx.experiment.model, int(ctx.memory.get("cluster", 0))
         counts = np.zeros(clusters.k, dtype=np.float32)
         counts[chosen] = update.weight
+        if "residual" in ctx.memory:                    # what waits for a model that it does not train now is of no use to that
+            kept = np.zeros_like(clusters.each(ctx.memory["residual"]))
+            kept[chosen] = clusters.each(ctx.memory["residual"])[chosen]
+            ctx.memory["residual"] = kept.ravel()
         return replace(update, delta=self._packed(update.delta, chosen, ctx), extras={**update.extras, "clusters": counts})
 
     def sends(self, example: Update, ctx: Context) -> Update:

@@ -386,8 +386,8 @@ clocks = [r.clock for r in live_buffer.records]
 assert clocks == sorted(clocks)
 
 # %% [markdown]
-# A bar is a job on a real machine: its white gaps are processes that start. Two clients of one node answer together, because
-# their orders travel in one message. Such a run cannot be repeated to the bit: who comes first is decided by the machines. What can be
+# A bar is a job on a real machine, from the order to the answer; nearly all of it is a process that starts. Two clients of one node
+# answer together, because their orders travel in one message. Such a run cannot be repeated to the bit: who comes first is decided by the machines. What can be
 # repeated is a deployment on the *simulated* clock, which gives the schedule the fleet's seconds, wherever clients really train.
 #
 # ## What changes at scale?
@@ -433,12 +433,13 @@ scale_explorer()
 #
 # What follows for the chapters before:
 #
-# - **Fewer bytes** (chapter 5) move both terms; a tenth of the numbers makes the server's link last for ten times the clients.
-# - **More work a round** (chapters 1 and 2) moves neither, and needs fewer rounds.
+# - **Fewer bytes** (chapter 5) move both terms. A sparse answer shortens $U$ only; $D$ stays, unless the way down is compressed, too.
+# - **More work a round** (chapters 1 and 2) moves neither, and needs fewer rounds, as long as clients do not drift apart.
 # - **Waiting** (chapters 6 and 7) is in no formula here, and often the larger part.
 # - **Secure sums** (chapter 4) add messages that grow with the square of the cohort, unless masks are shared with few.
 #
-# What does it cost? Providers charge for traffic that leaves them, so for the models on their way down:
+# What does it cost? Providers charge for traffic that leaves them, so for the models on their way down. The three larger federations
+# are made up, to have their sizes side by side:
 
 # %% tags=["nbval-check-output"]
 price = 0.08                                                     # of a GB that leaves, say

@@ -208,7 +208,7 @@ COUNTS = {  # who, which parameter -> (a good value, how to make it)
 # What the loop makes itself, and never takes from the user; Clip.norm is an order of a norm: 1, 2 or inf.
 MADE_INSIDE = {"Server", "Task", "Update", "Context", "Meter", "Record", "Plan", "Part", "Job", "State", "History", "Ledger",
                "Clip", "Tree", "Round", "Submodel", "Masked", "Sparse", "Quantised", "Heard", "Cost", "Rehearsed",
-               "Span", "Agenda", "Look", "Run", "Difference", "Order", "Answer", "RealAgenda"}  # fmt: skip
+               "Span", "Agenda", "Look", "Run", "Difference", "Order", "Answer", "RealAgenda", "Planner"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -101,7 +101,8 @@ class SingleEngine:
             loss = self.loss.mean(self.module(x[rows]), y[rows])
             grads = gradients(loss, self.parameters)
             with torch.no_grad():
-                torch._foreach_sub_(self.parameters, grads, alpha=lr)
+                for parameter, gradient in zip(self.parameters, grads, strict=True):
+                    parameter.sub_(gradient, alpha=lr)
             losses.append(loss.detach())
         theta[0].copy_(self.flat)
         return torch.stack(losses)[:, None]

@@ -198,6 +198,72 @@ def test_a_late_page_costs_its_own_answer(room):
     slow.go(), quick.go()
 
 
+def test_an_answer_that_is_a_run_too_late_is_nobodys(room):
+    slow, quick = Visitor(room, "Slow", obey=False), Visitor(room, "Quick")
+    room.train(1, deadline=1.0)
+    (order,) = slow.orders
+    stale = Node(room.experiment, room.experiment.clients).obey([order])
+    thread, done = in_background(lambda: room.train(1, deadline=2.0, epochs=5))
+    assert until(lambda: len(slow.orders) == 2)
+    assert slow.orders[1].ticket != order.ticket
+    slow.say(encode_answers(stale))
+    thread.join(10)
+    assert done["history"].records[0].clients == (quick.was_told("welcome")["client"],)
+    assert "was not asked" in " ".join(done["history"].records[0].events)
+    slow.go(), quick.go()
+
+
+def test_a_simulated_page_can_be_slow_and_gone():
+    with Room(seats=4, share=14, simulate=4) as room:
+        assert [seat.name for seat in room.seats.seats] == ["Pupil 1", "Pupil 2", "Pupil 3", "Pupil 4"]
+        room.pupils.waits[2] = 60.0
+        history = room.train(2, deadline=2.0)
+        assert [record.clients for record in history.records] == [(0, 1, 3)] * 2
+        room.pupils.go(2)
+        assert until(lambda: room.here() == {0, 1, 3})
+        assert room.train(1, deadline=20.0).records[0].clients == (0, 1, 3)
+
+
+def test_the_share_of_clients_asked_is_of_those_who_are_here():
+    with Room(seats=20, share=14, simulate=6) as room:
+        room.pupils.waits[0] = 60.0
+        history = room.train(3, fraction=0.5, deadline=2.0)
+        assert all(len(record.clients) in (2, 3) for record in history.records)
+        history = room.train(2, fraction=0.5, over=1.0, deadline=60.0)             # all six are asked, three are enough
+        assert all(len(record.clients) >= 3 for record in history.records)
+        assert history.records[-1].clock < 20
+
+
+def test_a_run_goes_on_in_another_though_pages_have_put_nothing_aside():
+    with Room(seats=3, share=14, simulate=3) as room:
+        history = room.train(2, keep=0.1)
+        history = room.train(2, state=history.state, keep=0.1)
+        assert [record.clients for record in history.records] == [(0, 1, 2)] * 2
+        assert history.state.server.version == 4
+
+
+def test_the_wall_sees_who_comes_draws_and_measures_between_rounds(room):
+    wall = Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws")
+    page = Visitor(room, "Ada")
+
+    def seen(**wanted):
+        return until(lambda: any(wanted.items() <= seat.items() for seat in wall.heard[-1].get("seats", ())))
+
+    assert seen(name="Ada", here=True)
+    page.say({"say": "drawings", "count": 3})
+    assert seen(drawings=3)
+    page.say({"say": "measured", "version": 7, "right": 2, "of": 3})
+    assert seen(measured=[7, 2, 3])
+    views = len(wall.heard)
+    for count in range(20):
+        page.say({"say": "drawings", "count": count})
+    assert seen(drawings=19)
+    assert len(wall.heard) - views <= 4                                       # and is not told twenty times
+    page.go()
+    assert seen(here=False)
+    wall.go()
+
+
 def test_a_run_can_be_stopped_and_nothing_is_left():
     before = set(threading.enumerate())
     with Room(seats=3, share=5) as room:

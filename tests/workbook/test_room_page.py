@@ -126,6 +126,9 @@ def test_the_wall_shows_the_room_and_starts_a_run(browser, dark):
         axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
         serious = [v["id"] for v in axe.run(wall).response["violations"] if v["impact"] in ("serious", "critical")]
         assert serious == []
+        for width in (360, 1280):
+            wall.set_viewport_size({"width": width, "height": 800})
+            assert wall.evaluate("document.documentElement.scrollWidth") <= width
         assert errors == []
         place.close()
 

@@ -40,6 +40,8 @@ def classroom(
         say(f"On the phones:  {room.url}")
         if not lan:
             say("Only this machine can open them. For phones: --lan with an address of this machine in their network.")
+        else:
+            say("http is not encrypted: who listens in this network can read updates and the code. No secrets in this room.")
         say("Ctrl-C closes the room.")
         try:
             while True:

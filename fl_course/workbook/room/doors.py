@@ -139,17 +139,21 @@ class Page(Talk):
             self.give(frame("share", [len(y), x.reshape(-1), y.tolist()]))
             for order in self.seat.owes.values():
                 self.give(encode_orders([order]))
+            self.server.show()
         elif said["say"] == "drawings" and _count(said.get("count"), 1000):
             self.seat.drawings = said["count"]
+            self.server.show()
         elif said["say"] == "measured" and all(_count(said.get(word), 10**6) for word in ("version", "right", "of")):
             if said["right"] <= said["of"]:
                 self.seat.measured = said["version"], said["right"], said["of"]
+                self.server.show()
         else:
             raise Refused("The room did not understand this page. Please load it again.")
 
     def on_close(self) -> None:
         if self.seat is not None and self.server.seats.leave(self.seat, self):
             self.server.lost_unless_back(self.seat)
+            self.server.show()
 
 
 class Projector(Talk):

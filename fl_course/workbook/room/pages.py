@@ -28,7 +28,7 @@ def qr(url: str) -> str:
         import segno
     except ImportError:
         return ""
-    return str(segno.make(url, error="m", micro=False).svg_inline(scale=6, border=2, dark="#000", light="#fff"))
+    return str(segno.make(url, error="m", micro=False).svg_inline(scale=6, border=2, dark="#000", light="#fff", omitsize=True))
 
 
 def _page(html: str, css: str, scripts: list[str]) -> str:

@@ -18,10 +18,15 @@ from .pages import PAGE
 
 
 class Pupils:
-    """So many pages in a thread of their own. room: a room.Room, whose experiment says how they train."""
+    """So many pages in a thread of their own. room: a room.Room, whose experiment says how they train.
+
+    room.pupils.waits[3] = 1.5        # the page on seat 3 is slow from now on
+    room.pupils.go(3)                 # and now it is gone
+    """
 
     def __init__(self, room: Any, count: int) -> None:
         self.room, self.count, self.node, self.tasks = room, count, None, []     # type: Any, int, Node | None, list[Any]
+        self.waits: dict[int, float] = {}                     # seat -> seconds that this page takes longer, each time
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="pupils", daemon=True)
         self.thread.start()
@@ -46,12 +51,10 @@ class Pupils:
             self.loop.close()
 
     async def _all_sit(self, talks: list[Any]) -> None:
-        seated = []
-        for talk in talks:
+        for talk in talks:                                    # one after the other: pupil 1 sits on the first free seat
             sits = self.loop.create_future()
             self.tasks.append(self.loop.create_task(talk(sits)))
-            seated.append(sits)
-        await asyncio.gather(*seated)
+            await asyncio.wait([sits, self.tasks[-1]], return_when=asyncio.FIRST_COMPLETED)
 
     async def _all_go(self) -> None:
         for task in self.tasks:
@@ -80,7 +83,10 @@ class Pupils:
             experiment = self.room.experiment
             if self.node is None or self.node.experiment is not experiment:
                 self.node = Node(experiment, experiment.clients)
-            await page.write_message(encode_answers(self.node.obey(decode_orders(message))), binary=True)
+            orders = decode_orders(message)
+            answers = encode_answers(self.node.obey(orders))
+            await asyncio.sleep(max(self.waits.get(int(order.client), 0.0) for order in orders))
+            await page.write_message(answers, binary=True)
         elif message[4:40].find(b"measure") >= 0:
             version, model = unframe(message, "measure")
             decode_model(model, self.room.model.dim)

@@ -35,6 +35,7 @@ from ... import (
 from ...core import FederatedError
 from ...data.groups import few_examples
 from ...federation.history import describe
+from ...federation.state import State
 from ...robustness.inversion import unit_inputs
 from ...wire.frames import frame
 from ...wire.messages import decode_update, encode_model
@@ -46,8 +47,8 @@ from .server import Server
 
 # What the projector can set, with what it begins, and what it may be.
 RULES: dict[str, tuple[Any, float, float]] = {
-    "rounds": (10, 1, 1000), "epochs": (2, 1, 50), "lr": (0.1, 1e-4, 5.0), "batch": (5, 1, 100), "fraction": (1.0, 0.01, 1.0),
-    "deadline": (20.0, 1.0, 600.0), "over": (0.0, 0.0, 1.0), "buffer": (0, 0, 1000),        # 0: rounds, else FedBuff
+    "rounds": (10, 1, 1000), "epochs": (2, 1, 50), "lr": (0.3, 1e-4, 5.0), "batch": (5, 1, 100), "fraction": (1.0, 0.01, 1.0),
+    "deadline": (20.0, 0.1, 600.0), "over": (0.0, 0.0, 1.0), "buffer": (0, 0, 1000),        # 0: rounds, else FedBuff
     "keep": (1.0, 0.001, 1.0), "bits": (0, 0, 16), "clip": (0.0, 0.0, 1000.0), "noise": (0.0, 0.0, 100.0),      # 0: off
 }  # fmt: skip
 SIZES = (64, 32, 10)
@@ -75,7 +76,8 @@ class Room(Server):
         self.history: History | None = None
         self.running: threading.Thread | None = None
         self.last: dict[Any, bytes] = {}                      # each client's last answer, as it came
-        self.clients_of: dict[int, Any] = {}
+        self.clients_of: dict[int, Any] = {}                  # ticket -> client, of all runs
+        self.earlier = 0                                      # tickets of the runs before this one
         self.busy = False                                     # a run is under way
         self.wanted = True                                    # nobody has asked for the end of the run
         largest = 65_536 + 8 * self.model.dim
@@ -97,24 +99,28 @@ class Room(Server):
             stages.append(TopK(s["keep"], feedback=not s["clip"]))
         if s["bits"]:
             stages.append(SignSGD(feedback=not s["clip"] and s["keep"] == 1) if s["bits"] == 1 else QSGD(s["bits"]))
-        schedule: Any = Synchronous(s["fraction"], over_selection=s["over"], deadline=s["deadline"])
+        fraction = s["fraction"]
+        if (fraction < 1 or s["over"]) and self.here():       # a share of those who are here as the run begins
+            fraction *= len(self.here()) / len(self.data.ids)
+        schedule: Any = Synchronous(fraction, over_selection=s["over"], deadline=s["deadline"])
         if s["buffer"]:
             schedule = Buffered(concurrency=len(self.data.ids), buffer=s["buffer"])
         training = LocalSGD(lr=s["lr"], epochs=s["epochs"], batch_size=s["batch"])
         weights = Uniform() if s["clip"] else ByExamples()
         return Coordinator(self.data, self.model, training, schedule, weights=weights, stages=stages, seed=self.seed)
 
-    def train(self, rounds: int | None = None, state: Any = None, **settings: Any) -> History:
+    def train(self, rounds: int | None = None, state: State | None = None, **settings: Any) -> History:
         """Rounds with whoever is there. settings: see RULES. Ctrl-C, `stop_run` and the projector's button end it with the
         history so far."""
         self.wanted = True
         return self._train(self.settings | settings | ({} if rounds is None else {"rounds": rounds}), state)
 
-    def _train(self, asked: Mapping[str, Any], state: Any = None) -> History:
+    def _train(self, asked: Mapping[str, Any], state: State | None = None) -> History:
         self.settings = checked(asked)
         fed = self.experiment = self.federation(self.settings)
-        self.busy = True
-        history = self.history = History(experiment=describe(fed), state=state or fed.initial())
+        self.busy, self.earlier = True, 1 + max(self.clients_of, default=-1)
+        self.forget_orders()
+        history = self.history = History(experiment=describe(fed), state=begun(state) if state else fed.initial())
         self.tell({"say": "rules", "rules": self._rules()})
         try:
             for now, record in fed.run(self.settings["rounds"], history.state, work=Elsewhere(self, real=True, patience=3600.0)):
@@ -137,15 +143,20 @@ class Room(Server):
     def answers(self, seconds: float) -> Any:
         if not self.wanted:
             raise Stopped
-        found = Server.answers(self, min(seconds, 0.25))
+        found = [answer for answer in Server.answers(self, min(seconds, 0.25)) if answer.ticket >= self.earlier]
         for answer in found:
             if answer.message:
                 self.last[self.clients_of[answer.ticket]] = answer.message
-        return found
+        return [replace(answer, ticket=answer.ticket - self.earlier) for answer in found]
 
     def send(self, orders: Any) -> None:
-        self.clients_of |= {order.ticket: order.client for order in orders}
-        Server.send(self, orders)
+        """Each run numbers its jobs from the beginning. Here the numbers go on, so that an answer that is a run too late is
+        nobody's."""
+        past = self.earlier
+        out = [replace(order, ticket=order.ticket + past, drawer=None if order.drawer is None else order.drawer + past)
+               for order in orders]  # fmt: skip
+        self.clients_of |= {order.ticket: order.client for order in out}
+        Server.send(self, out)
 
     def close(self) -> None:
         """End the run, the simulated pages and the server. Nothing is left behind."""
@@ -158,7 +169,8 @@ class Room(Server):
 
     def _repr_html_(self) -> str:
         """In a notebook: where to go, as a link, a picture and text."""
-        return (f'<p>On the phones: <a href="{self.url}" target="_blank" rel="noopener">{self.url}</a></p>{qr(self.url)}'
+        return (f'<p>On the phones: <a href="{self.url}" target="_blank" rel="noopener">{self.url}</a></p>'
+                f'<div style="max-width: 220px">{qr(self.url)}</div>'
                 f'<p>On the wall: <a href="{self.projector_url}" target="_blank" rel="noopener">{self.projector_url}</a></p>')
 
     def __repr__(self) -> str:
@@ -193,9 +205,6 @@ class Room(Server):
         same = {name: s[name] for name in ("epochs", "lr", "batch", "keep", "bits", "clip")}
         return {**same, "sizes": list(SIZES), "seed": self.seed, "uniform": bool(s["clip"]), "feedback": not s["clip"],
                 "most": int(max(len(part) for part in self.data.train))}  # fmt: skip
-
-    def show(self) -> None:
-        self.tell({"say": "view", **self._view()}, projector=True)
 
     def _view(self) -> dict[str, Any]:
         """All that the projector shows: the seats, the rounds, the settings."""
@@ -232,6 +241,11 @@ class Room(Server):
             self._train(settings)
         except FederatedError as why:
             self.tell({"say": "sorry", "why": str(why)[:500]}, projector=True)
+
+
+def begun(state: State) -> State:
+    """To go on from, in a new run. What pages had put aside (top-k) went with the old one."""
+    return replace(state, memory={}, jobs=())
 
 
 def checked(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ...federation.orders import Answer, Order, decode_answers, encode_orders
 from .doors import Door, Nowhere, Page, Projector, Wall
 from .seats import Seat, Seats, code
 
+REFRESH = 0.25           # seconds between two looks at the room on the wall
 GRACE = 3.0              # seconds in which a page that lost its connection may come back to its order
 WRONG_CODES = 30         # a minute, of all who try; then nobody's code is looked at for the rest of it
 
@@ -42,6 +43,7 @@ class Server:
         self.inbox: queue.Queue[Answer] = queue.Queue()
         self.projectors: set[Projector] = set()
         self.wrong: list[float] = []
+        self.looking = False                                  # the wall will be told of the room in a moment
         self.host = lan or "127.0.0.1"
         self.socket = socket.create_server((self.host, port))
         self.socket.setblocking(False)
@@ -73,6 +75,10 @@ class Server:
     def tell(self, what: Mapping[str, Any] | bytes, projector: bool = False) -> None:
         """To all pages, or to all projectors."""
         self._soon(lambda: [page.give(what) for page in (list(self.projectors) if projector else self._pages())])
+
+    def show(self) -> None:
+        """The wall sees the room as it is, a moment from now, however often this is called until then."""
+        self._soon(self._show)
 
     # --- the Post of the loop (federation/orders.py); called in its thread -----------------------------------------------
 
@@ -116,9 +122,28 @@ class Server:
         await asyncio.sleep(0.05)
         await http.close_all_connections()
 
+    def _show(self) -> None:
+        def look() -> None:
+            self.looking = False
+            now = {"say": "view", **self.view()}
+            for projector in list(self.projectors):
+                projector.give(now)
+
+        if not self.looking and self.projectors and self.loop is not None:
+            self.looking = True
+            self.loop.call_later(REFRESH, look)
+
     def _soon(self, work: Callable[[], object]) -> None:
         if self.loop is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(work)
+
+    def forget_orders(self) -> None:
+        """A run begins: nobody owes anything of an earlier one."""
+        def forget() -> None:
+            for seat in self.seats.seats:
+                seat.owes = {}
+
+        self._soon(forget)
 
     def _pages(self) -> list[Page]:
         return [seat.page for seat in self.seats.seats if seat.page is not None]
@@ -154,6 +179,7 @@ class Server:
             else:
                 seat.answered += 1
                 self.inbox.put(answer)
+        self.show()
 
     def knows(self, word: str, right: str) -> bool:
         """Whether the word is right, unless too many were wrong lately."""

@@ -18,11 +18,19 @@ function connect() {
   socket.onclose = () => setTimeout(connect, 2000);
 }
 
+// New children, if there is anything new: what somebody has open or has scrolled stays as it is.
+function refill(parent, things, child, key = (thing) => thing) {
+  const now = JSON.stringify(things.map(key));
+  if (parent.dataset.now === now) return false;
+  parent.dataset.now = now;
+  parent.replaceChildren(...things.map(child));
+  return true;
+}
 function cells(row, values) { values.forEach((value) => { row.insertCell().textContent = value; }); return row; }
 
 function view(now) {
   last = now;
-  const { seats, rounds, settings, running } = now, done = rounds.at(-1), drawn = seats.filter((seat) => seat.measured[2]);
+  const { seats, rounds, settings, running } = now, done = rounds.at(-1), drawn = seats.filter((seat) => seat.here && seat.measured[2]);
   $("seats").replaceChildren(...seats.map((seat) => {
     const row = cells(document.createElement("tr"), [seat.client, seat.here ? seat.name : `${seat.name} (gone)`, seat.drawings, `${seat.answered} of ${seat.asked}`,
                                                      seat.measured[2] ? `${seat.measured[1]} of ${seat.measured[2]}` : "–"]);
@@ -33,15 +41,11 @@ function view(now) {
   $("numbers").textContent = done ? `After ${done.version} steps and ${done.clock.toFixed(1)} s: ${percent(done.accuracy)} of the held-out digits` +
     (of ? `, ${percent(right / of)} of the ${of} digits drawn here` : "") + `. ${(done.up / 1000).toFixed(1)} kB up in the last step, from ${done.clients.length} clients.` : "No round yet.";
   chart(rounds);
-  $("events").replaceChildren(...rounds.flatMap((round) => round.events.map((text) => `step ${round.version}: ${text}`)).slice(-40).reverse().map((text) => {
-    const item = document.createElement("li");
-    item.textContent = text;
-    return item;
-  }));
+  const happened = rounds.flatMap((round) => round.events.map((text) => `step ${round.version}: ${text}`)).slice(-40).reverse();
+  refill($("events"), happened, (text) => Object.assign(document.createElement("li"), { textContent: text }));
   if (!$("settings").children.length) fields(settings);
   const who = $("who").value;
-  $("who").replaceChildren(...seats.filter((seat) => seat.answered).map((seat) => new Option(seat.name, seat.client)));
-  if (who) $("who").value = who;
+  if (refill($("who"), seats.filter((seat) => seat.answered), (seat) => new Option(seat.name, seat.client), (seat) => seat.client + seat.name) && who) $("who").value = who;
   $("start").disabled = running;
   $("stop").disabled = !running;
   look();
@@ -89,5 +93,5 @@ $("rules").onsubmit = (event) => {
 $("stop").onclick = () => socket.send(JSON.stringify({ say: "stop" }));
 $("who").onchange = look;
 $("qr").innerHTML = QR;
-$("address").textContent = URL_OF_ROOM;
+$("address").append(URL_OF_ROOM.replace(/[^/]*$/, ""), document.createElement("wbr"), URL_OF_ROOM.replace(/.*\//, ""));   // the code in one piece
 connect();

@@ -21,7 +21,8 @@ from workbook_fixtures import built
 from fl_course.workbook.grading import checks, classroom
 from fl_course.workbook.grading.compare import same
 from fl_course.workbook.grading.gradebook import Grade, Gradebook, feedback, mistakes
-from fl_course.workbook.grading.referee import Marks
+from fl_course.workbook.grading.referee import Marks, end, environment
+from fl_course.workbook.grading.template import Template
 
 pytestmark = pytest.mark.timeout(600)
 NAMES = [exercise.name for exercise in checks.chapter("99")]
@@ -131,6 +132,49 @@ def test_whatever_comes_back_is_a_grade(line):
     assert 0 <= grade.solved <= len(NAMES)
     assert isinstance(marks.at, int)
     assert feedback(grade).endswith("</html>\n")
+
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a template divides on Linux")
+ESCAPES = """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+if libc.fork() == 0:
+    libc.setsid()
+    if libc.fork() == 0:
+        time.sleep(77)
+    os._exit(0)
+"""
+
+
+@LINUX
+@pytest.mark.slow
+def test_what_leaves_its_session_is_killed_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("FL_MARK", f"escapes-{os.getpid()}")
+    for name in "ab":
+        (tmp_path / f"{name}.ipynb").write_text(notebook(START, ESCAPES, ANSWER))
+    files = classroom.submissions(tmp_path)
+    assert [grade.solved for grade in classroom.grade_files(tmp_path, files, "99", jobs=1)] == [1, 1]
+    assert not [path for path in Path("/proc").glob("[0-9]*/environ") if f"FL_MARK=escapes-{os.getpid()}" in _read(path)]
+
+
+@LINUX
+@pytest.mark.slow
+def test_a_template_that_died_is_replaced(tmp_path):
+    template = Template("99", environment("/"))
+    with tempfile.TemporaryFile() as said:
+        worker = template.begin(str(tmp_path), said)
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.wait(0.1)
+        template.process.kill()
+        assert worker.wait(20) == -signal.SIGKILL
+        assert not template.works
+        end(worker)
+        assert template.begin(str(tmp_path), said) is None
+    (tmp_path / "a.ipynb").write_text(notebook(START, ANSWER))
+    assert classroom.grade_file(tmp_path / "a.ipynb", tmp_path, "99", 20, 5, 0, (), False, template).solved == 1
+    template.end()
+    worker.stdin.close()
+    worker.stdout.close()
 
 
 # --- with our own eyes -----------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@
     classroom.py   a folder of submissions → a grade each
     referee.py     the parent of the process in which one submission runs: what is believed of it
     worker.py      that process
+    judge.py       its other half, which sees for itself what is solved (Linux)
+    carry.py       questions and answers between the two
     template.py    what it is made from without importing all anew (Linux)
     fence.py       what holds it in
     gradebook.py   marks, table and pages on the disk

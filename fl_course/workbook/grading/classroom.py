@@ -1,9 +1,9 @@
 """Grade a folder of students' notebooks: which files there are, what chapter they are about, and one grade each.
 
 Each file has a process and a time limit of its own, so that an endless loop, a crash or a broken file costs that
-student's row only. Marks come from our own checks on the students' functions, put in that process; whatever the
-notebook prints, and its file name, mean nothing. Who runs the process and what is believed of it: referee.py; what it may
-do: worker.py; what is left on the disk: gradebook.py.
+student's row only. Marks come from our own checks on the students' functions; whatever the notebook prints, and its file
+name, mean nothing. Who runs the process and what is believed of it: referee.py; what it may do: worker.py; who says what is
+solved: judge.py; what is left on the disk: gradebook.py.
 """
 
 from __future__ import annotations

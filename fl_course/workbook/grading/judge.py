@@ -19,6 +19,7 @@ import pickle
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import FunctionType, MethodType
@@ -254,6 +255,12 @@ def _sit(line: Line, student: int, tell: Callable[[str], None], ready: Callable[
     fence.end_with_parent()
     line.send(job)
     judge = Judge(line, job["chapter"], job["seed"], tell)
+
+    def watch() -> None:                      # others that it has started may hold its end of the line
+        os.waitid(os.P_PID, student, os.WEXITED | os.WNOWAIT)
+        line.channel.shutdown(socket.SHUT_RD)
+
+    threading.Thread(target=watch, daemon=True).start()
     finished = judge.preside(ready)
     deadline = time.monotonic() + 2
     while not (ended := os.waitpid(student, os.WNOHANG))[0] and time.monotonic() < deadline:

@@ -1,9 +1,9 @@
 """The parent of one worker: what the worker says is read here, checked, and believed as far as it makes sense.
 
-A student's code runs in the worker and can write to its files and descriptors. So what counts are lines on the worker's first
-standard output that begin with a word drawn for this file alone; each is checked field by field, and what is missing or absurd
-is "not reached". The worker leads a session of its own, which is killed whole when its time is over, so that nothing that a
-submission started lives on. That is a fence, not a prison: who looks for the word in memory finds it. See worker.py.
+What counts are lines on the worker's first standard output that begin with a word drawn for this file alone; each is checked
+field by field, and what is missing or absurd is "not reached". On Linux only the half of the worker in which nothing of the
+submission runs has that word (judge.py); elsewhere who looks for it in memory finds it. The worker leads a session of its own,
+which is killed whole when its time is over, so that nothing that a submission started lives on.
 """
 
 from __future__ import annotations

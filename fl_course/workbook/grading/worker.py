@@ -230,8 +230,8 @@ def _run_cell(shell: Any, source: str, seconds: float) -> str:
             result = shell.run_cell(source, store_history=False)
     except KeyboardInterrupt:                                    # rang just as the cell came to its end
         return f"stopped after {seconds:g} s"
-    except Exception as error:                                   # IPython could not even say what was wrong
-        return f"{type(error).__name__}: {error}"[:500]
+    except Exception as trouble:                                 # IPython could not even say what was wrong
+        return f"{type(trouble).__name__}: {trouble}"[:500]
     error = result.error_before_exec or result.error_in_exec
     if error is None or (isinstance(error, NotImplementedError) and not error.args):
         return ""

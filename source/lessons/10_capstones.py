@@ -74,6 +74,7 @@ patients = actg175()
 hospitals = patients.partition(QuantitySkew(2.0), clients=10, seed=seed, test_fraction=0.0)
 print(patients)
 print("columns:", ", ".join(ACTG175_COLUMNS))
+print(f"the disease progressed for {patients.y.mean():.0%}")
 print("patients to train on, by hospital:", *sorted(hospitals.sizes))
 
 # %% [markdown]
@@ -154,8 +155,8 @@ print(f"federated {np.mean(values):.3f} ± {np.std(values):.3f}; "
       f"above 0 in {np.mean(np.array(gains) > 0):.0%} of the draws")
 
 # %% [markdown]
-# The AUC itself is known to two or three points only. The *difference* on the same patients is known much better, because what
-# is hard about a patient is hard for both models.
+# The AUC itself is known to about three points (0.03) only. The *difference* on the same patients is known much better, because
+# what is hard about a patient is hard for both models.
 #
 # ### What do hospitals fear?
 #
@@ -189,8 +190,9 @@ assert delta_of(target, z, hospital_rounds) <= delta
 assert delta_of(target, 0.85 * z, hospital_rounds) > delta
 
 # %% [markdown]
-# Now both stacks. The noise seed is fixed so that this page can be printed twice; a real run leaves it out, and a record with a
-# known seed says `not private`.
+# Now both stacks. Fewer releases need less noise, so a hospital is hidden in five rounds of four steps, not in twenty of one. The
+# curve is measured with `masked=False`: the same sums, sooner. The noise seed is fixed so that this page can be printed twice; a
+# real run leaves it out, and a record with a known seed says `not private`.
 
 # %%
 def for_patients(epsilon, noise_seed, masked=True):
@@ -233,10 +235,11 @@ ax.set_xticks(budgets, [str(value) for value in budgets])
 show(figure, "10.whom_epsilon_hides")
 
 # %% [markdown]
-# To hide a patient costs next to nothing here; to hide a hospital at a small ε costs most or all that the federation gains. The
-# reason is arithmetic: the noise that hides *one of 1,711* is shared by 1,711, the noise that hides *one of ten* by ten. Few
-# large clients are the hard case of client-level privacy, and there "who is protected?" must be asked before "how much is ε?".
-# A hospital is no secret here: it is in the list of authors. Its patients are.
+# To hide a patient costs little here, and most of that is clipping: it stays when ε is large. To hide a hospital at a small ε
+# costs most of what the federation gains, or all, or more. The reason is arithmetic: the noise that hides *one of 1,711* is shared
+# by 1,711, the noise that hides *one of ten* by ten. Few large clients are the hard case of client-level privacy, and there "who
+# is protected?" must be asked before "how much is ε?". Which hospitals took part is no secret: they are in the list of authors.
+# Which patients took part is one.
 #
 # The page of the sector:
 
@@ -271,7 +274,8 @@ report(hospitals_alone=single.mean(), hospitals_federated=together.last("auc"),
        hospitals_hidden=noisy["a hospital"])
 
 # %% [markdown]
-# The secure sum costs bytes and no quality. What does the server see now? The sum of ten updates, each already noisy; not which
+# The secure sum costs no quality and many more bytes: keys and shares for nine others are longer than a model of 34 numbers.
+# (The seconds leave these messages out.) What does the server see now? The sum of ten updates, each already noisy; not which
 # hospital sent what. What ε does not cover: the table above, which was measured on patients' data, too.
 #
 # **Try it.** Take a hospital with 50 patients. What would noise for patients do to it, if it trained *alone* with `DPSGD` at
@@ -377,12 +381,12 @@ print(pd.DataFrame(both).T[["AUC", "cost a loan", "gap women", "gap young"]].rou
 
 for name, group in (("women", women), ("young", young)):
     inside, outside = (good & group).sum(), (good & ~group).sum()
-    luck_of_gap = np.sqrt(0.6 * 0.4 * (1 / inside + 1 / outside))     # where 60 % are refused
+    luck_of_gap = np.sqrt(0.6 * 0.4 * (1 / inside + 1 / outside))     # 60 % of the good refused
     print(f"{name}: {inside} good payers against {outside}, luck of the gap {luck_of_gap:.2f}")
 
 # %% [markdown]
-# The blind model has about the same AUC and a higher bill, and the gaps do not go away: other columns know about sex and age,
-# too. Mind the luck: the groups are small, so a gap of 0.1 may be none.
+# The blind model has about the same AUC and a higher bill. The gap of the women shrinks here, that of the young hardly: other
+# columns know about age, too. Mind the luck (one standard deviation): the groups are small, so a gap of 0.1 may be none.
 #
 # ### What does a bank group fear?
 #
@@ -423,15 +427,19 @@ if bank_rounds >= 30:
     assert table.loc["Multi-Krum"].min() > rows["class weights: alone"]["AUC"] + 0.02
 
 # %% [markdown]
-# Two of ten bring the mean down to a coin or below. Every rule holds, and costs two or three points at most when nobody lies,
-# because the branches are alike; with branches that differ the price was higher (chapter 9). Multi-Krum leaves out whom it does
-# not believe, so it can also be asked *whom*:
+# Two of ten bring the mean down to a coin or below. Every rule holds, and costs next to nothing when nobody lies, because the
+# branches are alike; with branches that differ the price was higher (chapter 9). Multi-Krum leaves out whom it does not believe,
+# so it can also be asked *whom*, here in the last round:
 
 # %%
 for lie in list(lies)[1:]:
     metrics = ran["Multi-Krum", lie].records[-1].metrics
     print(f"{lie:16} of the removed, liars: {metrics['detection_precision']:.0%}; "
           f"of the liars, removed: {metrics['detection_recall']:.0%}")
+
+# %% [markdown]
+# ALIE is not found: honest branches are thrown out in the liars' place. No rule does much better against it than the mean, and it
+# does little harm here. The louder lies are found; what is still lost then are the loans of two branches.
 
 # %%
 chosen = ran["Multi-Krum", "turned round ×5"]
@@ -588,8 +596,8 @@ if phone_rounds >= 50:
     assert rows["in turn"]["Gini of being asked"] < 0.05
 
 # %% [markdown]
-# Oort is several times faster, and asks some phones again and again and others hardly ever. By turn is as accurate as by lot
-# and the fairest. Which is best is not a question of accuracy here.
+# Oort is several times faster, and asks some phones again and again and others hardly ever. In turn is about as accurate as
+# by lot and the fairest. Which is best is not a question of accuracy here.
 #
 # ### Are personal layers worth it?
 #
@@ -625,7 +633,8 @@ if phone_rounds >= 50:
 # from; and what one role has of its own is little beside what all share, English. The biases are few enough to be learned, and
 # gain nothing. A mechanism that belongs to a sector by tradition belongs into *your* stack when your own table says so.
 #
-# The page, with the stack that was worth it, in turn and compressed both ways, and with personal biases beside it:
+# The page, with the stack that was worth it, and with personal biases beside it. We ask in turn, so that everybody is in the
+# model, and compress both ways:
 
 # %%
 stack = {"selection": RoundRobin(), "stages": squeeze[last]}
@@ -657,6 +666,8 @@ report(keyboards_alone=means["local only"], keyboards_federated=means["global"],
        keyboards_personal=mine["last layer, warm"]["accuracy"])
 
 # %% [markdown]
+# The bytes fall a lot and the seconds hardly: a round waits for slow computers, not for a model this small.
+#
 # What does the server see? Every phone's update, compressed. Small is not secret: for that a secure sum would be needed, which
 # does not take sparse updates (see "What goes wrong").
 #
@@ -801,8 +812,8 @@ if car_rounds >= 60:
 # %% [markdown]
 # A third of the cars gives a few updates in a hundred. No schedule mends that, because a car that cannot be reached cannot be
 # asked. What suffers is what only they know, the hills: with rounds and with FedBuff the model errs most on country roads. Had
-# all been there (last line), it would not. The mean over all roads hides this: by the mean the schedules with holes look no
-# worse than the last line.
+# all been there (last line), it would not. The mean over all roads hides this: by the mean the schedules with holes look about
+# as good as the last line, or better, since they take more steps.
 #
 # ### Reproduction card: FedBuff against rounds, on a trace with holes
 #
@@ -856,7 +867,8 @@ report(cars_alone=np.mean(lonely), cars_federated=rows["rounds"]["error"], cars_
 # ## The bill
 #
 # The four sectors side by side. *Price* is what the stack costs in the sector's own measure, in the direction that hurts; the
-# bank's row is the price when nobody lies, the cars' that of FedBuff on the same holes (a negative price is a gain).
+# bank's row is the price when nobody lies, the cars' that of FedBuff on the same holes (a negative price is a gain). In
+# the picture the bars of the first three do not begin at 0.
 
 # %%
 sheet = pd.DataFrame(bill).T
@@ -891,7 +903,7 @@ for sector, row in bill.items():
 # %% [markdown]
 # | | who sees single updates | who must be honest | who pays the price |
 # |---|---|---|---|
-# | hospitals | nobody | the clients | nobody, as long as a patient is the unit |
+# | hospitals | nobody | the clients | everybody a little, as long as a patient is the unit |
 # | bank group | the server | the server, and eight of ten branches | the branches, a little; and, stack or not, good payers of the groups that are refused more |
 # | keyboards | the server | all | everybody a little, in accuracy |
 # | cars | the server | all | the country |
@@ -902,7 +914,7 @@ for sector, row in bill.items():
 # ## Try the hospitals yourself
 #
 # With how many hospitals does *alone* fall behind? How does the price of hiding a hospital change with their number, and that
-# of hiding a patient? Move one control at a time.
+# of hiding a patient? Change one thing at a time.
 
 # %%
 from fl_course.workbook.widgets.capstones import hospitals_explorer
@@ -930,8 +942,11 @@ for name, (fed, history) in {"bank, liars, mean": (watched, watched.train(bank_r
         print("  ", finding)
 
 # %% [markdown]
+# Take the sentences as symptoms. The first one about the bank blames the steps: it cannot know that two branches lie. The second
+# comes nearer.
+#
 # A dashboard shows the same *while it runs*, beside the notebook and not in its way: quality, the losses of the clients, drift,
-# norms, bytes, who takes part, what became of each job; below them the alarms, each with its lesson. *Pause* ends after the round
+# norms, bytes, who takes part, what became of each job; below them the alarms, each with its lesson. *Pause* stops after the round
 # at hand, and *Start* goes on from there, to the bit.
 
 # %%
@@ -947,7 +962,7 @@ dashboard.start()
 
 # %%
 history = dashboard.wait()
-history.replay(watched)                # a ValueError at the first round that is another one
+history.replay(watched)                # a ValueError at the first round that differs
 print(first_difference(replace(watched, attack=None), watched, rounds=2))
 
 # %% tags=["proof"]
@@ -966,8 +981,8 @@ with refusal():
     bank(careful, weights=Uniform(), aggregation=MultiKrum(2), stages=[SecureSum(clip=2.0)])
 
 # %% [markdown]
-# A secure sum needs the same coordinates from everybody, and everybody in one round; and who stays at home with a layer cannot
-# be asked how badly the whole model serves it:
+# A secure sum needs the same coordinates from everybody, and everybody in one round. A client that keeps a layer at home cannot
+# be asked how badly the server's model serves it. And four liars among ten are too many for Krum:
 
 # %% tags=["nbval-check-output"]
 with refusal():
@@ -996,8 +1011,8 @@ with refusal():
 #
 # **1.** Ten hospitals publish a model with ε = 4. What must you ask before you are impressed?
 #
-# Answer: for whom: a patient or a hospital, and at which δ. For one patient of 1,711 it was nearly free, for one of ten
-# hospitals it cost most of the gain.
+# Answer: for whom: a patient or a hospital, and at which δ. For one patient of 1,711 it was cheap, for one of ten hospitals it
+# cost most or all of the gain.
 #
 # **2.** Why did class weights make the accuracy of the bank's model worse, and why is that right?
 #

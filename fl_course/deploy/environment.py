@@ -21,6 +21,8 @@ from ..core import FederatedError
 FLOWER = "flwr>=1.40,<2"
 SAME = ("torch", "numpy", "scipy", "scikit-learn", "cryptography", "msgpack", "dp-accounting")
 VARIABLE = "FL_COURSE_FLOWER"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"                                       # as course.py does, and for its reasons
+SOURCES = ("index-url", "extra-index-url", "find-links", "no-index")                    # a user's own settings of pip decide
 
 
 class NoFlower(FederatedError):
@@ -64,7 +66,7 @@ def flower(say: Callable[[str], None] = print) -> Path:
     try:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, capture_output=True, text=True)
-        for what in (pins[:1], [*pins[1:], FLOWER]):
+        for what in ([*pins[:1], *_small_torch(python)], [*pins[1:], FLOWER]):
             say("  " + " ".join(what))
             subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what], check=True,
                            capture_output=True, text=True)                         # fmt: skip
@@ -81,6 +83,14 @@ def flower(say: Callable[[str], None] = print) -> Path:
         raise NoFlower(f"{python} was made and cannot import flwr and fl_course; delete {folder} and try again")
     say("  done.")
     return python
+
+
+def _small_torch(python: Path) -> list[str]:
+    """Where torch's build for CPUs is to be had, if that is what runs here and pip is told nothing else."""
+    told = subprocess.run([str(python), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False).stdout
+    own = any(f".{name}=" in told for name in SOURCES)
+    small = "+cpu" in importlib.metadata.version("torch")
+    return ["--extra-index-url", CPU_INDEX, "--retries", "1"] if small and not own else []
 
 
 def _lend(folder: Path, python: Path) -> None:

@@ -189,6 +189,15 @@ def test_without_a_registry_the_environment_is_not_made_and_a_sentence_says_what
     assert any(word.startswith("torch==") and "+" not in word for word in install)
 
 
+@pytest.mark.parametrize(("version", "told", "asked"), [("2.13.0+cpu", "", True), ("2.13.0", "", False),
+                                                       ("2.13.0+cpu", "global.index-url='https://mirror.example'", False),
+                                                       ("2.13.0+cpu", ":env:.extra-index-url='x'", False)])      # fmt: skip
+def test_the_small_torch_is_asked_for_where_it_runs_and_nobody_has_said_otherwise(version, told, asked, monkeypatch):
+    monkeypatch.setattr(environment.importlib.metadata, "version", lambda name: version)
+    monkeypatch.setattr(environment.subprocess, "run", lambda *args, **rest: subprocess.CompletedProcess(args, 0, stdout=told))
+    assert (environment.CPU_INDEX in environment._small_torch("python")) == asked
+
+
 def test_the_environment_lies_beside_a_checkout_or_in_the_cache(monkeypatch, tmp_path):
     assert environment.place().name in (".venv-flower", "venv-flower")
     monkeypatch.setattr(environment.fl_course, "__file__", str(tmp_path / "site-packages" / "fl_course" / "__init__.py"))

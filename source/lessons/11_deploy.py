@@ -210,8 +210,8 @@ plain = Coordinator(digits().partition(Dirichlet(0.5), clients=4, seed=0), logis
 assert facts(plain) == facts(experiment)       # nothing is hidden in scenes.sparse()
 
 # %% [markdown]
-# The same model and the same bytes: what we have measured for ten chapters is what crosses the network, but for Flower's own
-# envelope and TLS. Where do the seconds go?
+# The same model and the same bytes: what we have measured for ten chapters is what crosses the network, but for the envelopes
+# around it: ours (the number of the job, who was asked), Flower's, and TLS. Where do the seconds go?
 
 # %%
 ends = [seconds for seconds, text in story["sparse"]["lines"] if text.startswith("round")]

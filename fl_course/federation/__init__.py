@@ -6,6 +6,7 @@
     elsewhere.py     clients that train in other processes, nodes or pages, on the simulated or the real clock
     orders.py        what is sent to them and comes back, and who carries it
     node.py          their end: the same work, and the drawers
+    processes.py     other processes of this machine: a simulation on more cores
     arrival.py       what may arrive, said by the experiment; every answer is held against it
     clock.py         simulated seconds, exactly
     state.py         what a run carries from one step to the next

@@ -88,6 +88,29 @@ def test_recipes_are_the_experiments_of_the_explorers(explorers):
         assert replace(mine, fleet=theirs.fleet) == theirs                               # the fleet moves the clock alone
 
 
+SHOP = """const posted = [];
+    await new Promise((done) => {
+      const hear = FL.workshop((message) => {
+        posted.push(message);
+        if (message.ready) { hear({ ticket: 1, at: data.places[0] }); hear({ ticket: 2, at: data.places[0] }); }
+        if (message.ticket === 2 && message.point && posted.length < 20) hear({ ticket: 3, stop: true });
+        if (message.ticket === 3) done();
+      });
+      hear({ recipe: data.recipe, counts: data.counts, simd: data.simd, at: data.places[0] });
+    });
+    return JSON.stringify(posted.map(({ ticket, point, end }) => [ticket ?? 0, point ? "point" : end ?? "ready"]));"""
+
+
+def test_a_workshop_leaves_a_run_that_is_no_longer_wanted_at_once(explorers, play):
+    """The wish before the newest costs one round at most, and a stop ends the run."""
+    posted = play(chapter1.RECIPE, explorers["1"].live.controls, list(positions(explorers["1"], 0)), SHOP)
+    assert posted[0] == [0, "ready"]
+    assert posted.count([1, "point"]) <= 1
+    assert 1 <= posted.count([2, "point"]) <= 2
+    assert posted[-1] == [3, "stopped"]
+    assert [2, "done"] not in posted
+
+
 class Play:
     """FL.play of a recipe in Node, or in a page: places of the controls → all points of each run."""
 
@@ -97,10 +120,10 @@ class Play:
             self.page = browser.new_page()
             self.page.add_script_tag(content=engine("recipe.js"))
 
-    def __call__(self, recipe, controls, places):
+    def __call__(self, recipe, controls, places, body=""):
         data = {"recipe": recipe.plain(controls), "counts": {c.name: len(c.values) for c in controls}, "places": places,
                 "simd": kernels()}  # fmt: skip
-        body = """const world = await FL.unpack(data.recipe, FL.simdKernels(data.simd));
+        body = body or """const world = await FL.unpack(data.recipe, FL.simdKernels(data.simd));
             return JSON.stringify(data.places.map((at) => [...FL.play(world, at, data.counts)]));"""
         if self.page is not None:
             function = f"async (text) => {{ const data = JSON.parse(text); {body} }}"
@@ -245,7 +268,10 @@ GOOD = {"data": FED, "model": logistic(64, 10), "rounds": 3, "lines": {"a": ("ro
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"model": ConvNet(8, 10, widths=(4,))}, "dense networks with softmax"), ({"data": digits()}, "FederatedData"),
-    ({"rounds": 0}, "whole number from 1"), ({"rounds": 2.5}, "whole number from 1"),
+    ({"rounds": 0}, "whole number from 1"), ({"rounds": 2.5}, "whole number from 1"), ({"fraction": 2}, "in (0, 1]"),
+    ({"epochs": 0}, "whole number from 1"), ({"lr": "fast"}, "positive, finite number"), ({"lr": float("nan")}, "positive"),
+    ({"keep": 0.0}, "in (0, 1]"), ({"bits": 20}, "from 1 to 16, or 32"), ({"clip": -1}, "above 0"), ({"noise": np.inf}, "finite"),
+    ({"feedback": 1}, "True or False"), ({"seed": 1.5}, "whole number"), ({"budget": 0}, "positive, finite epsilon"),
     ({"lines": {"a": ("round", "luck")}}, "'luck'; a page knows round"), ({"bars": {"b": ("mass",)}}, "'mass'; a page knows"),
     ({"text": "{accuracy} and {speed}"}, "speaks of 'speed'"), ({"text": "{accuracy:>9}"}, "as '>9'; a page can write"),
     ({"clip": 1.0, "noise": 1.0}, "poisson=True, uniform=True"), ({"clip": 1.0, "budget": 1.0}, "poisson=True, uniform=True"),
@@ -260,7 +286,7 @@ def test_what_no_page_can_train_is_refused_at_once(change, words):
     ({"lr": By("rat")}, "'rat'; there are rate, many"), ({"epochs": By("press")}, "'press'; there are rate, many"),
     ({"lr": By(("many", "rate"))}, "positions together; a page takes"),
     ({"lines": {"b": ("round", "accuracy")}}, "no chart of the explorer"),
-    ({"fraction": 2}, "fraction must be in (0, 1]"), ({"model": logistic(63, 10)}, "64"), ({"keep": 0.0}, "must be in (0, 1]"),
+    ({"model": logistic(63, 10)}, "64"),
     ({"clip": 2.0}, "use weights=Uniform()"),
 ])  # fmt: skip
 def test_a_recipe_that_does_not_fit_its_explorer_is_refused_when_that_is_built(change, words):
@@ -269,6 +295,21 @@ def test_a_recipe_that_does_not_fit_its_explorer_is_refused_when_that_is_built(c
         Explorer(lambda rate, many, press: [], controls, [Chart("a", "x", "y")], eager=False, recipe=Recipe(**{**GOOD, **change}))
     with pytest.raises(TypeError, match=r"must be a Recipe\(…\), or None"):
         Explorer(lambda rate, many, press: [], controls, [Chart("a", "x", "y")], eager=False, recipe={"data": FED})
+
+
+def test_a_position_at_which_a_setting_cannot_be_is_refused_when_the_page_is_made():
+    controls = [Slider("rate", 0, 3, value=2)]
+    recipe = Recipe(**{**GOOD, "lr": By("rate")})
+    explorer = Explorer(lambda rate: [], controls, [Chart("a", "x", "y")], eager=False, recipe=recipe)
+    with pytest.raises(ValueError, match=re.escape("lr must be a positive, finite number, or By(…) that returns such, not 0")):
+        explorer._repr_mimebundle_()
+
+
+def test_numpys_numbers_are_numbers():
+    theirs = {"rounds": np.int64(3), "lr": By("rate", of=np.float32), "seed": np.int32(4), "feedback": np.bool_(False)}
+    recipe = Recipe(**{**GOOD, **theirs})
+    plain = recipe.plain([Slider("rate", 1, 2)])
+    assert json.loads(json.dumps(plain))["tables"]["lr"]["at"] == [1.0, 2.0]
 
 
 def test_other_examples_at_another_position_and_too_many_of_them_are_refused():

@@ -102,8 +102,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if not is_softmax_network(self.model):
             raise ValueError(f"a page trains dense networks with softmax, such as mlp(64, 32, 10), not {self.model!r}")
-        if not isinstance(self.rounds, By) and not is_whole(self.rounds, 1):
-            raise ValueError(f"rounds must be a whole number from 1, or By(…), not {self.rounds!r}")
+        for name in SETTINGS:
+            if not isinstance(getattr(self, name), By):
+                _check_setting(name, getattr(self, name))
         if not isinstance(self.data, FederatedData | By):
             raise TypeError(f"data must be FederatedData, or By(control, of=…) that returns it, not {self.data!r}")
         for place, quantity in [*((n, q) for n, pair in self.lines.items() for q in pair),
@@ -190,8 +191,10 @@ class Recipe:
         constant, tables = {"sizes": list(self.model.sizes)}, {}                          # type: ignore[attr-defined]
         for name in SETTINGS:
             if isinstance(by := getattr(self, name), By):
-                at = itertools.product(*(known[control].values for control in by.names))
-                tables[name] = {"controls": by.names, "at": [_json(by.of(*values)) for values in at]}
+                at = [by.of(*values) for values in itertools.product(*(known[control].values for control in by.names))]
+                for value in at:
+                    _check_setting(name, value)
+                tables[name] = {"controls": by.names, "at": [_json(value) for value in at]}
             else:
                 constant[name] = _json(getattr(self, name))
         by = self.data if isinstance(self.data, By) else By((), of=lambda: self.data)
@@ -219,8 +222,33 @@ def checked(recipe: object, controls: Sequence[Control], charts: Sequence[AnyCha
     return recipe
 
 
-SETTINGS = ("rounds", "fraction", "epochs", "lr", "batch_size", "keep", "bits", "feedback", "clip", "noise", "delta", "budget",
-            "poisson", "uniform", "seed")
+SETTINGS = {                                                 # what each must be, in words and as a test
+    "rounds": ("a whole number from 1", lambda v: is_whole(v, 1)),
+    "fraction": ("a number in (0, 1]", lambda v: 0 < v <= 1),
+    "epochs": ("a whole number from 1", lambda v: is_whole(v, 1)),
+    "lr": ("a positive, finite number", lambda v: 0 < v < math.inf),
+    "batch_size": ("a whole number from 1, or None for all", lambda v: v is None or is_whole(v, 1)),
+    "keep": ("a number in (0, 1]", lambda v: 0 < v <= 1),
+    "bits": ("a whole number from 1 to 16, or 32", lambda v: is_whole(v, 1) and (v <= 16 or v == 32)),
+    "feedback": ("True or False", lambda v: isinstance(v, bool | np.bool_)),
+    "clip": ("a number above 0", lambda v: v > 0),
+    "noise": ("a finite number from 0", lambda v: 0 <= v < math.inf),
+    "delta": ("a number between 0 and 1", lambda v: 0 < v < 1),
+    "budget": ("a positive, finite epsilon, or None", lambda v: v is None or 0 < v < math.inf),
+    "poisson": ("True or False", lambda v: isinstance(v, bool)),
+    "uniform": ("True or False", lambda v: isinstance(v, bool)),
+    "seed": ("a whole number", is_whole),
+}  # fmt: skip
+
+
+def _check_setting(name: str, value: Any) -> None:
+    must, holds = SETTINGS[name]
+    try:
+        fits = holds(value)
+    except TypeError:                                        # no number at all
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must be {must}, or By(…) that returns such, not {value!r}")
 
 
 def _json(value: Any) -> Any:

@@ -129,7 +129,7 @@ class Play:
             function = f"async (text) => {{ const data = JSON.parse(text); {body} }}"
             return json.loads(self.page.evaluate(function, json.dumps(data)))
         function = f"(async (data) => {{ {body} }})({json.dumps(data)})"
-        script = f"{engine('recipe.js')}\n{function}.then((text) => process.stdout.write(text));"
+        script = f"{engine('recipe.js')}\n{function}.then((text) => process.stdout.write(text, () => process.exit()));"
         done = subprocess.run([NODE, "-"], input=script, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
         return json.loads(done.stdout)
@@ -405,6 +405,7 @@ def test_the_latest_wish_wins_and_a_stop_keeps_what_is_drawn(browser, pages):
         view.page.keyboard.press(key)
     view.settled()
     assert view.text == list(chapter1.client_fraction(0.1, 8, 1.0))[-1].text
+    assert view.page.locator("figure").first.locator("circle[r='2.2']").count() == 20     # not a point of another run among them
     view.page.evaluate("""() => {
         const inputs = document.querySelectorAll("input[type=range]"), words = document.querySelector(".flx-text");
         for (const [input, to] of [[inputs[0], 19], [inputs[1], 9]]) {        // everybody, ten epochs: slow

@@ -106,10 +106,10 @@ def copy_workbook(target: Path, solutions: bool = False, force: bool = False) ->
                 continue
             write(copy, text)
             written += copy.suffix == ".ipynb"
-    guide = target / "README.md"
-    text = welcome(target)
-    if force or not guide.exists() or cut_off(guide, text):
-        write(guide, text)
+    own = (PACKAGE / "workbook" / "my_fl.py").read_text(encoding="utf-8")            # the template of "build your own"
+    for page, text in ((target / "exercises" / "my_fl.py", own), (target / "README.md", welcome(target))):
+        if (force and page.suffix == ".md") or not page.exists() or cut_off(page, text):
+            write(page, text)
     return written, kept
 
 

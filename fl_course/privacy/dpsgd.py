@@ -155,7 +155,7 @@ def _ghost(model: Dense, theta: Tensor, x: Tensor, y: Tensor, bound: float) -> T
     errors.reverse()
     pairs = list(zip(errors, inputs, strict=False))
     squares = sum((e.double() ** 2).sum(1) * ((h.double() ** 2).sum(1) + 1) for e, h in pairs)
-    factor = _factors(torch.as_tensor(squares).sqrt(), bound).to(theta.dtype).unsqueeze(1)
+    factor = _factors(torch.as_tensor(squares, device=theta.device).sqrt(), bound).to(theta.dtype).unsqueeze(1)
     parts = []
     for e, h in pairs:
         scaled = e * factor

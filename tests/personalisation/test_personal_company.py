@@ -120,7 +120,7 @@ def hold(it, monkeypatch, tmp_path):
     """Three rounds; every promise is read off the bytes, the states and the drawers."""
     sent = []
     real = work.encode_update
-    monkeypatch.setattr(work, "encode_update", lambda update: sent.append(real(update)) or sent[-1])
+    monkeypatch.setattr(work, "encode_update", lambda update, rooms: sent.append(real(update)) or sent[-1])
     states, events = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -1,7 +1,8 @@
 // Messages ⇄ bytes, as wire/messages.py has them: "FLC" | 1 | msgpack [kind, body] | CRC-32. What the byte counts count.
 //
-// A body is plain: null, booleans, whole numbers, Real (msgpack tells 12 from 12.0, JavaScript does not), strings, bytes (Uint8Array), lists,
-// dictionaries, and Float32Array (d,). Payloads that are smaller than their d numbers are stages.js's; how they travel is here.
+// A body is plain: null, booleans, whole numbers, Real (msgpack tells 12 from 12.0, JavaScript does not), strings, bytes
+// (Uint8Array), lists, dictionaries, and Float32Array (d,). Payloads that are smaller than their d numbers are stages.js's; how
+// they travel is here.
 
 class Real { constructor(value) { this.value = value; } }
 

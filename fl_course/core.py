@@ -188,7 +188,7 @@ class Context:
 TAKEN = frozenset({
     "version", "clock", "clients", "staleness", "upload", "bytes_up", "bytes_down", "events", "metrics", "accuracy", "loss",
     "client_accuracy", "client_accuracy_std", "client_accuracy_worst10", "train_loss_first", "train_loss_last", "drift",
-    "update_norm", "update_norm_max", "clipped",
+    "update_norm", "update_norm_max", "update_norm_at", "clipped",
     "rmse", "r2", "client_rmse", "client_rmse_std", "client_rmse_worst10", "failed", "refused", "too_stale", "spans",
 })  # fmt: skip
 

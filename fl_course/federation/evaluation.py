@@ -152,14 +152,16 @@ def _lengths(updates: Sequence[Update], dtype: type) -> tuple[float, np.ndarray]
 
 
 def norm_metrics(updates: Sequence[Update], clip: float) -> dict[str, float]:
-    """The drift; the norm of half of the updates and of the longest, per unit of weight; and what share of those that arrived
-    is as long as the clip bound (NaN: none) lets it be."""
+    """The drift; the norm of half of the updates and of the longest, per unit of weight, and which of them that is, from 0; and
+    what share of those that arrived is as long as the clip bound (NaN: none) lets it be."""
     apart, norms = lengths_of(updates)
     if not len(norms):
         return {"drift": apart}
     sent = norms * [u.weight for u in updates]
     clipped = math.nan if math.isnan(clip) else float(np.mean(sent >= clip * (1 - 1e-5)))
-    return {"drift": apart, "update_norm": float(np.median(norms)), "update_norm_max": float(norms.max()), "clipped": clipped}
+    longest = int(norms.argmax())
+    return {"drift": apart, "update_norm": float(np.median(norms)), "update_norm_max": float(norms[longest]),
+            "update_norm_at": float(longest), "clipped": clipped}  # fmt: skip
 
 
 def training_metrics(updates: Sequence[Update]) -> dict[str, float]:

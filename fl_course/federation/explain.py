@@ -120,12 +120,13 @@ def diverged(run: Run, factor: float = 1.5) -> Iterator[Finding]:
         return
     losses = run.series("loss")
     if len(losses) >= 4:
+        why = "see to the long updates first." if any(much_longer(run)) else (
+            "the steps are too long for these clients; lower the learning rate or the number of local steps.")
         (best_at, best), (_, last) = min(losses, key=lambda pair: pair[1]), losses[-1]
         if not last <= factor * best:
             yield Finding(
                 "diverged",
-                f"The loss was {best:.3g} in round {best_at} and is {last:.3g} at the end: the steps are too "
-                "long for these clients; lower the learning rate or the number of local steps.", "02")
+                f"The loss was {best:.3g} in round {best_at} and is {last:.3g} at the end: {why}", "02")
 
 
 def stands_still(run: Run, share: float = 0.05) -> Iterator[Finding]:
@@ -151,16 +152,25 @@ def pulled_apart(run: Run, gap: float = 3.0, drift: float = 0.7) -> Iterator[Fin
 
 
 def much_longer(run: Run, times: float = 5.0) -> Iterator[Finding]:
-    """Norms: the longest update of a round, against half of them, in more than half of the rounds."""
-    rounds = [(r.metrics["update_norm"], r.metrics["update_norm_max"]) for r in run.records if "update_norm_max" in r.metrics]
-    long = [(half, most) for half, most in rounds if most > times * half > 0]
+    """Norms: the longest update of a round, against half of them, in more than half of the rounds; and whose it was. What a
+    rule left out pulls nothing."""
+    rounds = [r for r in run.records if "update_norm_max" in r.metrics]
+    long, whom = [], Counter[ClientId]()
+    for r in rounds:
+        half, most, place = (r.metrics.get(name, math.nan) for name in ("update_norm", "update_norm_max", "update_norm_at"))
+        who = (r.clients[int(place)],) if 0 <= place < len(r.clients) else ()                 # older records do not tell
+        if most > times * half > 0 and not any(span.fate == "left out" and span.client in who for span in r.spans):
+            long.append((half, most))
+            whom.update(who)
     if len(long) > len(rounds) / 2:
         half, most = long[-1]
+        often = [client for client, count in whom.most_common() if count > len(long) / 10]
+        of_whom = f" (mostly that of {names(often)})" if often else ""
         yield Finding(
             "much longer",
-            f"In {len(long)} of {len(rounds)} rounds one update is more than {times:g} times as long as half of them (at the end "
-            f"{most:.3g} and {half:.3g}), and pulls the mean as far: a client that is broken, that lies, or that trains on much "
-            "more; clip, or use a rule that is robust.", "09")
+            f"In {len(long)} of {len(rounds)} rounds the longest update{of_whom} is more than {times:g} times as long as half of "
+            f"them, at the end {most / half:.1f} times ({most:.3g} and {half:.3g}), and pulls a mean as far: a client that is "
+            "broken, that lies, or that trains on much more; clip, or use a rule that is robust.", "09")
 
 
 def clip_bound(run: Run, most: float = 0.95, times: float = 2.0) -> Iterator[Finding]:
@@ -204,13 +214,14 @@ def starved(run: Run, times: float = 3.0) -> Iterator[Finding]:
     mean = sum(counts) / len(counts)
     variance = sum((count - mean) ** 2 for count in counts) / (len(counts) - 1)
     chance = mean * max(1 - mean / rounds, 1 / rounds)
-    never = sum(not count for count in counts)
+    never, rare = sum(not count for count in counts), sorted(counts)[(len(counts) - 1) // 2]
+    some = f"{never} of {len(counts)} clients were never heard" if never else (
+        f"Half of the {len(counts)} clients were heard {rare} time{'s' * (rare != 1)} or less")
     if variance > times * chance:
         yield Finding(
             "starved",
-            f"{never} of {len(counts)} clients were never heard and the busiest {max(counts)} times; with fair dice "
-            f"the counts would vary {variance / chance:.0f} times less: the choice, or the speed, decides who is in the "
-            "model.", "06")
+            f"{some} and the busiest {max(counts)} times; with fair dice the counts would vary {variance / chance:.0f} times "
+            "less: the choice, or the speed, decides who is in the model.", "06")
 
 
 def waits_for_the_slowest(run: Run, times: float = 3.0) -> Iterator[Finding]:
@@ -245,7 +256,10 @@ def privacy(run: Run, much: float = 10.0) -> Iterator[Finding]:
             "weak privacy",
             f"ε is {spent[-1][1]:.3g} after {spent[-1][0]} rounds, which promises little: more noise, fewer "
             "rounds, or more clients to share it.", "03")
-    left = run.series("rounds_left")
+
+
+def budget(run: Run) -> Iterator[Finding]:
+    spent, left = run.series("epsilon"), run.series("rounds_left")
     if left and left[-1][1] <= 2 and not run.stopped:
         yield Finding(
             "budget nearly spent",
@@ -280,9 +294,10 @@ def under_attack(run: Run) -> Iterator[Finding]:
             f"Stamped examples are taken for the attacker's class in {run.late('backdoor_success'):.0%} of cases.", "09")
 
 
+# A cause before what it brings about: one long update, a bound or old answers before the loss that rises or stands still.
 ALARMS: tuple[Callable[[Run], Iterator[Finding]], ...] = (
-    nobody_heard, diverged, stands_still, answers_lost, always_lost, pulled_apart, much_longer, served_unevenly,
-    starved, waits_for_the_slowest, old_answers, clip_bound, privacy, saturated, under_attack,
+    nobody_heard, budget, much_longer, clip_bound, old_answers, diverged, saturated, stands_still, answers_lost,
+    always_lost, pulled_apart, served_unevenly, starved, waits_for_the_slowest, privacy, under_attack,
 )  # fmt: skip
 
 

@@ -110,7 +110,8 @@ def test_drift_is_0_in_agreement_and_1_when_updates_cancel():
 def test_norms_are_those_of_the_middle_and_the_longest_update_and_what_the_bound_cuts():
     deltas = [np.array([3.0, 4.0]), np.array([0.0, 1.0]), np.array([2.0, 0.0])]
     found = norm_metrics(updates_of(deltas), math.nan)
-    assert (found["update_norm"], found["update_norm_max"]) == (2.0, 5.0)
+    assert (found["update_norm"], found["update_norm_max"], found["update_norm_at"]) == (2.0, 5.0, 0.0)
+    assert norm_metrics(updates_of(deltas[::-1]), math.nan)["update_norm_at"] == 2.0
     assert math.isnan(found["clipped"])
     weighed = updates_of(deltas, [1.0, 5.0, 1.0])                         # the bound is one of what was sent: weight times delta
     assert norm_metrics(weighed, math.nan)["update_norm_max"] == 5.0

@@ -109,7 +109,7 @@ class OneSlow(Fleet):
     ("answers lost", {"fleet": Equal(drop=0.5)}),
     ("never heard", {"correction": Fails(), "schedule": Synchronous(1.0)}),
     ("pulled apart", {"deal": Shards(1), "clients": 10, "epochs": 20, "schedule": Synchronous(0.3), "rounds": 6}),
-    ("served unevenly", {"deal": Shards(1), "clients": 10, "schedule": Synchronous(0.3), "rounds": 6}),
+    ("served unevenly", {"deal": Shards(1), "clients": 10, "schedule": Synchronous(0.3), "rounds": 20, "epochs": 1, "lr": 0.03}),
     ("starved", {"selection": Favourite(), "rounds": 12}),
     ("waits for the slowest", {"fleet": OneSlow(), "schedule": Synchronous(1.0)}),
     ("old answers", {"schedule": Buffered(10, 1), "rounds": 40}),
@@ -125,13 +125,49 @@ class OneSlow(Fleet):
     ("budget nearly spent", {"weights": Uniform(), "stages": [CentralDP(1.0, 2.0, budget=6.0)], "rounds": 5}),
     ("not private", {"weights": Uniform(), "stages": [CentralDP(1.0, 1.0, noise_seed=1)]}),
 ])  # fmt: skip
-def test_the_planted_fault_is_found(what, how):
+def test_the_planted_fault_is_found_and_told_first(what, how):
     found = said(*run(**how))
-    assert what in found, sorted(found)
+    assert next(iter(found)) == what, list(found)
     text = str(found[what])
     assert text.endswith(f"(lesson {found[what].chapter})")
     assert re.search(r"\d|no noise", text)                                      # it has its numbers
     assert "nan" not in text
+
+
+@pytest.mark.parametrize("liars", [(1,), (1, 7)])
+@pytest.mark.parametrize("strength", [8.0, 50.0])
+def test_under_liars_the_first_sentence_is_about_them_and_not_about_the_steps(liars, strength):
+    fed, history = run(attack=SignFlip(liars, strength), schedule=Synchronous(1.0), rounds=6)
+    first, *others = history.explain(fed)
+    assert first.what == "much longer"
+    named = re.search(r"mostly that of clients? ([\d, ]+)\)", first.text)
+    assert {int(name) for name in named[1].split(",")} <= set(liars)             # the longest of the two, or both in turn
+    last = history.records[-1].metrics
+    assert f"{last['update_norm_max'] / last['update_norm']:.1f} times" in first.text
+    assert history.records[-1].clients[int(last["update_norm_at"])] in liars
+    assert not [finding.text for finding in others if "steps are too long" in finding.text]
+
+
+def test_records_that_do_not_tell_whose_the_longest_was():
+    metrics = {"update_norm": 1.0, "update_norm_max": 20.0}
+    for more in ({}, {"update_norm_at": 7.0}):
+        (finding,) = explain(Run([Record(1, 1.0, (3, 4), (0, 0), (1, 1), {}, {}, (), metrics | more)]))
+        assert "20.0 times" in finding.text
+        assert "that of" not in finding.text
+
+
+def test_what_a_rule_left_out_pulls_nothing():
+    fed, history = run(attack=SignFlip((1,), 20.0), aggregation=MultiKrum(1), schedule=Synchronous(1.0))
+    assert list(said(fed, history)) == ["left out"]
+
+
+def test_nobody_is_told_that_nobody_was_never_heard():
+    heard = [(k,) for k in range(12)] + [(0,)] * 60
+    records = [Record(v + 1, float(v), clients, (0,), (1,), {}, {}) for v, clients in enumerate(heard)]
+    (finding,) = explain(Run(records, "", range(12)))
+    assert finding.text.startswith("Half of the 12 clients were heard 1 time or less and the busiest 61 times")
+    (finding,) = explain(Run(records, "", range(14)))
+    assert finding.text.startswith("2 of 14 clients were never heard and the busiest 61 times")
 
 
 def test_a_rule_that_accuses_nobody_is_not_blamed_for_finding_nobody():

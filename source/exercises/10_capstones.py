@@ -22,7 +22,7 @@ from fl_course.workbook import check, hint, progress, reveal
 # %% exercise 10.hospital_stack [markdown]
 # Ten hospitals give you a budget: `epsilon` at `delta`, for the presence of one *patient*, over all rounds. Compose training and
 # stages so that the server sees no single update, the published model keeps the budget, and the AUC is at
-# least 0.01 above what a hospital reaches alone (ε is 2 to 4, and there are 15 to 25 rounds). Patients weigh; the largest
+# least 0.01 above what a hospital reaches alone (ε is 2 to 4, and there are 20 to 30 rounds). Patients weigh; the largest
 # hospital has `largest` of them. Every hospital is asked in every round, and takes part with all its patients.
 #
 # | what is judged | points | how the check sees it |
@@ -31,7 +31,7 @@ from fl_course.workbook import check, hint, progress, reveal
 # | the server sees the sum only | 2 | a masked `SecureSum`, without `round_seed` |
 # | the parts go together | 2 | the library accepts the federation |
 # | the budget is kept | 2 | by the formula of the lesson, for all releases together |
-# | it is worth it | 2 | trained on a fresh deal with fresh noise, the AUC beats *alone* by 0.01 |
+# | it is worth it | 2 | three runs on a fresh deal with fresh noise; their mean AUC beats *alone* by 0.01 |
 
 # %% [markdown]
 # What does your stack reach on the lesson's hospitals, and what does a hospital alone?
@@ -129,7 +129,7 @@ print(*[(span.client, span.fate) for span in record.spans][:10])
 # | what is judged | points | how the check sees it |
 # |---|---|---|
 # | only who is there, nobody twice, m of them | 3 | in each of 150 minutes |
-# | nobody is starved | 4 | a country car that is there is asked four times in five, or more |
+# | nobody is starved | 4 | a country car that is there is asked four times in five, or more, from the 20th minute on |
 # | the others share fairly | 3 | the least heard of city and motorway is heard 0.7 times as often as the most, or more |
 
 # %% exercise 10.mended_auc [markdown]

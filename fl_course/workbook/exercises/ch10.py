@@ -157,7 +157,7 @@ def paid(training, epsilon, delta, rounds, sizes):
 def test_stack(fn, rng):
     plain, alone = ten_hospitals(int(rng.integers(3)))
     sizes = [int(n) for n in plain.data.sizes]
-    epsilon, delta, rounds = round(float(rng.uniform(2, 4)), 2), float(rng.choice([1e-5, 1e-6])), int(rng.integers(15, 26))
+    epsilon, delta, rounds = round(float(rng.uniform(2, 4)), 2), float(rng.choice([1e-5, 1e-6])), int(rng.integers(20, 31))
     tried = f"ε = {epsilon}, δ = {delta:g}, {rounds} rounds, largest = {max(sizes)}"
     got = fn(epsilon, delta, rounds, max(sizes))
     if got is None or not isinstance(got, tuple | list) or len(got) != 2 or not isinstance(got[1], tuple | list):
@@ -170,22 +170,21 @@ def test_stack(fn, rng):
         raise Wrong(f"tried {tried}: the server can see single updates: there is no SecureSum among the stages, or it is open")
     if training.private.noise_seed is not None:
         raise Wrong(f"tried {tried}: the seed of the noise is known, and who knows it takes the noise off again")
-    known = int(rng.integers(1000))               # here, for the judge's own run only
-    twin = replace(training, private=replace(training.private, noise_seed=known))
-    opened = [replace(one, masked=False, round_seed=known) if type(one) is SecureSum else one for one in stages]
+    known = [int(seed) for seed in rng.integers(1000, size=3)]    # for the judge's own runs only, as is the open sum
+    opened = [replace(one, masked=False, round_seed=0) if type(one) is SecureSum else one for one in stages]
     try:
-        Coordinator(plain.data, plain.model, training, Synchronous(1.0), stages=list(stages))
-        fed = Coordinator(plain.data, plain.model, twin, Synchronous(1.0), stages=opened, seed=known,
-                          evaluation=Evaluation(every=rounds))
+        fed = Coordinator(plain.data, plain.model, training, Synchronous(1.0), stages=list(stages))
+        private = [replace(training, private=replace(training.private, noise_seed=seed)) for seed in known]
+        twins = [replace(fed, training=one, stages=opened, evaluation=Evaluation(every=rounds)) for one in private]
     except (CompositionError, ValueError, TypeError) as error:
         raise Wrong(f"tried {tried}: refused: {error}") from error
     if not paid(training, epsilon, delta, rounds, sizes):
         z, releases = training.private.noise_multiplier, rounds * training.epochs
         raise Wrong(f"tried {tried}: z = {z:.3g} for {releases} releases costs more than ε = {epsilon} at δ = {delta:g}")
-    reached = worth(plain.model, fed.train(rounds).state.server.params, plain.data)
+    reached = np.mean([worth(plain.model, twin.train(rounds).state.server.params, plain.data) for twin in twins])
     if not reached >= alone + 0.01:
-        raise Wrong(f"tried {tried}: sound, and private, but the AUC is {reached:.3f}; a hospital alone reaches {alone:.3f}, and "
-                    "0.01 more is asked for")
+        raise Wrong(f"tried {tried}: sound, and private, but the AUC is {reached:.3f}, the mean of three runs; a hospital alone "
+                    f"reaches {alone:.3f}, and 0.01 more is asked for")
 
 
 # --- 10.largest_stack ------------------------------------------------------------------------------------------------
@@ -750,13 +749,13 @@ def test_whom(fn, rng):
         expect(len(got), min(5, len(there)), f"{tried}: how many are asked")
         expect(len(set(got)), len(got), f"{tried}: how many different cars are asked")
         for car in there:
-            met[car] += 1
-            asked[car] += car in got
+            met[car] += turn >= 20                                # at first nobody has been heard, and all are alike
+            asked[car] += turn >= 20 and car in got
             heard[car] += car in got and bool(rng.random() < 0.9)
     for car in cars:
         if car.startswith("country") and asked[car] < 0.8 * met[car]:
-            raise Wrong(f"tried 150 minutes: {car!r} could be reached {met[car]} times and was asked {asked[car]} times; a car "
-                        "that is hardly ever there must not be passed over")
+            raise Wrong(f"tried 150 minutes: from the 20th on {car!r} could be reached {met[car]} times and was asked "
+                        f"{asked[car]} times; a car that is hardly ever there must not be passed over")
     often = [heard[car] for car in cars if not car.startswith("country")]
     if min(often) < 0.7 * max(often):
         raise Wrong(f"tried 150 minutes: of the cars in city and on the motorway one was heard {min(often)} times, another "

@@ -126,7 +126,10 @@ from .wire.messages import WireError
 
 __version__ = "0.1.0"
 
-torch.set_num_threads(int(os.environ.get("FL_COURSE_THREADS", "1")))
+_threads = os.environ.get("FL_COURSE_THREADS", "1")
+if not (_threads.isdecimal() and int(_threads) > 0):
+    raise ValueError(f"the environment variable FL_COURSE_THREADS is {_threads!r}; it must be a whole number from 1 on, or unset")
+torch.set_num_threads(int(_threads))
 
 # What `from fl_course import *` gives: the names above, and no modules, so that a variable `data` stays what it was.
 __all__ = [name for name, value in list(globals().items()) if not name.startswith("_") and not hasattr(value, "__path__")

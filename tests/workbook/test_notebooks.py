@@ -27,6 +27,7 @@ SMALL: dict[str, dict] = {
     "09_attacks": {"rounds": 3, "card_rounds": 5},
     "10_capstones": {"hospital_rounds": 2, "bank_rounds": 2, "phone_rounds": 6, "car_rounds": 6, "repeats": 1},
     "11_deploy": {"rounds": 2},
+    "12_room": {"pages": 8, "rounds": 3},
 }
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STUBS = sorted((ROOT / "exercises").glob("*.ipynb"))

@@ -9,16 +9,19 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tornado.ioloop import IOLoop
 from tornado.websocket import websocket_connect
 
+from fl_course import History
 from fl_course.federation.node import Node
 from fl_course.federation.orders import Answer, decode_orders, encode_answers
 from fl_course.wire.frames import frame, unframe
 from fl_course.workbook.room import server as server_module
+from fl_course.workbook.room.again import again
 from fl_course.workbook.room.pages import PAGE
 from fl_course.workbook.room.room import Room, checked
 from fl_course.workbook.room.seats import LONGEST_NAME, MESSAGES, Patience, Refused, Seats
@@ -280,9 +283,11 @@ def test_a_run_can_be_stopped_and_nothing_is_left():
 
 
 def test_settings_that_do_not_go_together_are_told_before_anybody_trains(room):
+    before = dict(room.settings)
     for wrong in ({"noise": 1.0}, {"buffer": 9}):
         with pytest.raises(ValueError, match=r"set clip as well|never fills"):
             room.train(1, **wrong)
+        assert room.settings == before
     for wrong in ({"lr": float("nan")}, {"rounds": 0}, {"bits": 2.5}, {"keep": True}, {"deadline": "soon"}, {"secret": 1}):
         with pytest.raises(ValueError, match=r"must be a|no setting"):
             checked(wrong)
@@ -401,6 +406,44 @@ def test_patience_fills_again(monkeypatch):
     assert sum(patience.one_more() for _ in range(2 * MESSAGES)) == MESSAGES
     now[0] = 60.0
     assert patience.one_more()
+
+
+def test_a_page_that_obeys_may_always_answer():
+    """More rounds, and quicker, than messages that a page may send unasked."""
+    with Room(seats=2, share=5, simulate=2) as room:
+        history = room.train(2 * MESSAGES, epochs=1)
+        assert all(record.clients == (0, 1) for record in history.records)
+        assert room.here() == {0, 1}
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"deadline": 0.5}, {"fraction": 0.5, "over": 0.6}, {"buffer": 3, "rounds": 20}, {"buffer": 5, "rounds": 12, "keep": 0.2},
+    {"buffer": 1, "rounds": 25}, {"keep": 0.1, "deadline": 0.5},
+], ids=str)  # fmt: skip
+def test_a_run_can_be_made_again_in_one_process(settings, tmp_path):
+    with Room(seats=6, share=14, simulate=6) as room:
+        room.pupils.waits |= {0: 0.02, 1: 0.03, 4: 0.1, 5: 0.8}
+        history = room.train(**{"rounds": 4} | settings)
+        repeated = again(room.experiment, history)
+        assert np.array_equal(repeated.state.server.params, history.state.server.params)
+        assert [sorted(r.clients) for r in repeated.records] == [sorted(r.clients) for r in history.records]
+        history.to_json(tmp_path / "room.json")
+        again(room.experiment, History.from_json(tmp_path / "room.json"))
+        with pytest.raises(ValueError, match=r"another one|last model|made again"):
+            again(replace(room.experiment, seed=5), history)
+
+
+def test_what_cannot_be_made_again_is_told():
+    with Room(seats=3, share=14, simulate=3) as room:
+        history = room.train(1, clip=1.0, noise=1.0)
+        with pytest.raises(ValueError, match="nobody can predict"):
+            again(room.experiment, history)
+        history = room.train(2, clip=0.0, noise=0.0)
+        wrong = replace(history.records[1], clients=history.records[1].clients[:2], staleness=(0, 0))
+        with pytest.raises(ValueError, match=r"another one|last model"):
+            again(room.experiment, replace(history, records=[history.records[0], wrong]))
+        with pytest.raises(ValueError, match="nobody was heard"):
+            again(room.experiment, replace(history, records=[]))
 
 
 def test_the_same_page_in_two_windows_is_one_client(room):

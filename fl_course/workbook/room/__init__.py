@@ -4,6 +4,7 @@
     server.py     the web server, in a thread of its own: pages come and go; a `Post` to the loop
     room.py       the experiment, its rounds, and what the projector shows
     pupils.py     simulated pages, so that the room can be tried alone
+    again.py      a run of the room once more, in one process
     page/         the page of a client and of the projector
 
 Pages train with the JavaScript engine (workbook/page/) and speak the wire format of the library (wire/), in the orders and

@@ -105,6 +105,11 @@ class Page(Talk):
         if not self.server.knows(word, self.server.code):
             self.sorry("There is no room of this code.")
 
+    def give(self, what: Mapping[str, Any] | bytes) -> None:
+        if isinstance(what, bytes):                                                  # an order, or a model to measure
+            self.patience.left += 1
+        Talk.give(self, what)
+
     def on_message(self, message: str | bytes) -> None:
         who = repr(self.seat.name) if self.seat else "somebody"
         try:

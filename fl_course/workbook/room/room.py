@@ -116,8 +116,9 @@ class Room(Server):
         return self._train(self.settings | settings | ({} if rounds is None else {"rounds": rounds}), state)
 
     def _train(self, asked: Mapping[str, Any], state: State | None = None) -> History:
-        self.settings = checked(asked)
-        fed = self.experiment = self.federation(self.settings)
+        wanted = checked(asked)
+        fed = self.federation(wanted)                         # what is refused changes nothing
+        self.settings, self.experiment = wanted, fed
         self.busy, self.earlier = True, 1 + max(self.clients_of, default=-1)
         self.forget_orders()
         history = self.history = History(experiment=describe(fed), state=begun(state) if state else fed.initial())

@@ -112,14 +112,14 @@ class Seats:
 
 @dataclass
 class Patience:
-    """How many messages a page may still send: a bucket that fills again."""
+    """How many messages a page may still send: a bucket that fills again; and what it was asked it may answer."""
 
     left: float = MESSAGES
     filled: float = field(default_factory=time.monotonic)
 
     def one_more(self) -> bool:
         now = time.monotonic()
-        self.left = min(MESSAGES, self.left + (now - self.filled) * MESSAGES / 10)
+        self.left = max(self.left, min(MESSAGES, self.left + (now - self.filled) * MESSAGES / 10))
         self.filled = now
         self.left -= 1
         return self.left >= 0

@@ -31,10 +31,10 @@ from fl_course.workbook.widgets.tour import alone_and_pooled, draw_whole, tour_e
 # %% [markdown]
 # ## What is it, in one picture?
 #
-# Real handwritten digits, dealt out to 300 devices, one a person; a device that takes part is called a *client*. A *model* is a list of numbers
+# Real handwritten digits, dealt out to 300 devices, one for each person; a device that takes part is called a *client*. A *model* is a list of numbers
 # that turns an image into a guess; *training* changes the numbers so that the guesses get better. One *round*: a server sends the
 # model out, some clients train it on their own images, and send back only [[by how much its numbers changed|delta]]. The server adds up the
-# changes, and has a better model.
+# changes and divides by how many they are: a step by this average makes its model better.
 
 # %%
 data = digits().partition(Dirichlet(1.0), clients=300, seed=seed)   # unevenly: a few kinds each
@@ -59,10 +59,11 @@ print(f"{len(data.y):,} images at {len(data)} clients, {len(data.y_test)} more t
 # | 9 | some clients lie, and the sum must bear it | [Attacks and defences](09_attacks.ipynb) |
 # | 10 | all of it at once: hospitals, banks, keyboards, cars | [Four capstones](10_capstones.ipynb) |
 # | 11 | the same federation on real machines | [Leaving the laptop](11_deploy.ipynb) |
+# | 12 | the people in the room are the clients | [The room](12_room.ipynb) |
 #
 # ## What is a round, in numbers?
 #
-# Here is one, by hand. `local_sgd` is what a client does: two training steps on its images. `fedavg` is what the server does: the
+# Here is one, by hand. `local_sgd` is what a client does: two training steps, each on all its images. `fedavg` is what the server does: the
 # average of the changes, in which who has more images counts more. Both are a few lines long, and you will meet their file at the
 # end of this page. Beside it the same round by the library, where an experiment is one object, the `Coordinator`:
 
@@ -95,7 +96,7 @@ fed = Coordinator(
     LocalSGD(lr=0.3, epochs=3, batch_size=5),   # a client: three passes over its images
     Synchronous(0.2),                           # a round asks a fifth of the clients,
     PoissonSelection(),                         # each by the toss of its own coin
-    Uniform(),                                  # all answers count the same
+    Uniform(),                                  # all answers count the same: ε below needs that
     fleet=LogNormal(speed_spread=1.0),          # devices as unequal in speed as phones are
     seed=seed,
 )
@@ -119,14 +120,16 @@ if rounds >= 20:
 
 # %% [markdown]
 # **Try it.** Ask everybody in each round: write `Synchronous(1.0)`. Does the model learn more in 30 rounds?
+# Then write `0.2` again: the prices below are reckoned for a fifth.
 #
 # Answer: hardly. With seed 0 the accuracy stays within two points, and five times as many answers have to be sent.
 #
 # ## What does each idea cost?
 #
 # An experiment does not change. Another idea is another *field*: `replace(fed, field=…)` is the same experiment with one thing
-# different. For each we print the accuracy, the megabytes that clients have sent, the privacy, and the seconds that it would have
-# taken on such unequal devices (a simulated clock).
+# different; the field `stages` is what happens to a change on its way into the model. For each idea we print the accuracy (the mean
+# of the last three rounds, which jumps less than the last alone), the megabytes that clients have sent, the privacy, and the seconds
+# that it would have taken on such unequal devices (a simulated clock).
 
 # %%
 prices, runs = {}, {}
@@ -146,15 +149,15 @@ price("nothing added", fed)
 # %% [markdown]
 # **Privacy** ([chapter 3](03_privacy.ipynb)). A change can give away the image that it was made of. So each client [[shortens its change|clipping]] to length 0.5 at most, and the
 # server adds noise to the sum. What is left to find out about any one person is bounded by a number, *ε*: whatever somebody
-# believed about that person, the odds move by a factor of $e^\varepsilon$ at most (but for a chance δ, here 1 in 1,000). Small is private;
-# without noise there is no bound, ε = ∞.
+# believed about that person, the odds move by a factor of $e^\varepsilon$ at most (but for a chance δ, here 1 in 1,000). Small is private:
+# at ε = 1 the factor is about 3, at ε = 4, which we take here, about 55. Without noise there is no bound, ε = ∞.
 
 # %%
 from fl_course.privacy.accounting import RDP, noise_for_budget
 
 # how much noise makes all rounds together cost ε = 4, if a fifth of the clients is asked in each
 noise = noise_for_budget(4, 1e-3, rounds, 0.2, RDP())            # RDP: how rounds are added up
-private = CentralDP(0.5, noise, 1e-3, accountant=RDP(), noise_seed=seed)   # a seed: not for real
+private = CentralDP(0.5, noise, 1e-3, accountant=RDP(), noise_seed=seed)   # real noise has no seed
 price("privacy", replace(fed, stages=[private]))
 
 # %% [markdown]
@@ -168,6 +171,7 @@ price("a secret sum", replace(fed, stages=[masks]))
 
 # %% [markdown]
 # **Fewer bytes** ([chapter 5](05_compression.ipynb)). Of a change of 650 numbers send the 65 largest, and [[keep the rest in mind|error feedback]] for the next time.
+# That takes more than a tenth of the bytes, for each number must say which of the 650 it is.
 
 # %%
 price("a tenth of the numbers", replace(fed, stages=[TopK(0.1)]))
@@ -181,7 +185,7 @@ price("pull corrected", replace(fed, training=replace(fed.training, correction=S
 
 # %% [markdown]
 # **Who is asked** ([chapter 6](06_selection.ipynb)). A round is as slow as its slowest client. So ask those that answer soon and have much to teach. We also look at
-# who is left out:
+# who is heard, and how evenly:
 
 # %%
 price("useful and fast first", replace(fed, selection=Oort()))
@@ -217,7 +221,8 @@ for kind, row in zip(kinds, compare(own, own.train(rounds)).rows()):
     print(f"{kind:20} {row['mean']:.1%} of the clients' own digits are read rightly")
 
 # %% [markdown]
-# Nothing is gained by that here: four images are too few. Chapter 8 shows when it pays. All prices side by side:
+# Nothing is gained by that here: four images are too few. Chapter 8 shows when it pays. (Alone is better here than it was above,
+# since nobody is asked about digits that others write.) All prices side by side:
 
 # %%
 table = pd.DataFrame(prices).T
@@ -249,8 +254,9 @@ report(alone=alone, together=history.last("accuracy"), pooled=pooled_accuracy,
        private=table["accuracy"]["privacy"], shorter=table["MB up"]["a tenth of the numbers"])
 
 # %% [markdown]
-# No idea is free, and few are dear. Privacy takes some accuracy; secrecy and the corrected pull take bytes; leaving numbers out gives
-# bytes back; not waiting gives time back. Liars take everything, unless the rule is robust.
+# Few ideas are dear. Privacy takes some accuracy; secrecy and the corrected pull take bytes; leaving numbers out gives bytes back;
+# asking the fast and not waiting give time back. What these two cost is in no bar: people are heard less evenly, and late answers
+# are about a model that has moved on. Liars take everything, unless the rule is robust.
 #
 # ## Three sliders, three prices
 #
@@ -284,7 +290,8 @@ with refusal():                                 # who is a liar, behind masks?
 # ## The whole story in one file
 #
 # All this needs no magic. `fl_course/micro.py` holds a federation with privacy, a secret sum in which people may vanish half-way, and
-# compression; it uses NumPy and nothing of this library. Print it, read it, argue with it. This runs it, on 40 clients:
+# compression; it uses NumPy and nothing of this library. Print it, read it, argue with it. This runs it, on 40 clients. (It counts
+# the bytes of the changes only, not those for agreeing on masks. So its masked row is not longer, but shorter by those who vanish.)
 
 # %%
 from inspect import getsource
@@ -309,7 +316,7 @@ assert 0 <= in_one_file - prices["privacy"]["ε"] < 0.05 * in_one_file
 # ## Summary
 #
 # - Federated learning sends a model to the data. What comes back are changes; the data stay.
-# - Together is far better than alone, and close to all data in one place.
+# - Together is far better than alone, and not quite as good as all data in one place.
 # - Privacy, secrecy, fewer bytes and all else are a field each of one experiment. Each has a price, and every price can be measured.
 # - Not everything fits together; what does not is refused with a reason.
 #

@@ -756,7 +756,9 @@ def _():
     assert all(drawn.count(client) > 40 for client in idle)           # zero scores fall back to uniform
     for selection in (UniformSelection(), Oort(), PowerOfChoice(2), RoundRobin(), SizeWeighted()):
         assert list(selection.select(idle, 0, rng, {})) == []
-        assert len(experiment(selection=selection, schedule=Synchronous(0.5)).train(2).records[1].clients) == 3
+        it = experiment(selection=selection, schedule=Synchronous(0.5), weights=Uniform())
+        assert len(it.train(2).records[1].clients) == 3
+    unsound("four times", selection=SizeWeighted(), weights=ByExamples())
     # more candidates than clients: all are asked; fewer than are wanted: as many as are wanted
     for d in (1, 2, 99):
         assert len(experiment(selection=PowerOfChoice(d)).train(1).records[0].clients) == 3

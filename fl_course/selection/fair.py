@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core import ClientId
-from ..federation.interfaces import Look, Reports, Selector
+from ..core import ClientId, CompositionError
+from ..federation.interfaces import Experiment, Look, Reports, Selector
 from ..federation.sampling import check_draw, reported, weighted_draw
+from ..federation.stages import ByExamples
 
 
 def sizes(idle: Sequence[ClientId], reports: Reports) -> np.ndarray:
@@ -29,8 +30,9 @@ def sizes(idle: Sequence[ClientId], reports: Reports) -> np.ndarray:
 class SizeWeighted(Selector):
     """k clients, one after the other, each time in proportion to the numbers of examples n_k of those that are left.
 
-    Beside weights=Uniform() this looks at an example of every client equally often, as long as k is small. n_k is asked once
-    for each client, in a message without a model. Priced at q = 1: the accountants know no amplification for it.
+    Beside weights=Uniform() this looks at an example of every client equally often, as long as k is small; ByExamples() would
+    count n_k twice and is refused. n_k is asked once for each client, in a message without a model. Priced at q = 1: the
+    accountants know no amplification for it.
     """
 
     sends_model = False
@@ -45,6 +47,14 @@ class SizeWeighted(Selector):
 
     def select(self, idle: Sequence[ClientId], k: int, rng: np.random.Generator, reports: Reports) -> list[ClientId]:
         return weighted_draw(idle, sizes(idle, reports), k, rng)
+
+    def check(self, experiment: Experiment) -> None:
+        if isinstance(experiment.weights, ByExamples):
+            raise CompositionError(
+                f"SizeWeighted() draws clients in proportion to n_k, and weights={experiment.weights!r} weighs what they answer "
+                "by n_k again: a client with twice the examples would count four times; use weights=Uniform(), or draw all "
+                "alike: UniformSelection()."
+            )
 
 
 @dataclass(frozen=True)

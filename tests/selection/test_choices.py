@@ -8,6 +8,7 @@ import pytest
 from small import experiment, federation
 
 from fl_course import (
+    ByExamples,
     CompositionError,
     Equal,
     LogNormal,
@@ -15,6 +16,7 @@ from fl_course import (
     RoundRobin,
     SizeWeighted,
     Synchronous,
+    Uniform,
     gini,
     participation,
 )
@@ -59,8 +61,15 @@ def test_sizes_are_what_clients_said_and_the_mean_stands_for_the_others():
     assert sizes(IDLE, {}).tolist() == [1] * 5
 
 
+@pytest.mark.parametrize("weights", [{}, {"weights": ByExamples()}, {"weights": ByExamples(cap=5)}], ids=repr)
+def test_what_is_drawn_by_size_is_not_weighed_by_size_too(weights):
+    with pytest.raises(CompositionError, match=r"twice the examples would count four times; use weights=Uniform\(\)"):
+        experiment(selection=SizeWeighted(), **weights)
+    assert experiment(selection=SizeWeighted(), weights=Uniform()).train(1).records[0].clients
+
+
 def test_sizes_are_asked_once_without_a_model_and_counted():
-    it = experiment(federation((4, 8, 6, 20, 5, 5)), selection=SizeWeighted(), fleet=Equal(drop=0.2))
+    it = experiment(federation((4, 8, 6, 20, 5, 5)), selection=SizeWeighted(), weights=Uniform(), fleet=Equal(drop=0.2))
     history = it.train(6)
     first, rest = history.records[0], history.records[1:]
     assert 0 < first.bytes_down["probe"] < 6 * 120                       # a question is no model

@@ -15,6 +15,7 @@ from fl_course import (
     DPSGD,
     IFCA,
     Buffered,
+    ByExamples,
     CentralDP,
     Clusters,
     CompositionError,
@@ -62,6 +63,13 @@ SELECTORS = [
 BLIND = (UniformSelection, RoundRobin)                  # they read nothing of a client's
 CURIOUS = [s for s in SELECTORS if not isinstance(s, BLIND)]
 every = pytest.mark.parametrize("selector", SELECTORS, ids=repr)
+
+
+def beside(selector):
+    """Drawn by n_k, they are not weighed by it too."""
+    return {"selection": selector, "weights": Uniform() if isinstance(selector, SizeWeighted) else ByExamples()}
+
+
 
 # --- whom it returns ---------------------------------------------------------------------------------------------------------
 
@@ -135,7 +143,7 @@ def test_the_same_seed_gives_the_same_cohort_on_every_machine(selector, cohort):
 def test_nobody_one_client_and_a_client_offered_twice(selector):
     assert selector.select([], 3, stream(0, "x"), {}) == []
     assert selector.select(["a", "b"], 0, stream(0, "x"), {}) == []
-    one = experiment(federation((6,)), selection=selector, schedule=Synchronous(1.0)).train(3)
+    one = experiment(federation((6,)), **beside(selector), schedule=Synchronous(1.0)).train(3)
     assert [record.clients for record in one.records] == [(0,)] * 3
     with pytest.raises(ValueError, match="offered twice"):
         selector.select(["a", "a"], 1, stream(0, "x"), {})
@@ -151,14 +159,14 @@ def test_it_moves_no_stream_of_training(selector):
         selector = TiFL(tiers=1)
     if isinstance(selector, Oort):
         selector = replace(selector, blacklist=None)
-    here = {"schedule": Synchronous(1.0), "fleet": LogNormal(jitter=0.3)}
-    assert final(experiment(selection=selector, **here)) == final(experiment(selection=UniformSelection(), **here))
+    it = experiment(**beside(selector), schedule=Synchronous(1.0), fleet=LogNormal(jitter=0.3))
+    assert final(it) == final(replace(it, selection=UniformSelection()))
 
 
 @every
 def test_a_client_trains_the_same_whoever_chose_it(selector):
     data = federation((8, 5, 6, 7, 4, 9, 6, 5))
-    it = experiment(data, selection=selector, schedule=Synchronous(0.4), fleet=LogNormal(speed_spread=1.0))
+    it = experiment(data, **beside(selector), schedule=Synchronous(0.4), fleet=LogNormal(speed_spread=1.0))
     state = it.train(3).state
     step, record = next(it.run(1, state))
 
@@ -176,7 +184,7 @@ def test_a_client_trains_the_same_whoever_chose_it(selector):
 def test_a_run_goes_on_from_a_checkpoint_bit_for_bit(selector, tmp_path):
     data = federation((8, 5, 6, 7, 4, 9, 6, 5), ids=["a", 1, "b", 2, 30, "z", 4, "x"])
     fleet = Devices(LogNormal(speed_spread=1.0, jitter=0.2), DayNight(by_day=0.4, slot=900.0), failure=0.2, failure_spread=0.1)
-    it = experiment(data, selection=selector, schedule=Synchronous(0.4), fleet=fleet)
+    it = experiment(data, **beside(selector), schedule=Synchronous(0.4), fleet=fleet)
     states = [(state, record) for state, record in it.run(9)]
     for cut in (1, 4, 7):
         save(tmp_path / "state", states[cut - 1][0], it)
@@ -188,7 +196,7 @@ def test_a_run_goes_on_from_a_checkpoint_bit_for_bit(selector, tmp_path):
 
 @pytest.mark.parametrize("selector", [s for s in SELECTORS if not isinstance(s, TiFL)], ids=repr)
 def test_a_buffer_restarts_clients_one_by_one(selector, tmp_path):
-    it = experiment(selection=selector, schedule=Buffered(4, 2), fleet=LogNormal(speed_spread=1.0))
+    it = experiment(**beside(selector), schedule=Buffered(4, 2), fleet=LogNormal(speed_spread=1.0))
     states = list(it.run(8))
     assert states[-1][0].server.version == 8
     save(tmp_path / "state", states[3][0], it)
@@ -209,10 +217,10 @@ def test_the_order_in_which_clients_are_listed_decides_nothing_but_names_of_equa
 @every
 def test_with_everybody_away_or_too_few(selector):
     few = Devices(LogNormal(), DayNight(by_day=0.02, by_night=0.02, slot=3600.0, seed=5))
-    history = experiment(selection=selector, fleet=few, schedule=Synchronous(0.5, min_clients=4)).train(6)
+    history = experiment(**beside(selector), fleet=few, schedule=Synchronous(0.5, min_clients=4)).train(6)
     assert len(history) == 6
     assert history.records[-1].clock > 3600.0
-    late = experiment(selection=selector, fleet=few, schedule=Synchronous(0.5, deadline=10.0)).train(4)
+    late = experiment(**beside(selector), fleet=few, schedule=Synchronous(0.5, deadline=10.0)).train(4)
     assert [(record.clock, record.clients) for record in late.records] == [(10.0 * i, ()) for i in range(1, 5)]
 
 
@@ -258,7 +266,7 @@ def test_where_the_server_must_not_see_single_clients_it_is_refused(selector):
         assert all(word in str(why.value) for word in (type(selector).__name__, type(stage).__name__))
     training = LocalSGD(lr=0.1, batch_size=4, private=DPSGD(0.5, 1.0, **PRIVATE))
     with pytest.raises(CompositionError, match="where DPSGD is"):
-        Coordinator(federation(), logistic(5, 3), training, Synchronous(0.5), selection=selector)
+        Coordinator(federation(), logistic(5, 3), training, Synchronous(0.5), **beside(selector))
 
 
 @pytest.mark.parametrize("selector", [UniformSelection(), RoundRobin()], ids=repr)
@@ -266,7 +274,7 @@ def test_what_reads_nothing_may_stand_beside_all_of_them(selector):
     for stage in SHY:
         assert experiment(selection=selector, stages=[stage], weights=Uniform(), schedule=Synchronous(0.7)).train(2).records
     training = LocalSGD(lr=0.1, batch_size=4, private=DPSGD(0.5, 1.0, **PRIVATE))
-    it = Coordinator(federation(), logistic(5, 3), training, Synchronous(0.5), selection=selector)
+    it = Coordinator(federation(), logistic(5, 3), training, Synchronous(0.5), **beside(selector))
     assert it.train(1).records[0].clients
 
 
@@ -329,10 +337,10 @@ def test_nobody_measures_a_part_of_a_model(selector, method):
                        "own": (net, Ditto(1.0))}[method]                                                   # fmt: skip
     how = {"training": LocalSGD(lr=0.1, batch_size=4, personal=personal), "schedule": Synchronous(0.5)}
     if method == "own":
-        assert len(Coordinator(federation(), model, selection=selector, **how).train(2)) == 2
+        assert len(Coordinator(federation(), model, **beside(selector), **how).train(2)) == 2
     else:
         with pytest.raises(CompositionError, match="judge the server's model"):
-            Coordinator(federation(), model, selection=selector, **how)
+            Coordinator(federation(), model, **beside(selector), **how)
         for blind in (RoundRobin(), DivFL(), LabelDiversity(), QualityScore()):
             assert len(Coordinator(federation(), model, selection=blind, **how).train(2)) == 2
 
@@ -341,7 +349,7 @@ def test_nobody_measures_a_part_of_a_model(selector, method):
 def test_with_controls_and_deadlines(selector):
     data = federation((8, 5, 6, 7, 4, 9))
     how = LocalSGD(lr=0.1, batch_size=4, correction=Scaffold())
-    it = Coordinator(data, logistic(5, 3), how, Synchronous(0.5, over_selection=0.5, deadline=9.0), selection=selector,
+    it = Coordinator(data, logistic(5, 3), how, Synchronous(0.5, over_selection=0.5, deadline=9.0), **beside(selector),
                      fleet=LogNormal(examples_per_second=4.0, speed_spread=1.5, drop=0.2), strict=True)          # fmt: skip
     history = it.train(6)
     assert np.isfinite(history.state.server.params).all()

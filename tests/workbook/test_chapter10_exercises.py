@@ -67,6 +67,8 @@ def test_any_fair_order_of_the_needy_passes():
         return tuple(sorted(there, key=lambda car: (heard[car], hash(car) % 7))[:m])
 
     assert ask("10.whom_to_ask", by_lot_among_the_needy).passed
+    assert ask("10.whom_to_ask", lambda there, heard, m: np.array(by_lot_among_the_needy(there, heard, m), dtype=str)).passed
+    assert "expected a list of cars, got 3" in ask("10.whom_to_ask", lambda there, heard, m: 3).message
 
 
 def test_the_refusals_of_the_second_exercise_are_the_librarys():

@@ -148,7 +148,8 @@ Change what you like: this folder is yours, and `fl-course start` never overwrit
     fl-course check exercises/NAME.ipynb   are all exercises of a notebook solved?
     fl-course start . --solutions          the solutions, afterwards
 
-Read a lesson, move its sliders, then do its exercises: each answers at once, `hint("…")` helps in three steps.
+Read a lesson, move its sliders, then do its exercises: each answers at once, `hint("…")` helps in three steps. A library of your
+own goes behind `exercises/my_fl.py`; the exercises of chapter 10 say how it is judged.
 
 {chr(10).join(rows)}
 {words if (target / "notebooks" / "glossary.md").exists() else ""}

@@ -742,6 +742,7 @@ def test_whom(fn, rng):
     for turn in range(150):
         there = [str(car) for car in rng.permutation(cars) if rng.random() < chance[car.split()[0]]]
         got, tried = fn(list(there), dict(heard), 5), f"minute {turn}, there = {', '.join(there)}, m = 5"
+        got = got.tolist() if isinstance(got, np.ndarray) else got
         if not isinstance(got, list | tuple) or not all(isinstance(car, str) for car in got):
             raise Wrong(f"tried {tried}: expected a list of cars, got {str(got)[:80]}")
         if away := [car for car in got if car not in there]:

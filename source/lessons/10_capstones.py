@@ -943,8 +943,8 @@ for name, (fed, history) in {"bank, liars, mean": (watched, watched.train(bank_r
         print("  ", finding)
 
 # %% [markdown]
-# Take the sentences as symptoms. The first one about the bank blames the steps: it cannot know that two branches lie. The second
-# comes nearer.
+# Take the sentences as symptoms, the likely cause first. The first one about the bank names who sent the longest step. It sees
+# the length and not the reason: a branch with far more loans, or a broken one, would look the same.
 #
 # A dashboard shows the same *while it runs*, beside the notebook and not in its way: quality, the losses of the clients, drift,
 # norms, bytes, who takes part, what became of each job; below them the alarms, each with its lesson. *Pause* stops after the round
@@ -971,6 +971,8 @@ print(first_difference(replace(watched, attack=None), watched, rounds=2))
 assert history.records == watched.train(bank_rounds).records
 parted = first_difference(replace(watched, attack=None), watched, rounds=2)
 assert parted.version == 1 and parted.client in watched.attack.clients
+if bank_rounds >= 30:
+    assert history.explain(watched)[0].what == "much longer"
 
 # %% [markdown]
 # ## What goes wrong

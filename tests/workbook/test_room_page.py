@@ -69,7 +69,11 @@ def test_a_drawing_is_kept_in_the_page_and_learned_from(browser):
         page.click("#digits button:nth-child(8)")
         page.click("#keep")
         assert "stays in this page" in page.text_content("#voice")
+        wall = page.context.new_page()
+        wall.goto(room.projector_url)
+        wall.wait_for_selector("#seats tr:nth-child(2)")
         room.train(2, deadline=20.0)
+        wall.wait_for_selector("#numbers:has-text('of the 1 drawn here')")             # though it was counted after the last step
         seat = next(seat for seat in room.seats.seats if seat.drawings)
         ends = time.monotonic() + 5
         while seat.measured[2] != 1 and time.monotonic() < ends:

@@ -39,7 +39,7 @@ function view(now) {
   }));
   const right = drawn.reduce((sum, seat) => sum + seat.measured[1], 0), of = drawn.reduce((sum, seat) => sum + seat.measured[2], 0);
   $("numbers").textContent = done ? `After ${done.version} steps and ${done.clock.toFixed(1)} s: ${percent(done.accuracy)} of the held-out digits` +
-    (of ? `, ${percent(right / of)} of the ${of} digits drawn here` : "") + `. ${(done.up / 1000).toFixed(1)} kB up in the last step, from ${done.clients.length} clients.` : "No round yet.";
+    (of ? `, ${percent(right / of)} of the ${of} drawn here` : "") + `. ${(done.up / 1000).toFixed(1)} kB up in the last step, from ${done.clients.length} clients.` : "No round yet.";
   chart(rounds);
   const happened = rounds.flatMap((round) => round.events.map((text) => `step ${round.version}: ${text}`)).slice(-40).reverse();
   refill($("events"), happened, (text) => Object.assign(document.createElement("li"), { textContent: text }));

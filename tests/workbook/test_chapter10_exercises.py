@@ -48,6 +48,8 @@ def test_a_refused_stack_and_rubbish_are_told_in_a_sentence():
         result = ask("10.hospital_stack", lambda *args, answer=answer: answer)
         assert result.state == "fail"
         assert result.message.startswith("tried ε ="), result.message
+    unequal = ask("10.hospital_stack", lambda *args: (replace(training, epochs=dict.fromkeys(range(10), 9)), stages))
+    assert "epochs must be one whole number" in unequal.message
     with_momentum = ask("10.hospital_stack", lambda *args: (replace(training, momentum=0.9), stages))
     assert "refused: " in with_momentum.message
 

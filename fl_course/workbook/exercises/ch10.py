@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm
@@ -139,7 +140,7 @@ def delta_spent(epsilon, z, releases):
     return norm.cdf(mu / 2 - epsilon / mu) - np.exp(epsilon) * norm.cdf(-mu / 2 - epsilon / mu)
 
 
-def paid(training, epsilon, delta, rounds, sizes):
+def paid(training: Any, epsilon, delta, rounds, sizes):
     """Whether all rounds together keep what was promised to a patient of each hospital."""
     private = training.private
     if private.sampling == "shuffle":
@@ -165,6 +166,8 @@ def test_stack(fn, rng):
     training, stages = got
     if type(training) is not LocalSGD or type(training.private) is not DPSGD:
         raise Wrong(f"tried {tried}: no DPSGD in the training, so nothing hides a *patient*")
+    if not isinstance(training.epochs, int):
+        raise Wrong(f"tried {tried}: epochs must be one whole number for all, so that everybody's releases can be counted")
     sums = [stage for stage in stages if type(stage) is SecureSum]
     if not sums or not sums[0].masked or sums[0].round_seed is not None:
         raise Wrong(f"tried {tried}: the server can see single updates: there is no SecureSum among the stages, or it is open")
@@ -207,7 +210,7 @@ def needed_alone(parts, needed, refused):
 
 
 def from_the_front(parts, needed, refused):
-    kept = []
+    kept: list[str] = []
     for part in parts:
         if refused([*kept, part]) is None:
             kept.append(part)
@@ -264,15 +267,17 @@ def every_stack(parts, needed, refused):
 
 
 STAGES = {"top-k": TopK(0.1), "secure sum": SecureSum(clip=2.0), "8 bits down": Downlink(8)}
-OTHERS = {"Multi-Krum": {"aggregation": MultiKrum(2)}, "Power-of-Choice": {"selection": PowerOfChoice(6)},
-          "Krum against 4": {"aggregation": MultiKrum(4)}}       # of ten: refused by itself
+OTHERS: dict[str, dict[str, Any]] = {
+    "Multi-Krum": {"aggregation": MultiKrum(2)}, "Power-of-Choice": {"selection": PowerOfChoice(6)},
+    "Krum against 4": {"aggregation": MultiKrum(4)},              # of ten: refused by itself
+}
 
 
 def refused(names):
     """What the library says to a federation of ten hospitals with these parts; None if it accepts them."""
     plain, _ = ten_hospitals(0)
-    how = {"schedule": Synchronous(1.0), "weights": Uniform(),
-           "stages": [stage for name, stage in STAGES.items() if name in names]}
+    how: dict[str, Any] = {"schedule": Synchronous(1.0), "weights": Uniform(),
+                           "stages": [stage for name, stage in STAGES.items() if name in names]}
     for name, part in OTHERS.items():
         how |= part if name in names else {}
     how |= fedbuff(6, 3) if "FedBuff" in names else {}
@@ -323,8 +328,8 @@ def rounds_that_fit(price, message, phones, budget):
     return rounds
 
 
-def fitting(price, moved, took, budget):
-    epsilon, megabytes, seconds = budget
+def fitting(price, costs, budget):
+    (moved, took), (epsilon, megabytes, seconds) = costs, budget
     rounds = 0
     while rounds < 4000 and price(rounds + 1) <= epsilon and (rounds + 1) * moved <= megabytes and (rounds + 1) * took <= seconds:
         rounds += 1
@@ -337,68 +342,68 @@ def a_round(message, phones):
 
 
 def privacy_is_free(price, message, phones, budget):
-    return fitting(lambda rounds: 0.0, *a_round(message, phones), budget)
+    return fitting(lambda rounds: 0.0, a_round(message, phones), budget)
 
 
 def every_round_costs_the_same(price, message, phones, budget):
     first = price(1)
-    return fitting(lambda rounds: rounds * first, *a_round(message, phones), budget)
+    return fitting(lambda rounds: rounds * first, a_round(message, phones), budget)
 
 
 def way_up_only(price, message, phones, budget):
-    return fitting(price, phones[0] * message[0] / 1e6, a_round(message, phones)[1], budget)
+    return fitting(price, (phones[0] * message[0] / 1e6, a_round(message, phones)[1]), budget)
 
 
 def one_phone(price, message, phones, budget):
     moved, took = a_round(message, phones)
-    return fitting(price, moved / phones[0], took, budget)
+    return fitting(price, (moved / phones[0], took), budget)
 
 
 def bytes_are_bits(price, message, phones, budget):
     moved, took = a_round(message, phones)
-    return fitting(price, moved, phones[1] + (took - phones[1]) / 8, budget)
+    return fitting(price, (moved, phones[1] + (took - phones[1]) / 8), budget)
 
 
 def one_after_the_other(price, message, phones, budget):
     moved, took = a_round(message, phones)
-    return fitting(price, moved, phones[0] * took, budget)
+    return fitting(price, (moved, phones[0] * took), budget)
 
 
 def links_only(price, message, phones, budget):
     moved, took = a_round(message, phones)
-    return fitting(price, moved, took - phones[1], budget)
+    return fitting(price, (moved, took - phones[1]), budget)
 
 
 def compute_only(price, message, phones, budget):
-    return fitting(price, a_round(message, phones)[0], phones[1], budget)
+    return fitting(price, (a_round(message, phones)[0], phones[1]), budget)
 
 
 def links_swapped(price, message, phones, budget):
     asked, compute, up_mbit, down_mbit = phones
-    return fitting(price, *a_round(message, (asked, compute, down_mbit, up_mbit)), budget)
+    return fitting(price, a_round(message, (asked, compute, down_mbit, up_mbit)), budget)
 
 
 def one_too_many(price, message, phones, budget):
-    return fitting(price, *a_round(message, phones), budget) + 1
+    return fitting(price, a_round(message, phones), budget) + 1
 
 
 def at_least_one(price, message, phones, budget):
-    return max(1, fitting(price, *a_round(message, phones), budget))
+    return max(1, fitting(price, a_round(message, phones), budget))
 
 
 def the_loosest(price, message, phones, budget):
     moved, took = a_round(message, phones)
-    by_price = fitting(price, 0, 0, budget)
+    by_price = fitting(price, (0, 0), budget)
     return max(by_price, int(budget[1] // moved), int(budget[2] // took))
 
 
 def strictly_below(price, message, phones, budget):
-    return fitting(lambda rounds: price(rounds) * (1 + 1e-12), *a_round(message, phones), budget)
+    return fitting(lambda rounds: price(rounds) * (1 + 1e-12), a_round(message, phones), budget)
 
 
 def old_megabytes(price, message, phones, budget):
     moved, took = a_round(message, phones)
-    return fitting(price, moved * 1e6 / 2**20, took, budget)
+    return fitting(price, (moved * 1e6 / 2**20, took), budget)
 
 
 def test_fit(fn, rng):
@@ -569,12 +574,12 @@ def fair_rule(table, bears, liars, widest):
     """table: rule -> lie -> (AUC, gap); bears: rule -> most liars; widest: the largest gap allowed. Returns a rule or None."""
     worst = {rule: min(auc for auc, _ in row.values()) for rule, row in table.items()
              if bears[rule] >= liars and max(abs(gap) for _, gap in row.values()) <= widest}
-    return max(worst, key=worst.get) if worst else None
+    return max(worst, key=lambda rule: worst[rule]) if worst else None
 
 
 def chosen(table, allowed, value):
     kept = {rule: value(row) for rule, row in table.items() if allowed(rule, row)}
-    return max(kept, key=kept.get) if kept else None
+    return max(kept, key=lambda rule: kept[rule]) if kept else None
 
 
 def worst_auc(row):
@@ -635,7 +640,7 @@ def always_somebody(table, bears, liars, widest):
 
 def nobody_at_all(table, bears, liars, widest):
     worst = {rule: worst_auc(row) for rule, row in table.items() if bears[rule] >= liars and in_gap(row, widest)}
-    return max(worst, key=worst.get)
+    return max(worst, key=lambda rule: worst[rule])
 
 
 def worst_of_all(table, bears, liars, widest):

@@ -451,7 +451,7 @@ report(models_differ_by=float(gap), room=first.last("accuracy"), alone=float(np.
 #
 # The room says no before anybody trains:
 
-# %%
+# %% tags=["nbval-check-output"]
 with Room(seats=4, simulate=4, seed=seed) as room:
     with refusal():                                              # noise has no size yet
         room.train(3, noise=1.0)

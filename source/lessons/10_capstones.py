@@ -943,8 +943,9 @@ for name, (fed, history) in {"bank, liars, mean": (watched, watched.train(bank_r
         print("  ", finding)
 
 # %% [markdown]
-# Take the sentences as symptoms, the likely cause first. The first one about the bank names who sent the longest step. It sees
-# the length and not the reason: a branch with far more loans, or a broken one, would look the same.
+# Take the sentences as symptoms, the likely cause first. The first one about the bank names who sent the longest step: a
+# liar. The other liar's is as wrong and a little shorter, so it is not named. And the alarm sees the length and not the reason:
+# a branch that is broken, or has far more loans, would look the same.
 #
 # A dashboard shows the same *while it runs*, beside the notebook and not in its way: quality, the losses of the clients, drift,
 # norms, bytes, who takes part, what became of each job; below them the alarms, each with its lesson. *Pause* stops after the round

@@ -9,10 +9,10 @@
 # - say what a killed node, a wrong certificate and a slow answer do to a run, and read it in the record;
 # - work out from measured bytes and seconds what a federation of another size needs.
 #
-# About 60 minutes for a newcomer; there are no exercises. You need chapter 1; lines about secure sums and buffers need
-# chapters 4 and 7. In the library: `fl_course/federation/elsewhere.py` (the loop's side), `fl_course/federation/node.py` (the
-# clients' side), `fl_course/deploy/flower.py` (Flower carries the messages), `fl_course/deploy/local.py` (processes on one
-# machine), `fl_course/deploy/certificates.py`, `fl_course/deploy/secure.py`.
+# About 60 minutes for a newcomer; there are no exercises. You need chapter 1; lines about secure sums, sparse answers and
+# buffers need chapters 4, 5 and 7. In the library: `fl_course/federation/elsewhere.py` (the loop's side),
+# `fl_course/federation/node.py` (the clients' side), `fl_course/deploy/flower.py` (Flower carries the messages),
+# `fl_course/deploy/local.py` (processes on one machine), `fl_course/deploy/certificates.py`, `fl_course/deploy/secure.py`.
 
 # %% tags=["parameters"]
 live: bool = False  # True: start real processes here, some minutes; False: show a recording
@@ -63,7 +63,7 @@ model, training = logistic(64, 10), LocalSGD(lr=0.1, epochs=1, batch_size=10)
 together = Coordinator(data, model, training, Synchronous(1.0), seed=seed)
 start = together.initial().server
 
-longer = Trainer(replace(training, epochs=rounds), model, data)          # each by itself
+longer = Trainer(replace(training, epochs=rounds), model, data)          # as many epochs, alone
 alone = [score(model, start.params + u.delta, data.x_test, data.y_test)[0]
          for u in longer.train([Task(client, start, seed) for client in data.ids])]
 one_place = digits().partition(IID(), clients=1, seed=seed)
@@ -134,9 +134,9 @@ assert other_memory.records == library.records
 # Why is not even the last bit different? Because every client's dice have names (chapter 1: seed, purpose, version, client), and
 # the server adds answers up in the order of the clients' names, not in the order in which they come.
 #
-# Two processes on two cores also train two cohorts at once: this is how a simulation uses more cores. Flower has a simulation
-# of its own for that, on Ray, which is a package of its own; a pool of processes is enough for us. It pays once a round trains for
-# much longer than a message takes.
+# Two processes on two cores also train at the same time, each its own clients: this is how a simulation uses more cores. Flower
+# has a simulation of its own for that, on Ray, which is a package of its own; a pool of processes is enough for us. It pays
+# once a round trains for much longer than a message takes.
 #
 # **Try it.** Replace `Processes(together, 2)` by `Processes(together, 4)`. What changes?
 #
@@ -154,7 +154,8 @@ assert other_memory.records == library.records
 # | SuperNode | asks the SuperLink for messages; nobody connects *to* it | each client's machine |
 # | ClientApp | trains; a new process for every message | started by the SuperNode |
 #
-# An experiment becomes an app by a folder with four small files. You change one of them, the experiment:
+# An experiment becomes an app by a folder with four small files (and an empty one, which makes it a package). You change one of
+# them: the function in `experiment.py` returns a `Coordinator`, as our `together` is one. The client's side is printed whole:
 
 # %% tags=["nbval-check-output"]
 with tempfile.TemporaryDirectory() as folder:
@@ -165,9 +166,9 @@ with tempfile.TemporaryDirectory() as folder:
     print(f"\n{(app / 'hospitals' / 'client_app.py').read_text()}")
 
 # %% [markdown]
-# In a terminal, `fl-course deploy local hospitals --clients 2 --tls` starts a SuperLink and two SuperNodes on this machine, runs
-# the app, and stops every process again. Flower would take some packages that Jupyter needs back to older versions, so the command
-# makes an environment of its own for it, once.
+# In a terminal, `fl-course deploy export hospitals` writes this folder, and `fl-course deploy local hospitals --clients 2 --tls`
+# starts a SuperLink and two SuperNodes on this machine, runs the app, and stops every process again. Flower wants older versions of
+# some packages that Jupyter needs, so the command makes an environment of its own for it, once.
 #
 # The cells below look at four such deployments. They take minutes, so the course comes with a recording (of a machine with two cores
 # that had other work to do, too); set `live = True` in the parameters, and they happen here instead.
@@ -181,7 +182,8 @@ print(("Played here" if live else "Recorded") + f" on {story['made']}, flwr {sto
 # The first: three rounds, two nodes with two clients each, and answers of which only the largest tenth of the numbers travels
 # (chapter 5). What was left out waits at home, in the client's drawer. But the process that trained is gone when its message is
 # sent! The drawers lie in the node's own `Context.state`, which Flower keeps between two messages; the server keeps only the
-# number of the job after which a drawer was written.
+# number of the job after which a drawer was written. (The first line below counts seconds from the start of the server, the others
+# from the moment when the app was sent.)
 
 # %%
 experiment = scenes.sparse()
@@ -210,8 +212,9 @@ plain = Coordinator(digits().partition(Dirichlet(0.5), clients=4, seed=0), logis
 assert facts(plain) == facts(experiment)       # nothing is hidden in scenes.sparse()
 
 # %% [markdown]
-# The same model and the same bytes: what we have measured for ten chapters is what crosses the network, but for the envelopes
-# around it: ours (the number of the job, who was asked), Flower's, and TLS. Where do the seconds go?
+# The same model and the same bytes (down and up together are those of the log): what we have measured for ten chapters is what
+# crosses the network, but for the envelopes around it: ours (the number of the job, who was asked), Flower's, and TLS. Where do
+# the seconds go?
 
 # %%
 ends = [seconds for seconds, text in story["sparse"]["lines"] if text.startswith("round")]
@@ -246,9 +249,9 @@ for seconds, text in story["killed"]["lines"]:
     print(f"{seconds:6.1f} s  {text}")
 
 # %% [markdown]
-# The server waited as long as it was told to (`lost-after`, 40 seconds here), wrote down who was lost, took its step with the two
-# answers that it had, and did not ask the silent node again. Nothing had to be repeated, because a round needs no answer in
-# particular: it is a mean over *those who answered*.
+# The server waited as long as it was told to (`lost-after`, 40 seconds here), wrote down who was lost, took its step with the
+# two answers that it had, and did not ask the silent node again. (Round 2 starts from version 1: versions count from
+# 0.) Nothing had to be repeated, because a round needs no answer in particular: it is a mean over *those who answered*.
 
 # %%
 killed = history_of(story["killed"])
@@ -305,9 +308,9 @@ with tempfile.TemporaryDirectory() as folder:
             handshake(authority, name, folder)
 
 # %% [markdown]
-# *The node proves who it is.* It has a pair of keys; its public half was registered with the server beforehand, and it signs what
-# it sends with the private half. Whoever does not have a registered key is not let in. In the recording both strangers tried,
-# with these last words:
+# *The node proves who it is.* It has a pair of keys; its public half was registered with the server beforehand, and it signs
+# what it sends with the private half. Whoever does not have a registered key is not let in. Both strangers tried, with these
+# last words. The last line is the server's, about the stranger with the key:
 
 # %%
 for who, words in story["strangers"].items():
@@ -353,9 +356,10 @@ assert masked_apart <= (1e-6 if live else 2e-5)              # or one step of th
 assert grid_error <= 0.5 / (2**15 - 1)                       # SecureSum(clip=0.5, bits=16): a step
 
 # %% [markdown]
-# Five rounds of messages for one sum: keys, shares, masked answers, who is there, unmasking. Between two of them no process of a
-# client is alive. What it drew and heard lies on its node; from that it is built anew for its next word, and after its last
-# one the node forgets.
+# Five rounds of messages for one sum, a row each: keys, shares, masked answers (`update`), who is there (`consistency`),
+# unmasking. The last row is the model on its way down, to four clients. Between two of them no process of a client is alive.
+# What it drew and heard lies on its node; from that it is built anew for its next word, and after its last one the node
+# forgets.
 #
 # What is still a promise: in our deployment the server hands round which public identity key belongs to whom. Against a server
 # that *reads* that is enough. A server that *lies* could hand out keys of its own and so remove masks; against that, nodes must
@@ -363,9 +367,9 @@ assert grid_error <= 0.5 / (2**15 - 1)                       # SecureSum(clip=0.
 #
 # ## Without rounds: FedBuff on the real clock
 #
-# The grid's `push_messages` and `pull_messages` need no rounds. So the `Schedule` of chapter 7 can decide here as well: keep four
-# clients at work, step at every second answer. `Elsewhere(post, real=True)` puts the loop on the real clock: an answer counts when
-# it comes.
+# Flower's `Grid` with its `push_messages` and `pull_messages` needs no rounds. So the `Schedule` of chapter 7 can decide here
+# as well: keep four clients at work, step at every second answer. `Elsewhere(post, real=True)` puts the loop on the real clock:
+# an answer counts when it comes.
 
 # %%
 live_buffer = history_of(story["buffered"])
@@ -386,13 +390,15 @@ clocks = [r.clock for r in live_buffer.records]
 assert clocks == sorted(clocks)
 
 # %% [markdown]
-# A bar is a job on a real machine, from the order to the answer; nearly all of it is a process that starts. Two clients of one node
-# answer together, because their orders travel in one message. Such a run cannot be repeated to the bit: who comes first is decided by the machines. What can be
-# repeated is a deployment on the *simulated* clock, which gives the schedule the fleet's seconds, wherever clients really train.
+# A bar is a job on a real machine, from the order to the answer; nearly all of it is a process that starts. Two clients of one
+# node answer together, because their orders travel in one message. Such a run cannot be repeated to the bit: who comes first is
+# decided by the machines. What can be repeated is a deployment on the *simulated* clock, which gives the schedule the fleet's
+# seconds, wherever clients really train.
 #
 # ## What changes at scale?
 #
-# Take the measured bytes, and do arithmetic. An answer has $U = 4d$ bytes and an envelope; $m$ clients a round need
+# Take the measured bytes, and do arithmetic. The model down and an answer up have $4d$ bytes each, and a short header; $m$
+# clients a round need
 #
 # $$\text{server traffic} = m\,(D + U)\ \text{a round},\qquad
 # \text{seconds} \ge \max\left(\frac{8(D+U)}{r_k},\ \frac{8m(D+U)}{r_s}\right).$$
@@ -401,8 +407,9 @@ assert clocks == sorted(clocks)
 # round only make it longer.
 
 # %% tags=["nbval-check-output"]
-envelope = down - 4 * model.dim
-print(f"measured: {down} bytes for {model.dim} numbers, so {envelope} bytes of envelope")
+header = down - 4 * model.dim
+print(f"measured: {down} bytes for {model.dim} numbers, so {header} bytes of header, "
+      f"and {max(up) - 4 * model.dim} in an answer")
 links = {"client": 20e6, "server": 1e9}                          # bits a second, both ways
 print(f"beyond {links['server'] / links['client']:.0f} clients a round "
       "the server's link is the slow one")
@@ -411,7 +418,7 @@ print(f"beyond {links['server'] / links['client']:.0f} clients a round "
 clients = np.logspace(0, 5, 60)
 figure, axes = canvas(2)
 for numbers, name in ((1e5, "$10^5$ numbers"), (1e7, "$10^7$ numbers"), (1e9, "$10^9$ numbers")):
-    both_ways = 8 * 2 * (4 * numbers + envelope)                 # bits down and up
+    both_ways = 8 * 2 * (4 * numbers + header)                   # bits down and up
     seconds = np.maximum(both_ways / links["client"], clients * both_ways / links["server"])
     axes[0].loglog(clients, seconds, label=name)
     axes[1].loglog(clients, clients * both_ways / 8e9, label=name)
@@ -429,7 +436,8 @@ from fl_course.workbook.widgets.scale import scale_explorer
 scale_explorer()
 
 # %% [markdown]
-# More clients a round make a *round* better and, through a narrow server, longer. By seconds the few are ahead.
+# In your picture: more clients a round make a *round* better and, through a narrow server, longer. By seconds the few are
+# ahead.
 #
 # What follows for the chapters before:
 #
@@ -446,7 +454,7 @@ price = 0.08                                                     # of a GB that 
 rows = {}
 for name, numbers, m, T in (("this lesson", model.dim, 4, 3), ("keyboard", 1.4e6, 300, 3000),
                             ("vision", 2.5e7, 100, 1000), ("language", 1e9, 20, 200)):
-    gb = m * T * (4 * numbers + envelope) / 1e9
+    gb = m * T * (4 * numbers + header) / 1e9
     rows[name] = {"numbers": f"{numbers:,.0f}", "clients a round": m, "rounds": T,
                   "GB down": f"{gb:,.3f}", "price": f"{gb * price:,.2f}"}
 print(pd.DataFrame(rows).T.to_string())

@@ -1,6 +1,7 @@
 """The wire: messages ⇄ bytes. What is counted was really encoded.
 
-    messages.py         frames with a checksum; the model's message and the update's; what may arrive
+    frames.py           plain data ⇄ bytes with a checksum; long arrays are written once
+    messages.py         the model's message and the update's; what may arrive
     payloads.py         updates that bring their own bytes: sparse, quantised
     layer_payloads.py   thin factors and cut networks
     masked.py           integers under masks, to be added and nothing else

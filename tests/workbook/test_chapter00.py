@@ -110,5 +110,5 @@ def test_the_picture_has_a_circle_a_chapter_and_reads_on_any_page():
 
 def test_the_lesson_links_to_every_chapter_that_the_picture_numbers():
     rows = re.findall(r"^# \| (\d+) \| .* \| \[.*\]\((\d\d)_\w+\.ipynb\) \|$", LESSON, re.M)
-    assert [int(number) for number, _ in rows] == [int(name) for _, name in rows] == list(range(1, 12))
+    assert [int(number) for number, _ in rows] == [int(name) for _, name in rows] == list(range(1, 13))
     assert set(tour.STOPS) == set(range(1, 10))

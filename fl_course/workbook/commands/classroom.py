@@ -36,14 +36,14 @@ def classroom(
         refuse(f"nobody can listen at {lan or '127.0.0.1'}, port {port or 'any'}: {why.strerror or why}. --lan takes an address "
                "of this machine; `ip addr` (Windows: ipconfig) names them.")  # fmt: skip
     with room:
-        say(f"On the wall:    {room.projector_url}")
-        say(f"On the phones:  {room.url}")
-        if not lan:
-            say("Only this machine can open them. For phones: --lan with an address of this machine in their network.")
-        else:
-            say("http is not encrypted: who listens in this network can read updates and the code. No secrets in this room.")
-        say("Ctrl-C closes the room.")
         try:
+            say(f"On the wall:    {room.projector_url}")
+            say(f"On the phones:  {room.url}")
+            if not lan:
+                say("Only this machine can open them. For phones: --lan with an address of this machine in their network.")
+            else:
+                say("http is not encrypted: who listens in this network can read updates and the code. No secrets in this room.")
+            say("Ctrl-C closes the room.")
             while True:
                 time.sleep(0.2)
         except KeyboardInterrupt:

@@ -25,7 +25,7 @@ class Pupils:
     """
 
     def __init__(self, room: Any, count: int) -> None:
-        self.room, self.count, self.node, self.tasks = room, count, None, []     # type: Any, int, Node | None, list[Any]
+        self.room, self.node, self.tasks = room, None, []     # type: Any, Node | None, list[Any]
         self.waits: dict[int, float] = {}                     # seat -> seconds that this page takes longer, each time
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="pupils", daemon=True)

@@ -32,7 +32,7 @@ WRONG_CODES = 30         # a minute, of all who try; then nobody's code is looke
 
 class Server:
     """seats: who can come; share(client) -> (x (n, *features), y (n,)) that a page begins with; rules: told to pages, see
-    pages.py; command: called, in a thread of its own, with what the projector wants; view: what it is shown."""
+    pages.py; command: called, in the server's thread, with what the projector wants; view: what it is shown."""
 
     def __init__(
         self, seats: int, share: Callable[[int], tuple[np.ndarray, np.ndarray]], rules: Callable[[], dict[str, Any]],

@@ -14,6 +14,7 @@ from fl_course import (
     DPSGD,
     IID,
     QSGD,
+    CentralDP,
     Coordinator,
     CrossEntropy,
     DistributedNoise,
@@ -22,6 +23,7 @@ from fl_course import (
     LocalSGD,
     LogNormal,
     MultiKrum,
+    PoissonSelection,
     QuantitySkew,
     SecureSum,
     SignFlip,
@@ -40,6 +42,7 @@ from fl_course import (
     own_measure,
     pooled,
     reached,
+    rehearse,
     shakespeare,
     vehicles,
 )
@@ -116,6 +119,35 @@ def test_keyboards_gain_and_bytes_are_cheap(seed):
     history = small.train(30)
     assert history.megabytes < 0.2 * 30 * 12 * 2 * 4 * model.dim / 1e6
     assert means["local only"] + 0.05 < own_measure(small, history.state).mean() < means["global"] + 0.01
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_noise_that_hides_a_person_takes_most_of_what_a_hundred_gain_and_little_in_a_crowd(seed):
+    data, model, how = shakespeare(), mlp(128, 48, 32), LocalSGD(lr=0.5, epochs=2, batch_size=20)
+    fed = Coordinator(data, model, how, Synchronous(0.1), evaluation=Evaluation(every=50), seed=seed)
+    means = {name: np.nanmean(each) for name, each in baselines(fed, 50, alone=5).items()}
+    z, gain, kept = noise_for_budget(4.0, 1e-3, 50, 0.1, RDP()), means["global"] - means["local only"], {}
+    for clip, crowd in ((0.3, 1), (1.0, 10)):
+        noise = CentralDP(clip, z / crowd, 1e-3, accountant=RDP(), noise_seed=seed)
+        private = replace(fed, selection=PoissonSelection(), weights=Uniform(), stages=[noise])
+        history = private.train(50)
+        kept[crowd] = (own_measure(private, history.state).mean() - means["local only"]) / gain
+        assert (history.last("epsilon") <= 4) == (crowd == 1)
+    assert kept[1] < 0.25 < 0.5 < kept[10]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_answers_come_faster_without_rounds_because_devices_are_unequal(seed):
+    data, how = vehicles(home=1.0, seed=seed), LocalSGD(lr=0.05, epochs=2, batch_size=16)
+    times = []
+    for spread in (0.8, 0.4, 0.0):
+        fleet = LogNormal(examples_per_second=5, speed_spread=spread, drop=0.1, seed=seed)
+        fed = Coordinator(data, mlp(5, 32, 1, loss=SquaredError()), how, Synchronous(0.3), fleet=fleet, seed=seed)
+        rounds, without = rehearse(fed, 60), rehearse(replace(fed, **fedbuff(9, 3, by_examples=True)), 180)
+        rates = [sum(len(record.clients) for record in run.records) / run.records[-1].clock for run in (rounds, without)]
+        times.append(rates[1] / rates[0])
+    assert times[0] > 1.3 * times[1] > 1.3 * 1.3 * times[2]
+    assert 0.9 < times[2] < 1.2
 
 
 @pytest.mark.parametrize("seed", SEEDS)

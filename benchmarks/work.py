@@ -150,12 +150,18 @@ def whole_loop(work: Work, data: FederatedData) -> Round:
 
 
 def as_module(model: Model) -> nn.Module:
-    """The same network as a torch module whose parameters lie in the same order."""
+    """The same network as one writes it in torch: a module a layer, whose parameters lie in the same order."""
+    layers: list[nn.Module] = []
+    if isinstance(model, ConvNet):
+        for inputs, outputs in zip((model.channels, *model.widths), model.widths, strict=False):
+            convolution, norm = nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(model.groups, outputs)
+            layers += [convolution, norm, nn.ReLU(), nn.MaxPool2d(2)]
+        head = nn.Linear(model.shapes()["head.weight"][1], model.classes)
+        return nn.Sequential(nn.Unflatten(1, (model.channels, model.side, model.side)), *layers, nn.Flatten(), head)
     if not isinstance(model, Dense):
         module = model.single()
         assert module is not None
         return module
-    layers: list[nn.Module] = []
     for inputs, outputs in zip(model.sizes, model.sizes[1:], strict=False):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

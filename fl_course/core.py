@@ -103,10 +103,11 @@ def changed(record: T, **fields: Any) -> T:
     """The record with some fields changed: `dataclasses.replace` for records that check nothing when they are made. The loop
     does this several times for every client."""
     other = object.__new__(type(record))
-    words = vars(record) | fields
-    if len(words) > len(vars(record)):
-        raise TypeError(f"{type(record).__name__} has no field {(fields.keys() - vars(record).keys()).pop()!r}")
-    vars(other).update(words)
+    words, before = other.__dict__, record.__dict__
+    words.update(before)
+    words.update(fields)
+    if len(words) > len(before):
+        raise TypeError(f"{type(record).__name__} has no field {(fields.keys() - before.keys()).pop()!r}")
     return other
 
 
@@ -263,7 +264,7 @@ class Meter:
 
 
 def _add_bytes(sent: dict[str, int], purpose: str, nbytes: int) -> None:
-    if not isinstance(purpose, str) or not purpose.strip() or not purpose.isprintable():
+    if purpose not in sent and not (isinstance(purpose, str) and purpose.strip() and purpose.isprintable()):
         raise ValueError(f"the purpose of a message is a printable word, not {purpose!r}")
     if (size := whole(nbytes, f"bytes of {purpose!r}")) < 0:
         raise ValueError(f"bytes of {purpose!r} cannot be {nbytes}")

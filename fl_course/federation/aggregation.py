@@ -93,10 +93,12 @@ def add_up(payloads: Sequence[Any]) -> Any:
     if any(not isinstance(payload, np.ndarray) for payload in payloads):
         return reduce(add, payloads)
     total = payloads[0].astype(np.float64)
+    longer = np.empty_like(total)                                  # float64 first, then added: quicker than both at once
     for payload in payloads[1:]:
         if np.shape(payload) != total.shape:                       # NumPy would stretch a (1,) over everything
             raise ValueError(f"cannot add arrays of shape {np.shape(payload)} and {total.shape}")
-        total += payload
+        longer[...] = payload
+        total += longer
     return total
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -138,17 +139,21 @@ def lengths_of(updates: Sequence[Update]) -> tuple[float, np.ndarray]:
 
 
 def _lengths(updates: Sequence[Update], dtype: type) -> tuple[float, np.ndarray]:
-    """The same in this precision. Σ ‖Δ_k - mean‖² = Σ ‖Δ_k‖² - ‖Σ Δ_k‖² / n, which needs no second pass."""
+    """The same in this precision. Σ ‖Δ_k - mean‖² = Σ ‖Δ_k‖² - ‖Σ Δ_k‖² / n, which needs no second pass. A weight that all
+    have in common changes no share."""
     total: np.ndarray = np.zeros(len(updates[0].delta), dtype)
-    squares = np.zeros(len(updates))
-    with np.errstate(over="ignore", invalid="ignore"):                     # float32 may be too short
+    squares, weights = np.zeros(len(updates)), np.array([u.weight for u in updates])
+    common = weights[0] if (weights == weights[0]).all() else 1.0
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):    # float32 may be too short
         for k, u in enumerate(updates):
-            delta = np.asarray(u.delta, dtype) / dtype(u.weight)
+            delta = np.asarray(u.delta, dtype)
+            if u.weight != common:
+                delta = delta / dtype(u.weight / common)
             total += delta
             squares[k] = delta @ delta
         whole = sum(squares.tolist())
         apart = 1 - float(total @ total) / (len(updates) * whole) if whole > 0 else 0.0
-    return math.sqrt(max(0.0, apart)), np.sqrt(squares)
+    return math.sqrt(max(0.0, apart)), np.sqrt(squares) / common
 
 
 def norm_metrics(updates: Sequence[Update], clip: float) -> dict[str, float]:
@@ -160,7 +165,7 @@ def norm_metrics(updates: Sequence[Update], clip: float) -> dict[str, float]:
     sent = norms * [u.weight for u in updates]
     clipped = math.nan if math.isnan(clip) else float(np.mean(sent >= clip * (1 - 1e-5)))
     longest = int(norms.argmax())
-    return {"drift": apart, "update_norm": float(np.median(norms)), "update_norm_max": float(norms[longest]),
+    return {"drift": apart, "update_norm": statistics.median(norms.tolist()), "update_norm_max": float(norms[longest]),
             "update_norm_at": float(longest), "clipped": clipped}  # fmt: skip
 
 

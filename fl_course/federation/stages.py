@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..core import Aggregate, CompositionError, Context, Server, Update
+from ..core import Aggregate, CompositionError, Context, Server, Update, changed
 from ..wire.payloads import numbers
 from .interfaces import Stage
 
@@ -132,7 +132,7 @@ class ByExamples(Weighting):
         examples = min(update.metrics["examples"], self.cap or math.inf)
         with np.errstate(over="ignore"):                       # what overflows float32 is infinite, and refused on receipt
             delta = dense(update.delta, "ByExamples") * np.float32(examples)
-        return replace(update, delta=delta, weight=float(examples))
+        return changed(update, delta=delta, weight=float(examples))
 
 
 @dataclass(frozen=True)

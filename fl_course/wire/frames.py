@@ -34,6 +34,7 @@ except ImportError:                           # no wheel for this machine
 
 MAGIC = b"FLC"
 FORMAT = 1
+HEAD = MAGIC + bytes([FORMAT])
 ARRAY = 1                                     # msgpack extension type of an array
 HOLE = 2                                      # … of the place of a long array; within `unframe` alone, it never travels
 LONG = 1 << 16                                # bytes from which an array is long
@@ -98,9 +99,9 @@ def frame(kind: str, body: Any, rooms: Rooms | None = None) -> Any:
             return long.append(value)         # None in its place: then this is a trial
         return _pack_array(value)
 
-    head, check = MAGIC + bytes([FORMAT]), 0
+    head, check = HEAD, 0
     packed = msgpack.packb([kind, body], default=pack, use_bin_type=True)
-    pieces: list[bytes | memoryview] = _merged([head, *_pieces([kind, body])]) if long else [head + packed]
+    pieces: list[bytes | memoryview] = _merged([head, *_pieces([kind, body])]) if long else [head, packed]
     for piece in pieces:
         check = crc32(piece, check)
     pieces.append(struct.pack("<I", check))

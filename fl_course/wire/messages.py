@@ -85,7 +85,7 @@ def check_update(update: Update, client: ClientId, server: Server, like: Update 
         raise WireError(f"its weight is {update.weight}, not a finite number from 0")
     for name, array in update.extras.items():
         _check_numbers(array, f"extra {name!r}"[:100], ABSURD)
-    if like is not None:
+    if like is not None and (update.extras or like.extras):
         shapes, others = ({name: v.shape for name, v in u.extras.items()} for u in (update, like))
         if shapes != others:
             raise WireError(f"its extras have shapes {shapes}"[:300] + f", {others} are expected (a part says what it `sends`)")

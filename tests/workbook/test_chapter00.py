@@ -5,6 +5,7 @@ import re
 from itertools import islice
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
@@ -14,7 +15,9 @@ from matplotlib.text import Text
 from fl_course.workbook.lesson import GREY, for_any_page
 from fl_course.workbook.widgets import tour
 
-LESSON = (Path(__file__).parents[2] / "source" / "lessons" / "00_tour.py").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+LESSON = (ROOT / "source" / "lessons" / "00_tour.py").read_text("utf-8")
+WORDS_A_MINUTE = 150                                     # of somebody who reads slowly; code and printed numbers count as words
 
 
 def positions():
@@ -106,6 +109,40 @@ def test_the_picture_has_a_circle_a_chapter_and_reads_on_any_page():
     lying = [(a.get_text(), b.get_text()) for (a, one), (b, two) in itertools.combinations(zip(texts, boxes, strict=True), 2)
              if one.overlaps(two)]  # fmt: skip
     assert lying == []
+
+
+def to_read(path):
+    """How many words of a notebook stand there unfolded: text without answers and references, code, what it prints."""
+    count = 0
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            text = re.sub(r"<details>.*?</details>|<[^>]+>|\]\([^)]*\)|\*\*References\*\*.*", " ", cell.source, flags=re.S)
+            count += len(re.findall(r"\w+(?:['’.]\w+)*", text))
+        elif not {"proof", "parameters"} & set(cell.metadata.get("tags", ())):
+            printed = [output.text for output in cell.outputs if output.output_type == "stream"]
+            count += sum(len(text.split()) for text in (cell.source, *printed))
+    return count
+
+
+def test_the_tour_takes_the_minutes_that_are_said_everywhere():
+    minutes = int(re.search(r"^# About (\d+) minutes", LESSON, re.M)[1])
+    assert to_read(ROOT / "notebooks" / "00_tour.ipynb") <= minutes * WORDS_A_MINUTE
+    for page, row in (("README.md", r"^\| \[00\].*\| (\d+) \|[^|]*\|$"), ("README.zh-CN.md", r"^\| 00 .*\| (\d+) \|[^|]*\|$"),
+                      ("docs/teaching.md", r"^\| 00 \| (\d+) \|")):
+        text = (ROOT / page).read_text("utf-8")
+        assert int(re.search(row, text, re.M)[1]) == minutes, page
+        assert not re.search("five minutes|五分钟", text.split("## ")[0] + re.search(row, text, re.M)[0]), page
+
+
+def test_the_prices_are_bars_of_their_length_between_the_two_levels():
+    panels = Figure().subplots(1, 3)
+    prices = {"one": {"accuracy": 0.9, "MB up": 5.0, "seconds": 3.0}, "two": {"accuracy": 0.1, "MB up": 2.0, "seconds": 30.0}}
+    tour.draw_prices(panels, prices, {"alone": 0.2, "pooled": 0.95})
+    for ax, column in zip(panels, ("accuracy", "MB up", "seconds"), strict=True):
+        assert [bar.get_width() for bar in ax.patches] == [row[column] for row in prices.values()]
+        assert ax.get_xlabel() == column
+    assert [text.get_text() for text in panels[0].get_yticklabels()] == ["one", "two"]
+    assert {line.get_label(): line.get_xdata()[0] for line in panels[0].lines} == {"alone": 0.2, "pooled": 0.95}
 
 
 def test_the_lesson_links_to_every_chapter_that_the_picture_numbers():

@@ -1,8 +1,8 @@
-"""The tour, lesson 0: a picture of the whole, and one federation on which three sliders move at once."""
+"""The tour, lesson 0: a picture of the whole, bars of prices, and one federation on which three sliders move at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -161,6 +161,19 @@ def draw_whole(ax: Axes, images: np.ndarray) -> None:
         ax.add_patch(Circle((x, y), 1.9, facecolor="none", edgecolor=GREY, linewidth=1.1, zorder=4))
         ax.text(x, y - 0.1, str(chapter), ha="center", va="center", fontsize=9, color=GREY, zorder=5)
         ax.text(x + 2.8, y - 0.1, words, ha="left", va="center", fontsize=9.5, color=GREY)
+
+
+def draw_prices(panels: Sequence[Axes], prices: Mapping[str, Mapping[str, float]], levels: Mapping[str, float]) -> None:
+    """A bar an idea in each of three panels: accuracy, with two levels to compare it with, MB up and seconds."""
+    for ax, column, colour in zip(panels, ("accuracy", "MB up", "seconds"), (PALETTE[0], PALETTE[1], PALETTE[3]), strict=True):
+        ax.barh(range(len(prices)), [row[column] for row in prices.values()], color=colour, alpha=0.7)
+        ax.invert_yaxis()
+        ax.set_xlabel(column)
+        ax.set_yticks(range(len(prices)), list(prices) if ax is panels[0] else [])
+    for (name, level), dash in zip(levels.items(), (":", "--"), strict=True):
+        panels[0].axvline(level, color=GREY, linestyle=dash, linewidth=2, label=name)
+    panels[0].set_xticks([0, 0.5, 1])
+    panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
 
 
 def _box(ax: Axes, x: float, y: float, width: float, height: float, colour: str, words: str = "", dashed: bool = False) -> None:

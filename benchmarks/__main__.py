@@ -37,6 +37,7 @@ def performance(out: Path, peers: tuple[str, ...]) -> int:
     small, large = (Work(name, machine.MODELS[name], 100) for name in ("logistic", "2NN"))
     few, few_large = replace(small, clients=10), replace(large, clients=10)
     tables = {
+        "evaluation": machine.evaluation([work for work in works() if str(work).endswith("E=1, B=10")]),
         "limits": machine.limits([few, small, few_large, large, replace(few_large, epochs=5)]),
         "stages": [row for work in (few, small, large) for row in machine.stages(work)],
         "choices": machine.choices(),

@@ -138,6 +138,7 @@ def measure(
             row = {"work": work.name, "clients": work.clients, "epochs": work.epochs, "batch": work.batch,
                    "ragged": work.ragged, "competitor": name, "ms": 1e3 * median(quiet, name),
                    "times the course": median(quiet, name, over="course"),
+                   "times the whole loop": median(quiet, name, over="course, whole loop"),
                    "faster than idiomatic": median(quiet, "idiomatic loop", over=name), "turns": len(quiet),
                    "first round s": told.get("first_round"), "peak MB": told.get("peak_mb")}  # fmt: skip
             rows.append(row)

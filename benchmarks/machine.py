@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fl_course import Coordinator, LocalSGD, Synchronous, Task, WeightedMean, logistic, mlp
+from fl_course import Coordinator, LocalSGD, Synchronous, Task, WeightedMean, logistic, mlp, mnist
 from fl_course.core import Server, stream
 from fl_course.data.federated import FederatedData
 from fl_course.engine import fused
 from fl_course.engine.models import Dense
 from fl_course.engine.training import Trainer
+from fl_course.federation.evaluation import metrics_of
 from fl_course.wire.messages import decode_update, encode_update
 
 from .quiet import block, median, turns
@@ -100,6 +101,19 @@ def limits(works: list[Work]) -> Rows:
                      "idiomatic loop / products": median(quiet, "idiomatic", over="products"),
                      "operations at GEMM rate ms": 1e3 * flops / rate, "bytes at copy rate ms": 1e3 * moved / speed,
                      "GEMM Gflop/s": rate / 1e9, "copy GB/s": speed / 1e9, "turns": len(quiet)})  # fmt: skip
+    return rows
+
+
+def evaluation(works: list[Work]) -> Rows:
+    """An evaluation on 1,000 held-out images, and the training of a round."""
+    rows = []
+    for work in works:
+        data, first, (x, y) = work.federation(), work.first(), (mnist().x_test[:1000], mnist().y_test[:1000])
+        quiet = compare({"training": partial(course(work, data), first),
+                         "evaluation": partial(metrics_of, work.model, first, x, y)})  # fmt: skip
+        rows.append({"work": str(work), "training, ms": 1e3 * median(quiet, "training"),
+                     "evaluation, ms": 1e3 * median(quiet, "evaluation"),
+                     "evaluation / training": median(quiet, "evaluation", over="training")})  # fmt: skip
     return rows
 
 

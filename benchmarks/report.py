@@ -41,9 +41,23 @@ module, tensors sliced by hand, foreach updates. `vmap`: `torch.func` over stack
 `LocalSGD(engine="rows")`, the loop that is read in class; *our whole loop* is a round of the `Coordinator`, which
 also encodes, decodes and checks every message.
 
-## Times as long as this course takes
+## A round as a user waits for it
 
-The first number is ours in milliseconds; every other is a multiple of it, so more than 1 is slower than the course.
+A round of `Coordinator.run` in milliseconds, and every other as a multiple of it: more than 1 is slower. The course
+and Flower encode and decode every message; pfl, FedJAX, vmap and the loops hand arrays over. *the engine alone* is the
+course's local training and the average. Nobody evaluates here.
+
+{whole}
+
+An evaluation of 1,000 held-out images, which the course makes after every round unless `Evaluation(every=…)` says
+otherwise, and the training of the round beside it. Small federations of small models spend as much on the one as on
+the other: `Evaluation(every=10)` is for long runs of such.
+
+{evaluation}
+
+## Times as long as this course's engine takes
+
+The first number is the engine's in milliseconds; every other is a multiple of it, so more than 1 is slower.
 
 {ratios}
 
@@ -62,7 +76,7 @@ torch. The course trains such models one client after the other (`sgd.SingleEngi
 
 *products alone*: the matrix products of the textbook's algorithm and nothing else. *GEMM rate*: its operations at the
 speed of a 1024 × 1024 product. *copy rate*: the weights it reads and writes at the speed of a large copy. An implicit
-first layer first layer (`fused.implicit_room`) does not do all of these operations, so it can stay below them. *idiomatic loop /
+first layer (`fused.implicit_room`) does not do all of these operations, so it can stay below them. *idiomatic loop /
 products* is how many times faster than that loop an engine could be that does these products and nothing else.
 
 {limits}
@@ -133,6 +147,17 @@ def ratios(engine: pd.DataFrame) -> list[dict[str, Any]]:
     return lines
 
 
+def as_waited_for(engine: pd.DataFrame) -> list[dict[str, Any]]:
+    """One line a work: milliseconds of a round of the Coordinator, and how many times as long each of the others takes."""
+    others = {"course": "the engine alone"} | {name: label for name, label in SHOWN.items() if not name.startswith("course")}
+    lines = []
+    for title, rows in engine.groupby("title", sort=False):
+        by_name = rows.set_index("competitor")
+        line: dict[str, Any] = {"work": title, "our whole loop, ms": by_name["ms"].get("course, whole loop", float("nan"))}
+        lines.append(line | {label: by_name["times the whole loop"].get(name, float("nan")) for name, label in others.items()})
+    return lines
+
+
 def against_idiomatic(engine: pd.DataFrame) -> list[dict[str, Any]]:
     ways = {"1 thread": "course", "threads=2": "course, threads=2", "torch's 2 threads": "course, torch's 2 threads"}
     lines = []
@@ -177,6 +202,7 @@ def write(folder: Path, rows: list[dict[str, Any]], machine: dict[str, list[dict
     starts = engine.dropna(subset="first round s")[["title", "competitor", "first round s", "peak MB"]].to_dict("records")
     page = PAGE.format(
         machine=f"{cores} cores of {processor()}", python=platform.python_version(), torch=torch.__version__,
+        whole=markdown(as_waited_for(engine)), evaluation=markdown(machine["evaluation"]),
         ratios=markdown(ratios(engine)), speedups=markdown(against_idiomatic(engine), 1),
         noop=", ".join(f"{row['ms']:.0f} ms ({row['title']})" for _, row in noop.iterrows()) or "not measured",
         limits=markdown(machine["limits"]), stages=markdown(machine["stages"]), choices=markdown(machine["choices"]),

@@ -200,14 +200,15 @@ def test_every_file_that_the_readme_names_is_there():
 def test_the_page_is_made_of_the_rows(tmp_path):
     names = ["course", *report.SHOWN, "flower noop"]
     rows = [{"work": "logistic", "clients": clients, "epochs": 1, "batch": 10, "ragged": False, "competitor": name,
-             "ms": 1.5 if clients == 10 else float("nan"), "times the course": 1.0 + k if clients == 10 else float("nan"),
+             "ms": 1.5 if clients == 10 else float("nan"), "times the course": 1.0 + k if clients == 10 else float("nan"), "times the whole loop": 0.25,
              "faster than idiomatic": 3.5, "turns": 5, "first round s": 7.25 if name == "flower" else None, "peak MB": None}
             for clients in (10, 100) for k, name in enumerate(names)]  # fmt: skip
-    names = ("limits", "stages", "choices", "neighbour", "growth", "memory", "many", "first")
+    names = ("evaluation", "limits", "stages", "choices", "neighbour", "growth", "memory", "many", "first")
     tables = {name: [{"of": name, "ms": 0.125}] for name in names}
     report.write(tmp_path, rows, tables, cores=2)
     page = (tmp_path / "performance.md").read_text(encoding="utf-8")
     assert "| logistic, 10 clients, E=1, B=10 | 1.50 | 2.00 | 3.00 |" in page
+    assert "| logistic, 10 clients, E=1, B=10 | 1.50 | 0.25 | 0.25 |" in page
     assert "| logistic, 100 clients, E=1, B=10 | – | – | – |" in page
     assert "logistic, 10 clients, E=1, B=10 | flower | 7.2" in page
     assert "{" not in page

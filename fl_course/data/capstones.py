@@ -108,7 +108,7 @@ def shakespeare(context: int = 4, share: float = 0.25) -> FederatedData:
 
     An example is (context·32,): each character as a one among zeros, the last character last. share: of the text that the file
     has of each role (1,000 to 4,000 characters; the beginning). A client's test is the last fifth of that. Held out are 20
-    further roles, every seventh of the file, all of their text: people who were never asked.
+    further roles, every seventh of the file, undivided: people who were never asked.
     """
     if not is_whole(context, 1):
         raise ValueError(f"context = {context!r}; it must be a whole number of characters from 1")
@@ -118,7 +118,10 @@ def shakespeare(context: int = 4, share: float = 0.25) -> FederatedData:
     strangers = []
     for number, line in enumerate(_lines("shakespeare.txt.gz")):
         play, role, said = line.split("\t")
-        codes = encode_text(said[: max(context + 10, round(share * len(said)))])
+        codes = encode_text(said[: round(share * len(said))])
+        if len(codes) // 5 <= context:
+            raise ValueError(f"share = {share:g} leaves {len(codes)} characters of {role} ({play}), and their last fifth is the "
+                             f"test, which must be longer than context = {context}; take a larger share or a shorter context")
         if number % 7 == 6:
             strangers.append(_windows(codes, context))
         else:

@@ -139,6 +139,7 @@ def test_a_car_stays_at_home_and_brakes_in_its_own_style():
 @pytest.mark.parametrize(("make", "words"), [
     (lambda: shakespeare(context=0), "whole number of characters"), (lambda: shakespeare(context=2.5), "whole number"),
     (lambda: shakespeare(share=0), r"in \(0, 1\]"), (lambda: shakespeare(share=float("nan")), "share of each role"),
+    (lambda: shakespeare(share=0.01), "a larger share"), (lambda: shakespeare(context=900, share=1.0), "or a shorter context"),
     (lambda: vehicles(clients=0), "whole number"), (lambda: vehicles(kilometres=True), "whole number"),
     (lambda: vehicles(home=1.1), "share of the kilometres"), (lambda: vehicles(habits=-1), "finite number >= 0"),
     (lambda: vehicles(habits=float("inf")), "finite number"),

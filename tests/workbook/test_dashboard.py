@@ -31,6 +31,7 @@ from fl_course import (
     save,
     vehicles,
 )
+from fl_course.core import FATES
 from fl_course.workbook.widgets.dashboard import Dashboard, Watch, lesson
 
 KINDS = {
@@ -111,6 +112,7 @@ def test_many_clients_are_counted_and_not_listed():
     bars = watch.bars()["clients"]
     assert sum(height for _, height in bars) == 40
     assert sum(int(times) * height for times, height in bars) == sum(len(record.clients) for record in watch.records)
+    assert len(watch.bars()["jobs"]) == len(FATES)                              # a fate without a bar would not be seen
     (chart,) = (chart for chart in watch.charts() if chart.title == "participation")
     assert (chart.x, chart.y) == ("times heard", "clients")
 
@@ -279,6 +281,7 @@ def test_bad_arguments_are_refused():
     for rounds in (0, -1, 2.0, True):
         with pytest.raises(ValueError, match="rounds must be"):
             Dashboard(experiment(), rounds)
+    assert Dashboard(experiment(), np.int64(3)).rounds == 3
 
 
 # --- what a notebook stores ------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import Any
 
 from IPython.display import update_display
 
-from ...core import ClientId, Record
+from ...core import FATES, ClientId, Record, is_whole
 from ...federation.coordinator import Coordinator
 from ...federation.explain import Finding, Run, explain
 from ...federation.history import MB, History, describe, state_of
@@ -34,9 +34,7 @@ from .points import Point
 
 MOST_BARS = 16                                 # clients; of more it is counted how many were heard how often
 NAMED = 6                                      # clients named in the line of text, of each fate
-LOST = ("too late", "left out", "dropped out", "failed", "refused", "too stale")
-FATES = {"used": "used", "left out": "left out", "too late": "late", "dropped out": "dropped", "failed": "failed",
-         "refused": "refused", "too stale": "stale"}  # fmt: skip
+SHORT = {"dropped out": "dropped", "too stale": "stale", "too late": "late"}          # under a bar
 
 
 @dataclass
@@ -127,7 +125,7 @@ class Watch:
         return {
             "up": [(purpose, self.up[purpose] / MB) for purpose in purposes],
             "down": [(purpose, self.down[purpose] / MB) for purpose in purposes],
-            **turns, "jobs": [(word, float(self.fates[fate])) for fate, word in FATES.items()],
+            **turns, "jobs": [(SHORT.get(fate, fate), float(self.fates[fate])) for fate in FATES],
         }  # fmt: skip
 
     def words(self) -> str:
@@ -138,7 +136,7 @@ class Watch:
         good = f", {self.measure} {record.metrics[self.measure]:.3f}" if self.measure in record.metrics else ""
         at = f"round {record.version - self.begin} of {self.rounds}, {record.clock:.1f} simulated s"
         text = f"{at}{good}, {len(record.clients)} heard"
-        for fate in LOST:
+        for fate in FATES[1:]:
             if whom := [span.client for span in record.spans if span.fate == fate]:
                 more = f" and {len(whom) - NAMED} others" if len(whom) > NAMED else ""
                 text += f"; {fate}: {', '.join(map(str, whom[:NAMED]))}{more}"
@@ -175,9 +173,9 @@ class Dashboard:
     def __init__(self, fed: Coordinator, rounds: int, state: State | History | None = None, title: str = "") -> None:
         if not isinstance(fed, Coordinator):
             raise TypeError(f"a dashboard watches a federation, a Coordinator(…), not {fed!r}"[:300])
-        if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        if not is_whole(rounds, 1):
             raise ValueError(f"rounds must be a whole number from 1, not {rounds!r}")
-        self.fed, self.rounds, self.begin = fed, rounds, state_of(state) or fed.initial()
+        self.fed, self.rounds, self.begin = fed, int(rounds), state_of(state) or fed.initial()
         self._again()
         controls = [Button("start", label="Start"), Button("pause", label="Pause")]
         self.explorer = Explorer(self._run, controls, self.watch.charts(), title or "A federation at work", eager=False)

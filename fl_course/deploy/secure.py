@@ -48,7 +48,7 @@ class FarClient:
     def _say(self, step: str) -> bytes:
         well, data = self.said.pop((step, self.me), (False, b"its node did not answer"))
         if not well:
-            raise Refused(data.decode())
+            raise Refused(data.decode(errors="replace"))
         self.stage = "ready" if step == "receive" else step
         return data
 
@@ -68,6 +68,17 @@ class FarClient:
         return self._say("unmask")
 
 
+def _row(answer: bytes) -> Row:
+    """What a node says about a step of one of its clients. Rubbish is that client's failure, and nobody else's."""
+    try:
+        well, data = unframe(answer, WHAT)
+        if type(well) is bool and isinstance(data, bytes):
+            return well, data
+        raise WireError("its answer is not whether it went well and a message")
+    except (WireError, ValueError, TypeError) as why:
+        return False, f"its node's answer cannot be read: {why}".encode()[:500]
+
+
 def far_round(post: Post) -> Callable[..., Round]:
     """What makes the Round of a version, in the place of the class: its clients are reached through the post."""
 
@@ -82,8 +93,7 @@ def far_round(post: Post) -> Callable[..., Round]:
                 given = {client: frame("share", [keys, data]) for client, data in given.items()}
             questions = {client: frame(WHAT, [*head, step, data]) for client, data in given.items()}
             for client, answer in post.ask(WHAT, questions).items() if questions else ():
-                well, data = unframe(answer, WHAT)
-                said[step, client] = bool(well), data
+                said[step, client] = _row(answer)
 
         ahead("advertise", dict.fromkeys(setup.cohort, b""))
         for client in setup.cohort:

@@ -87,6 +87,30 @@ def test_half_of_the_clients_vanish_at_any_step_and_nothing_is_opened(step):
     assert any("abort" in event or "no update" in event for event in there.records[0].events), there.records[0].events
 
 
+@pytest.mark.filterwarnings("ignore:no update was ever used")
+@pytest.mark.parametrize(
+    "lie",
+    [b"rubbish", *(frame(WHAT, it) for it in (5, [1, 2, 3], [True, 5], [False, b"\xff"], [True, b"short"], [True, bytes(2000)]))],
+    ids=repr,
+)
+@pytest.mark.parametrize("step", ["advertise", "share", "receive", "consistency", "unmask"])
+def test_a_node_that_lies_about_a_step_does_not_end_the_run(step, lie):
+    """Whatever one node says, the server goes on, with the sum of the others or without one."""
+    it = experiment(federation((8,) * 6), weights=UNIFORM, schedule=Synchronous(1.0), stages=[SecureSum(clip=1.0)])
+
+    @dataclass
+    class Lies(Nodes):
+        def ask(self, what, questions):
+            given = super().ask(what, questions)
+            return {c: lie if self.asked[-1] == step and c in self.homes(1) else data for c, data in given.items()}
+
+    post = Lies(it)
+    there = it.train(1, work=Elsewhere(post, session={"secure round": far_round(post)}))
+    assert step in post.asked
+    assert len(there.records) == 1
+    assert there.records[0].events or set(there.records[0].clients) == set(it.clients)
+
+
 def test_a_client_that_vanishes_after_its_keys_is_left_out_of_the_sum_and_the_others_are_opened():
     """Its masks are taken out again: the sum is that of the other four, as if it had never been asked."""
     it = experiment(federation((8,) * 5), weights=UNIFORM, schedule=Synchronous(1.0), stages=[SecureSum(clip=1.0)])

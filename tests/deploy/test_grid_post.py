@@ -8,7 +8,7 @@ import pytest
 from small import experiment, federation
 
 from fl_course import Buffered, Elsewhere, FederatedError, LocalSGD, Synchronous, TopK
-from fl_course.deploy.flower import KEY, GridPost
+from fl_course.deploy.flower import KEY, GridPost, serve
 from fl_course.federation.identity import facts
 from fl_course.federation.node import Node
 from fl_course.federation.orders import Answer, decode_orders, encode_answers
@@ -34,6 +34,7 @@ class FakeGrid:
     waiting: dict = field(default_factory=dict)
     nodes: dict = field(default_factory=dict)
     theirs: object = None
+    says: dict = field(default_factory=dict)                # node → the clients that it says live on it
 
     def __post_init__(self):
         homes = {11: self.experiment.clients[0::2], 22: self.experiment.clients[1::2]}
@@ -56,7 +57,9 @@ class FakeGrid:
             node = self.nodes[message.node]
             if message.kind == "query":
                 theirs = facts(self.theirs or self.experiment) if message.node == 22 else facts(self.experiment)
-                content = frame("home", [list(node.clients), theirs])
+                content = frame("home", [list(self.says.get(message.node, node.clients)), theirs])
+            elif message.kind == "query.ask":
+                content = frame("riddle", [[client, b"yes"] for client in node.clients])
             else:
                 content = encode_answers(node.obey(decode_orders(message.content)))
             spoilt = self.spoil(message.node, message.kind, content) if self.spoil else content
@@ -69,11 +72,11 @@ class FakeGrid:
 
 
 def post_for(it, **settings):
-    lost_after = settings.pop("lost_after", 600.0)
+    lost_after, nodes = settings.pop("lost_after", 600.0), settings.pop("nodes", 2)
     post = GridPost(FakeGrid(it, **settings), it, lost_after, say=lambda line: said.append(line))
     said = post.said = []
     post._message = lambda content, kind, node: SimpleNamespace(content=content, kind=kind, node=node)
-    post.gather(2 if settings.get("theirs") is None else 1, 5)
+    post.gather(nodes, 5)
     return post
 
 
@@ -90,7 +93,7 @@ def test_a_run_over_a_grid_is_the_simulated_run():
 
 def test_a_node_with_another_experiment_is_turned_away_with_the_fact_that_differs():
     it = experiment(**PARTS)
-    post = post_for(it, theirs=replace(it, training=LocalSGD(lr=0.2, epochs=2, batch_size=4)))
+    post = post_for(it, theirs=replace(it, training=LocalSGD(lr=0.2, epochs=2, batch_size=4)), nodes=1)
     assert post.turned_away == {22}
     assert any("another experiment: training.lr is 0.2 there and 0.1 here" in line for line in post.said)
     assert post.here() == {0, 2, 4}
@@ -169,3 +172,42 @@ def test_nodes_that_do_not_come_are_told():
     post = GridPost(FakeGrid(it, up=set()), it, say=lambda line: None)
     with pytest.raises(FederatedError, match=r"0 of 2 nodes have come in 0\.2 seconds"):
         post.gather(2, 0.2)
+
+
+def test_two_nodes_that_say_the_same_clients_live_on_them_do_not_take_them_from_each_other():
+    """Both were started with partition-id=0. The second waits, is asked once, and moves in when the first is gone."""
+    it = experiment(**PARTS)
+    grid = FakeGrid(it, says={22: it.clients[0::2]})
+    post = GridPost(grid, it, say=lambda line: said.append(line))
+    said, post._message = [], lambda content, kind, node: SimpleNamespace(content=content, kind=kind, node=node)
+    with pytest.raises(FederatedError, match="1 of 2 nodes have come"):
+        post.gather(2, 2.5)                                 # three looks at who is connected
+    first, second = sorted(grid.up, key=lambda node: node not in post.homes.values())
+    assert set(post.homes.values()) == {first}
+    assert len(grid.waiting) == 2                           # each was asked once
+    assert [line for line in said if "partition-id of its own" in line and f"node {second} says" in line] == said[1:]
+    grid.up.discard(first)
+    post.seen = (0.0, frozenset())
+    assert post.here() == {0, 2, 4}
+    assert set(post.homes.values()) == {second}
+
+
+def test_more_nodes_than_clients_are_told_at_once_and_a_node_without_clients_is_asked_once():
+    it = experiment(**PARTS)
+    with pytest.raises(ValueError, match="7 nodes cannot share 6 clients"):
+        serve(it, FakeGrid(it), rounds=1, nodes=7)
+    post = post_for(it, says={22: ()}, nodes=1)
+    assert post.turned_away == {22}
+    assert any("no client lives on it" in line for line in post.said)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [b"rubbish", frame("other", []), *(frame("riddle", it) for it in (5, [5], [[1, "words"], [1, 2, 3]], [[[1], b"x"]]))],
+    ids=repr,
+)
+def test_a_node_that_answers_a_question_with_rubbish_costs_its_own_clients_answers(lie):
+    it = experiment(**PARTS)
+    post = post_for(it, spoil=lambda node, kind, content: lie if (node, kind) == (22, "query.ask") else content)
+    assert post.ask("riddle", dict.fromkeys(it.clients, b"?")) == dict.fromkeys(it.clients[0::2], b"yes")
+    assert "its answer cannot be read" in post.said[-1]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,14 +23,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LOOPBACK = ("localhost", "127.0.0.1")
-DAYS = 7.0
+DAYS, MOST = 7.0, 3650.0
+NAME = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._-]*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")         # a DNS name or IPv4; IPv6
 EARLIER = datetime.timedelta(minutes=5)         # for clocks that are a little behind
 
 
-def certificates(folder: str | Path, hosts: Sequence[str] = LOOPBACK, days: float = DAYS) -> None:
+def certificates(folder: str | Path, hosts: str | Sequence[str] = LOOPBACK, days: float = DAYS) -> None:
     """Write a new authority and a server certificate signed by it. hosts: DNS names and addresses that clients will use."""
-    if not hosts or not days > 0:
-        raise ValueError(f"a certificate is for at least one host and some days, not for {list(hosts)} and {days:g} days")
+    hosts = [hosts] if isinstance(hosts, str) else list(hosts)
+    if not hosts or not 0 < days <= MOST:
+        raise ValueError(f"a certificate is for at least one host and some days (at most {MOST:g}), not {hosts} and {days:g}")
+    if odd := [host for host in hosts if not (isinstance(host, str) and NAME.fullmatch(host))]:
+        raise ValueError(f"{odd[0]!r} is neither a DNS name nor an address: give it as clients will, without https:// and port")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     authority, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())

@@ -55,7 +55,7 @@ def flower(say: Callable[[str], None] = print) -> Path:
     """The Python that has Flower; made now if there is none yet, which needs a package registry. NoFlower says why not."""
     if named := os.environ.get(VARIABLE):
         if works(named):
-            return Path(named)
+            return Path(shutil.which(named) or named)            # Flower's tools are looked for beside it
         raise NoFlower(f"{VARIABLE} names {named}, which cannot import flwr and fl_course; mend it, or unset the variable")
     folder = place()
     python = python_of(folder)

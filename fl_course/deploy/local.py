@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -125,7 +126,10 @@ class Local:
         told = {"nodes": self.nodes, **{name.replace("_", "-"): value for name, value in config.items()}}
         words = " ".join(f"{name}={_toml(value)}" for name, value in told.items())
         process = self.start("run", "flwr", "run", str(app), "local", "--stream", "-c", words, pipe=True)
-        lines, all_lines, ends = [], [], time.monotonic() + seconds
+        lines, all_lines = [], []
+        alarm = threading.Timer(seconds, process.kill)           # a stream that says nothing more ends, too
+        alarm.daemon = True
+        alarm.start()
         assert process.stdout is not None
         for raw in process.stdout:
             line = raw.decode(errors="replace").rstrip()
@@ -136,19 +140,23 @@ class Local:
                 self.say(text)
                 if watch is not None:
                     watch(text)
-            if time.monotonic() > ends:
-                raise DeploymentError(f"the run has not finished in {seconds:g} seconds")
             if text == DONE or any(word in line for word in ("finished:failed", "stopped:")):
                 break
+        late = not alarm.is_alive()
+        alarm.cancel()
         stop([self.processes.pop("run")])
         if DONE not in lines:
-            raise DeploymentError("the run did not finish; its last words:\n" + "\n".join(all_lines[-25:]))
+            when = f" in {seconds:g} seconds" if late else ""
+            raise DeploymentError(f"the run did not finish{when}; its last words:\n" + "\n".join(all_lines[-25:]))
         return lines[:-1]
 
     def flwr(self, *words: str) -> str:
         """One command of Flower's tool, waited for."""
         tool = [*self._tool("flwr"), *words]
-        done = subprocess.run(tool, env=self.environment(), capture_output=True, timeout=120, check=False)
+        try:
+            done = subprocess.run(tool, env=self.environment(), capture_output=True, timeout=120, check=False)
+        except subprocess.TimeoutExpired:
+            raise DeploymentError(f"flwr {' '.join(words)} did not end in two minutes:\n{self.log('server')}") from None
         text = (done.stdout + done.stderr).decode(errors="replace")
         if done.returncode:
             raise DeploymentError(f"flwr {' '.join(words)} failed:\n{text[-1000:]}")

@@ -44,8 +44,20 @@ def test_the_servers_certificate_is_signed_for_the_hosts_and_for_some_days(tmp_p
     assert leaf.not_valid_before_utc < datetime.datetime.now(datetime.UTC)
     assert ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    with pytest.raises(ValueError, match="at least one host"):
-        certificates(tmp_path, [])
+    for hosts, days in (([], 7), (["a"], float("inf")), (["a"], 1e9), (["a"], 0), (["a"], float("nan"))):
+        with pytest.raises(ValueError, match="at least one host and some days"):
+            certificates(tmp_path, hosts, days)
+    for host in ("https://fl.example:9092", "two words", "ü.example", "", 5):
+        with pytest.raises(ValueError, match="neither a DNS name nor an address"):
+            certificates(tmp_path, [host])
+
+
+def test_one_host_may_be_given_as_a_word(tmp_path):
+    certificates(tmp_path, "::1")
+    certificates(tmp_path, "fl.example")
+    leaf = x509.load_pem_x509_certificate((tmp_path / "server.pem").read_bytes())
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["fl.example"]
 
 
 def test_python_itself_trusts_the_right_authority_and_no_other(tmp_path):
@@ -255,6 +267,33 @@ def test_a_server_that_does_not_start_is_told_in_its_own_words_and_leaves_nothin
     for nodes in (0, 65, 2.0, True):
         with pytest.raises(ValueError, match="whole number"):
             local.Local("python", nodes)
+
+
+@posix
+def test_a_run_that_says_nothing_more_ends_and_so_does_a_command(tmp_path, monkeypatch):
+    """The stream is silent, and no line comes after which one could look at the clock."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "flwr").write_text(f"#!{sys.executable}\nimport time\nprint('[fl-course] up', flush=True)\ntime.sleep(60)\n")
+    (tools / "flwr").chmod(0o755)
+    here = local.Local(tools / "python", folder=tmp_path, say=lambda line: None)
+    started = time.monotonic()
+    with pytest.raises(local.DeploymentError, match=r"did not finish in 2 seconds(.|\n)*up"):
+        here.run("app", seconds=2)
+    assert time.monotonic() - started < 20
+    assert not here.processes
+    run = subprocess.run
+    monkeypatch.setattr(local.subprocess, "run", lambda words, **rest: run(words, **{**rest, "timeout": 1}))
+    with pytest.raises(local.DeploymentError, match="flwr supernode did not end"):
+        here.flwr("supernode")
+
+
+def test_flowers_tools_are_looked_for_beside_a_python_that_is_named_by_a_word(tmp_path, monkeypatch):
+    """FL_COURSE_FLOWER=python3, found on the PATH."""
+    monkeypatch.setenv(environment.VARIABLE, "some-python")
+    monkeypatch.setattr(environment, "works", lambda python: True)
+    monkeypatch.setattr(environment.shutil, "which", lambda word: str(tmp_path / word))
+    assert environment.flower() == tmp_path / "some-python"
 
 
 def test_what_the_processes_are_told_sends_nothing_elsewhere(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@
     python3 course.py lab          open JupyterLab on the first notebook
     python3 course.py test         run every test; with arguments, pytest on tests/ with these: test -k shamir
     python3 course.py setup        set up only
-    python3 course.py VERB ...     any other verb of fl-course: doctor, sweep, check, grade, start, export, train
+    python3 course.py VERB ...     a verb of fl-course: doctor, start, check, grade, sweep, export, train, classroom, deploy
 """
 
 # Also Python 2.7 must be able to read this file, or it could not say what is wrong: no annotations, no f-strings.
@@ -14,6 +14,7 @@ from __future__ import print_function
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -222,6 +223,16 @@ def run_tests(steps, env):
     return status
 
 
+def hand_over(argv, env):
+    """Run it, and leave Ctrl-C to it alone: it may have marks to write or processes to stop, and would be killed at that."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)        # a child does not inherit this, as it would SIG_IGN
+    try:
+        status = subprocess.call(argv, env=env)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return 128 - status if status < 0 else status                            # as a shell says it
+
+
 def main(argv, version=sys.version_info, call=None):
     if too_old(version):
         print(too_old(version), file=sys.stderr)
@@ -229,6 +240,8 @@ def main(argv, version=sys.version_info, call=None):
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(__doc__.strip())
         return 0 if argv else 2
+    for stream in (sys.stdout, sys.stderr):
+        getattr(stream, "reconfigure", dict)(errors="replace")   # a folder whose name this terminal cannot write costs a "?"
     try:
         set_up(call or subprocess.check_call)
     except SetupError as error:
@@ -244,7 +257,7 @@ def main(argv, version=sys.version_info, call=None):
     steps = commands(argv[0], argv[1:])
     if argv[0] == "test":
         return run_tests(steps, env)
-    return subprocess.call(steps[0], env=env) if steps else 0
+    return hand_over(steps[0], env) if steps else 0
 
 
 if __name__ == "__main__":

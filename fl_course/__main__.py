@@ -4,13 +4,16 @@ import sys
 
 
 def main() -> None:
-    if sys.argv[1:] == ["doctor"]:
-        from .workbook.commands import doctor
+    try:
+        if sys.argv[1:] == ["doctor"]:
+            from .workbook.commands import doctor
 
-        sys.exit(doctor.main())
-    from .workbook.commands import cli
+            sys.exit(doctor.main())
+        from .workbook.commands import cli
 
-    cli.main()
+        cli.main()
+    except KeyboardInterrupt:                 # while PyTorch is imported, say
+        sys.exit(130)
 
 
 if __name__ == "__main__":

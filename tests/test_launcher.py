@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import typer
+
+from fl_course.workbook.commands.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -234,6 +238,11 @@ def test_the_counts_of_all_steps_are_added_up_and_a_failure_is_kept(course, tmp_
     env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"                      # plugins take longer to import than this takes
     assert course.run_tests([[*plain, "test_first.py"], [*plain, "test_second.py"]], env) == 1
     assert capfd.readouterr().out.endswith("2 passed, 1 failed, 0 skipped\n")
+
+
+def test_it_names_every_verb_that_there_is(course):
+    named = re.findall(r"course\.py ([a-z]+)", course.__doc__) + re.findall(r"[a-z]+", course.__doc__.partition("fl-course:")[2])
+    assert set(named) - {"setup"} == set(typer.main.get_command(app).commands)
 
 
 def test_without_a_verb_it_says_what_there_is(course, capsys):
@@ -486,3 +495,39 @@ def test_the_real_pip_takes_the_small_build_and_the_default_when_that_cannot_be_
         bare.install(lambda argv: subprocess.check_call([*argv, "--no-cache-dir", "--target", str(tmp_path / "there")],
                                                         stderr=subprocess.DEVNULL), bare.INSTALLS[0], flags)  # fmt: skip
     assert f"'{pinned}{'+cpu' if wheel_is_there else ''}'" in (tmp_path / "there" / "torch" / "__init__.py").read_text()
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------------------------------
+
+STUBBORN = """
+import pathlib, signal, sys, time
+pathlib.Path("begun").write_text("")
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)                                          # longer than subprocess waits before it kills
+    pathlib.Path("tidied").write_text("")
+    sys.exit(7)
+"""
+BY = {
+    "course.py": "import course; course.set_up = lambda call: None; course.commands = lambda verb, rest: [{argv}]\n"
+                 "sys.exit(course.main(['any']))",
+    "lab": "from fl_course.workbook.commands.orphans import hand_over\nsys.exit(hand_over({argv}, os.environ))",
+}  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent to a group of processes")
+@pytest.mark.parametrize("by", BY)
+def test_what_is_running_answers_ctrl_c_itself_and_may_take_its_time(tmp_path, by):
+    code = f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\n" + BY[by].format(argv=[sys.executable, "-c", STUBBORN])
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 7
+    assert (tmp_path / "tidied").exists()
+
+
+def test_a_killed_verb_ends_as_a_shell_says_it(course):
+    assert course.hand_over([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"], os.environ) == 143

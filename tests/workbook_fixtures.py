@@ -4,6 +4,7 @@ import atexit
 import functools
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -50,6 +51,15 @@ def write_notebook(path: Path, *sources: str, parameters: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(node, path)
     return path
+
+
+def with_small_files(limit: int, *words: object) -> subprocess.CompletedProcess[str]:
+    """A command of fl-course, run where no file may have more bytes than this."""
+    code = (
+        "import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)\n"
+        "from fl_course.workbook.commands import cli\ncli.main(sys.argv[2:])"
+    )
+    return subprocess.run([sys.executable, "-c", code, str(limit), *map(str, words)], capture_output=True, text=True, check=False)
 
 
 def gate(exercise: Exercise, seeds: int = 5) -> list[str]:

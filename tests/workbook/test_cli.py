@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import typer
 from workbook_fixtures import built, write_notebook
 
 from fl_course.workbook.commands import cli, doctor, export, kernels, parameters, places, sweep
@@ -20,21 +21,6 @@ from fl_course.workbook.grading.cards import RESULT_MIME
 PARAMETERS = "epsilon: float = 2.0  # privacy budget\nrounds: int = 3\nname: str = 'a'\nfast = True\nsizes: list = [1]"
 NUMBERS = "{'product': epsilon * rounds, 'sum': epsilon + rounds}"
 REPORT = f"display({{'{RESULT_MIME}': {NUMBERS}, 'text/plain': 'numbers'}}, raw=True)"
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path, capsys):
-    """Run a command in an empty folder; returns (exit code, what it said)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def command(*words):
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(word) for word in words])
-        said = capsys.readouterr()
-        return end.value.code or 0, said.out + said.err
-
-    return command
 
 
 @pytest.fixture
@@ -208,12 +194,12 @@ def test_a_page_that_would_load_from_the_network_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_doctor(run, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    code, said = run("doctor")
-    assert f"{sys.executable} runs {PACKAGE / '__init__.py'}" in said
-    assert "ok    widget: drawn" in said
-    assert code == 0, said
+def test_doctor(run, monkeypatch, tmp_path):
+    command, environment = [sys.executable, "-m", "fl_course", "doctor"], {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert f"{sys.executable} runs {PACKAGE / '__init__.py'}" in done.stdout
+    assert "ok    widget: drawn" in done.stdout
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
     monkeypatch.setattr(doctor, "_kernel_runs", lambda: iter([doctor.Finding("kernel", "dead", "install it again")]))
     code, said = run("doctor")
     assert code == 1
@@ -349,3 +335,106 @@ def test_grade_and_check_refuse_what_is_not_there(run, tmp_path):
     assert "name the chapter with --chapter" in said
     assert run("grade", "in", "--chapter", "98")[0] == 2
     assert run("check", "nothing")[0] == 2
+
+
+# --- whatever is asked, of every verb --------------------------------------------------------------------------------
+
+CALLS = {
+    "train": [], "run": ["good.ipynb"], "sweep": ["good.ipynb", "-p", "rounds", "1,2"], "check": ["good.ipynb"],
+    "export": ["good.ipynb"], "grade": ["box", "--chapter", "99"], "start": ["mine"], "lab": [], "doctor": [], "test": [],
+    "classroom": [], "deploy export": ["app"], "deploy local": [],
+}  # fmt: skip
+SPOILED = {"empty": b"", "list": b"[]", "bytes": b"\xff\xfe\x00", "half": b'{"cells": ['}
+STRANGE = ["nowhere", "no where/课", "folder", "", "-1", "0", "inf", "a" * 300, "a\nb", "file", "file/below", "=", "\udcff",
+           "folder.ipynb", *(f"{name}.ipynb" for name in SPOILED)]  # fmt: skip
+
+
+def verbs():
+    """Every command by its words, as typer knows it."""
+    found = {}
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        inner = getattr(command, "commands", None)
+        found |= {f"{name} {sub}": one for sub, one in inner.items()} if inner else {name: command}
+    return found
+
+
+def strange_calls(verb, command):
+    """The good call with a strange word more, with one in place of its first argument, and as the value of each option."""
+    good = [*verb.split(), *CALLS[verb]]
+    taken = [param for param in command.params if param.param_type_name == "option" and not param.is_flag]
+    for word in STRANGE:
+        yield [*good, word]
+        if CALLS[verb]:
+            yield [*verb.split(), word, *CALLS[verb][1:]]
+        for param in taken:
+            yield [*good, param.opts[0], *([word] if param.opts[0] != "-p" else [word, "3"])]
+            yield [*good, param.opts[0], *([word] if param.opts[0] != "-p" else ["rounds", word])]
+
+
+@pytest.fixture
+def idle(monkeypatch, tmp_path):
+    """A folder of good and of strange things, in which nothing takes time: what would run is said to have run."""
+    from fl_course.deploy import environment, local
+    from fl_course.workbook.commands import desk, runner, validate
+    from fl_course.workbook.grading import classroom as graders
+    from fl_course.workbook.room import room
+
+    write_notebook(tmp_path / "good.ipynb", "print(rounds)", parameters="rounds: int = 3")
+    write_notebook(tmp_path / "box" / "a.ipynb", "check('99.clip', len)")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.ipynb").mkdir()
+    (tmp_path / "file").write_text("in the way")
+    for name, content in SPOILED.items():
+        (tmp_path / f"{name}.ipynb").write_bytes(content)
+    monkeypatch.setattr(places, "course", built)
+    monkeypatch.setattr(runner, "run_notebook", lambda path, output, *more: runner.Outcome(path.name, 1, 1, 0.0))
+    monkeypatch.setattr(sweep, "_run", lambda path, point: runner.Outcome(path.name, 1, 1, 0.0, "not run"))
+    monkeypatch.setattr(sweep, "run_points", lambda path, points, jobs: ((point, sweep._run(path, point)) for point in points))
+    monkeypatch.setattr(export, "to_html", lambda path, output, beside: output)
+    monkeypatch.setattr(cli, "_demo", lambda rounds, out: 0)
+    monkeypatch.setattr(validate, "validate", lambda path: validate.Verdict(path.name, 1, 0))
+    monkeypatch.setattr(graders, "grade_files", lambda *all_of_it: iter(()))
+    monkeypatch.setattr(doctor, "main", lambda: 0)
+    monkeypatch.setattr(desk.subprocess, "call", lambda *command, **more: 0)
+    monkeypatch.setattr(environment, "flower", lambda say: sys.executable)
+    monkeypatch.setattr(local.Local, "__enter__", lambda here: here)
+    monkeypatch.setattr(local.Local, "__exit__", lambda here, *why: None)
+    monkeypatch.setattr(local.Local, "run", lambda here, *how, **more: None)
+
+    def shut(*how):
+        raise ValueError("the room is not opened in this test")
+
+    monkeypatch.setattr(room, "Room", shut)
+
+
+def test_every_verb_has_its_strange_calls():
+    assert set(verbs()) == set(CALLS)
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_whatever_is_asked_the_answer_is_a_sentence_and_an_exit_code(run, idle, verb):
+    """A traceback would be another exception than SystemExit. A refusal says once what is wrong, and ends with 2 or 1."""
+    assert run(*verb.split(), *CALLS[verb])[0] in (0, 1, 2)
+    for words in strange_calls(verb, verbs()[verb]):
+        code, said = run(*words)
+        assert code in (0, 1, 2), words
+        assert "Traceback" not in said, words
+        assert "Warning" not in said, words
+        if code == 2:
+            assert len(re.findall(r"^fl-course: \S|^Usage: ", said, re.M)) == 1, (words, said)
+
+
+def test_a_notebook_that_was_cut_off_is_named_before_the_others_run(run, idle):
+    code, said = run("run", "good.ipynb", "half.ipynb", "--out", "out")
+    assert code == 2
+    assert re.search(r"^fl-course: \S+half\.ipynb is no notebook that can be read: .*save it once more$", said, re.M)
+    assert run("run", "file")[1].endswith("file is no notebook: its name does not end in .ipynb\n")
+
+
+def test_a_sign_that_the_terminal_cannot_write_is_no_end():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "fl_course", "run", "Größe 课.ipynb"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout.startswith("fl-course: no notebook 'Gr??e ?.ipynb'")
+    assert done.stderr == ""

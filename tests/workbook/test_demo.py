@@ -10,7 +10,12 @@ import pytest
 from rich.console import Console
 
 from fl_course.federation.history import History
-from fl_course.workbook.commands.demo import experiment, run_demo
+from fl_course.workbook.commands.demo import experiment, run_demo, table
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return experiment().train(2)
 
 
 def test_demo_prints_a_line_a_round_and_leaves_its_reports(tmp_path):
@@ -27,6 +32,20 @@ def test_demo_prints_a_line_a_round_and_leaves_its_reports(tmp_path):
     assert f"{history.megabytes:.1f} MB" in printed
     assert (tmp_path / "new" / "reports" / "fedavg.png").read_bytes().startswith(b"\x89PNG")
     json.loads((tmp_path / "new" / "reports" / "fedavg.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("width", "heads"), [(120, 7), (80, 7), (60, 7), (40, 4), (20, 2), (10, 1)])
+def test_on_a_narrow_terminal_a_number_is_whole_or_left_out(trained, width, heads):
+    text = io.StringIO()
+    Console(file=text, width=width).print(table(trained, width))
+    printed = text.getvalue()
+    assert "…" not in printed
+    record = trained.records[-1]
+    shown = [str(record.version), f"{record.metrics['accuracy']:.3f}", f"{record.metrics['loss']:.3f}"][:heads]
+    last = printed.splitlines()[-2]
+    cells = last.split("│")[1:-1]
+    assert len(cells) == heads
+    assert [cell.strip() for cell in cells[:3]] == shown
 
 
 def test_demo_learns_non_iid_mnist():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
-from workbook_fixtures import built, write_notebook
+from workbook_fixtures import built, with_small_files, write_notebook
 
 from fl_course.workbook import check, hint, reveal
 from fl_course.workbook.commands import cli, export, parameters, places
@@ -56,11 +56,7 @@ def test_a_copy_that_is_interrupted_leaves_no_half_of_a_file(course, tmp_path, m
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="bounds on the size of files")
 def test_start_on_a_full_disk(tmp_path):
-    code = (
-        "import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        f"from fl_course.workbook.commands import cli\ncli.main(['start', {str(tmp_path / 'mine')!r}])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = with_small_files(20_000, "start", tmp_path / "mine")
     assert done.returncode == 2
     assert "fl-course: this could not be read or written: File too large" in done.stdout
     assert "Traceback" not in done.stderr
@@ -73,16 +69,14 @@ def test_start_on_a_full_disk(tmp_path):
     ["train", "--rounds", "1", "--out", "{}"], ["sweep", "{lesson}", "-p", "rounds=1,2", "--out", "{}"],
     ["grade", "{box}", "--chapter", "99", "--out", "{}"],
 ])  # fmt: skip
-def test_a_target_that_cannot_be_written_is_a_sentence(tmp_path, words, capsys):
+def test_a_target_that_cannot_be_written_is_a_sentence(tmp_path, words, run):
     (tmp_path / "file").write_text("in the way")
     shut = tmp_path / "shut"
     shut.mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
     lesson = write_notebook(tmp_path / "box" / "lesson.ipynb", "print(rounds)", parameters="rounds: int = 3")
     for target in [tmp_path / "file", tmp_path / "file" / "below", *([shut] if os.name == "posix" and os.geteuid() else [])]:
-        with pytest.raises(SystemExit) as end:
-            cli.main([word.format(target, lesson=lesson, box=lesson.parent) for word in words])
-        assert end.value.code == 2
-        said = capsys.readouterr().out
+        code, said = run(*(word.format(target, lesson=lesson, box=lesson.parent) for word in words))
+        assert code == 2
         assert re.search(r"fl-course: .*cannot be written", said), said
     assert (tmp_path / "file").read_text() == "in the way"
 

@@ -227,8 +227,7 @@ def test_all_places_are_well(places):
 @pytest.mark.parametrize(("subject", "word"), [("this folder", "fl-course start"), ("temporary files", "TMPDIR"),
                                                ("Jupyter's files", "JUPYTER_RUNTIME_DIR")])  # fmt: skip
 def test_a_folder_that_cannot_be_written_to_is_named(places, monkeypatch, tmp_path, subject, word):
-    for name, folder in {"_runtime": tmp_path / "runtime"}.items():
-        monkeypatch.setattr(doctor, name, lambda folder=folder: folder)
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setattr(doctor.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     bad = {"this folder": tmp_path, "temporary files": tmp_path / "temporary", "Jupyter's files": tmp_path / "runtime"}[subject]
     real = tempfile.TemporaryFile

@@ -4,14 +4,12 @@ import base64
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from rich.console import Console
-from workbook_fixtures import ROOT, built, write_notebook
+from workbook_fixtures import ROOT, built, with_small_files, write_notebook
 
 import fl_course
 from fl_course.federation.history import History
@@ -27,20 +25,6 @@ def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("trained")
     assert demo.run_demo(2, out, console=Console(quiet=True)) == 0
     return out
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def command(*words):
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(word) for word in words])
-        said = capsys.readouterr()
-        return end.value.code or 0, said.out + said.err
-
-    return command
 
 
 def text_of(path):
@@ -216,11 +200,7 @@ def test_where_every_disk_is_full_the_numbers_are_printed(run, tmp_path, monkeyp
 @pytest.mark.skipif(os.name != "posix", reason="bounds on the size of files")
 def test_a_run_whose_files_may_not_be_large(tmp_path):
     """For real: no file may have more than 60 kB, so the record of 30 rounds cannot be written anywhere."""
-    code = (
-        "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
-        f"from fl_course.workbook.commands import cli\ncli.main(['train', '--out', {str(tmp_path / 'out')!r}])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = with_small_files(60_000, "train", "--out", tmp_path / "out")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert "cannot be written (File too large)" in done.stdout

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import classroom, deploy, desk
-from .terminal import OUT, Jobs, Names, Pairs, number, refuse, say, table, writable
+from .terminal import DAY, OUT, Jobs, Names, Pairs, number, refuse, say, table, writable
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -37,7 +37,7 @@ def run(
     everything: Annotated[bool, typer.Option("--all", help="All lessons.")] = False,
     parameters: Pairs = None,
     out: Annotated[Path, OUT] = Path("reports"),
-    timeout: Annotated[int, typer.Option(min=1, help="Seconds for one cell.")] = 1800,
+    timeout: Annotated[int, typer.Option(min=1, max=DAY, help="Seconds for one cell.")] = 1800,
 ) -> None:
     """Execute notebooks and write them, with pictures, as pages that open offline; index.html leads to all of them. Without
     arguments: train a hundred clients on real images, then the tour.
@@ -47,13 +47,12 @@ def run(
     from . import export, front, places, runner
     from . import parameters as asked
 
-    paths = places.notebooks() if everything else places.resolve(names) if names else [places.tour()]
-    if not paths:
-        refuse("there are no lessons to run")
+    tour = not names and not everything
+    paths = places.readable([places.tour()]) if tour else _notebooks("run", None if everything else names)
     chosen = asked.choose(paths, _pairs(parameters or []))
     _each_its_own_file(list(chosen), out)
     writable(out)
-    code = 0 if names or everything else _demo(30, out)
+    code = _demo(30, out) if tour else 0
     outcomes = []
     for place, path in enumerate(chosen, start=1):
         say(f"[{place}/{len(chosen)}] {path.stem} …")
@@ -90,10 +89,9 @@ def sweep(
 
     Example: `fl-course sweep 03 -p epsilon 1,2,4,8 -p rounds 5,10 --jobs 2`
     """
-    from . import places
     from . import sweep as sweeping
 
-    (path,) = places.resolve([notebook])
+    (path,) = _notebooks("sweep", [notebook])
     points = sweeping.grid(path, _pairs(parameters or []), out)
     writable(out)
     failures = []
@@ -126,13 +124,10 @@ def check(names: Names = None) -> None:
 
     Without arguments all lessons and solutions. Example: `fl-course check my-course/exercises/01_fedavg.ipynb`
     """
-    from . import places, validate
+    from . import validate
 
-    paths = places.resolve(names) if names else places.notebooks("notebooks", "solutions")
-    if not paths:
-        refuse("there is nothing to check: no notebooks here")
     verdicts = []
-    for path in paths:
+    for path in _notebooks("check", names, "notebooks", "solutions"):
         verdicts.append(validate.validate(path))
         say(f"{path.parent.name}/{path.name}: {'ok' if verdicts[-1].ok else 'FAILED'}")
     rows = [(v.notebook, v.passed, v.failed, v.first or ("ok" if v.ok else "no cells")) for v in verdicts]
@@ -149,13 +144,21 @@ def export(names: Names = None, out: Annotated[Path, OUT] = Path("reports/html")
     from . import export as exporting
     from . import places
 
-    paths = places.resolve(names) if names else places.notebooks()
-    if not paths:
-        refuse("there is nothing to export: no notebooks here")
+    paths = _notebooks("export", names)
     beside = {path.stem for path in paths}
     writable(out)
     pages = [(exporting.to_html(path, out / f"{path.stem}.html", beside).name, places.title(path)) for path in paths]
     say(f"{len(pages)} pages: {exporting.index_page(pages, out / 'index.html')}")
+
+
+def _notebooks(verb: str, names: list[str] | None, *folders: str) -> list[Path]:
+    """Those that are named, else all of these folders (default: the lessons); each can be read."""
+    from . import places
+
+    paths = places.resolve(names) if names else places.notebooks(*folders)
+    if not paths:
+        refuse(f"there is nothing to {verb}: no notebooks here")
+    return places.readable(paths)
 
 
 def _each_its_own_file(paths: Sequence[Path], out: Path) -> None:
@@ -200,6 +203,7 @@ def _joined(argv: Sequence[str]) -> list[str]:
 app.command()(desk.grade)
 app.command()(desk.start)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(desk.lab)
+app.command()(desk.judge)
 app.command()(desk.doctor)
 app.command()(desk.test)
 app.command()(classroom.classroom)
@@ -212,6 +216,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .places import NoWorkbook
     from .validate import NoValidator
 
+    for stream in (sys.stdout, sys.stderr):
+        getattr(stream, "reconfigure", dict)(errors="replace")   # a name or a sign that this terminal cannot write costs a "?"
     try:
         app(_joined(sys.argv[1:] if argv is None else argv))
     except (BadParameter, NoWorkbook, NoValidator) as error:

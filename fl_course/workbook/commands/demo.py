@@ -23,6 +23,8 @@ from fl_course.federation.schedule import Synchronous
 from ..lesson import canvas, for_any_page
 from .runner import keep
 
+HEADS = ["round", "accuracy", "loss", "worst tenth", "train loss", "MB up", "MB down"]
+
 
 def experiment(seed: int = 0) -> Coordinator:
     """MNIST, 100 clients with two label shards each (so most have seen two digits of ten), C = 0.1, E = 5, B = 10."""
@@ -47,11 +49,11 @@ def run_demo(rounds: int = 30, out: Path = Path("reports"), seed: int = 0, conso
                   "each with about two of the ten digits.")
     console.print("Each round 10 clients train on their own images and send back only how the model changed.\n")
     history, began = History(experiment=repr(fed)), time.perf_counter()
-    with Live(table(history), console=console, refresh_per_second=10, vertical_overflow="visible") as live:
+    with Live(table(history, console.width), console=console, refresh_per_second=10, vertical_overflow="visible") as live:
         for state, record in fed.run(rounds):
             history.records.append(record)
             history.state = state
-            live.update(table(history))
+            live.update(table(history, console.width))
     seconds = time.perf_counter() - began
     console.print(
         f"\nAfter {len(history)} rounds: [bold]accuracy {history.last('accuracy'):.1%}[/], loss {history.last('loss'):.3f} nats, "
@@ -65,14 +67,25 @@ def run_demo(rounds: int = 30, out: Path = Path("reports"), seed: int = 0, conso
     return int(bool(trouble))
 
 
-def table(history: History) -> Table:
-    """A line a round: what was learned and what it cost."""
+def table(history: History, width: int = 80) -> Table:
+    """A line a round: what was learned and what it cost. On a narrow terminal the last columns are left out: half a number is
+    worse than none."""
+    heads = HEADS
+    if _wide(heads) > width:
+        heads = [head.replace(" ", "\n") for head in heads]
+    while _wide(heads) > width and len(heads) > 1:
+        heads = heads[:-1]
     out = Table()
-    for name in ("round", "accuracy", "loss", "worst tenth", "train loss", "MB up", "MB down"):
-        out.add_column(name, justify="right")
+    for head in heads:
+        out.add_column(head, justify="right")
     for r in history.records:
-        out.add_row(*_row(r))
+        out.add_row(*_row(r)[:len(heads)])
     return out
+
+
+def _wide(heads: list[str]) -> int:
+    """Of a table with these heads, above numbers of five characters: a line left of every column, one at the end."""
+    return 1 + sum(3 + max(5, *map(len, head.split("\n"))) for head in heads)
 
 
 def _row(r: Record) -> tuple[str, ...]:

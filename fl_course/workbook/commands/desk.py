@@ -1,4 +1,4 @@
-"""The commands of `fl-course` for a reader's and a teacher's desk: start, lab, doctor, grade, test."""
+"""The commands of `fl-course` for a reader's and a teacher's desk: start, lab, judge, doctor, grade, test."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from .terminal import OUT, Jobs, refuse, say, table, writable
+from .terminal import DAY, OUT, Jobs, refuse, say, table, writable
 
 
 def grade(
     folder: Annotated[Path, typer.Argument(help="Folder of students' notebooks, whatever their names.")],
     chapter: Annotated[str, typer.Option(help="Chapter, as 01. Default: what most of the files are about.")] = "",
     out: Annotated[Path, OUT] = Path("reports/grades"),
-    seconds: Annotated[float, typer.Option(min=1, help="Time limit of one file.")] = 120,
-    cell_seconds: Annotated[float, typer.Option(min=0.1, help="Time limit of one cell.")] = 15,
+    seconds: Annotated[float, typer.Option(min=1, max=DAY, help="Time limit of one file.")] = 120,
+    cell_seconds: Annotated[float, typer.Option(min=0.1, max=DAY, help="Time limit of one cell.")] = 15,
     jobs: Jobs = 2,
     seed: Annotated[int, typer.Option(help="Seed of the inputs, the same for every student.")] = 0,
     again: Annotated[bool, typer.Option("--again", help="Grade all anew, also what an earlier run has done.")] = False,
@@ -158,7 +158,7 @@ def lab(
     Example: `fl-course lab --dir my-course`
     """
     from . import places
-    from .orphans import watched_server
+    from .orphans import hand_over, watched_server
 
     root = folder or places.here()
     if root.is_relative_to(places.PACKAGE):   # the installed copy: work on one of your own
@@ -170,8 +170,29 @@ def lab(
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root.resolve()}", *context.args]
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     with watched_server() as watched:
-        code = subprocess.call([*command, str(first.resolve())], env={**environment, **watched})
+        code = hand_over([*command, str(first.resolve())], {**environment, **watched})
     raise typer.Exit(code)
+
+
+def judge(
+    file: Annotated[Path, typer.Argument(help="A file of Python with the nine functions, as the template my_fl.py.")],
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the inputs. Default: new ones each time.")] = None,
+) -> None:
+    """Judge a library of your own, part by part, by the checks of chapters 1 to 5. `start` puts its template, my_fl.py, beside
+    the exercises; those of chapter 10 say what is asked.
+
+    Example: `fl-course judge my-course/exercises/my_fl.py`
+    """
+    import numpy as np
+
+    from .. import own
+
+    try:
+        verdict = own.judge(file, np.random.default_rng(seed))
+    except ValueError as error:
+        refuse(str(error))
+    say(repr(verdict))
+    raise typer.Exit(int(not verdict.passed))
 
 
 def doctor() -> None:

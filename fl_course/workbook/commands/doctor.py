@@ -217,9 +217,11 @@ def _places() -> Iterator[Finding]:
     free = shutil.disk_usage(Path.cwd()).free
     mend = "" if free > SPACE else "free some space: reports need up to 500 MB"
     yield Finding("disk", f"{free / 1e9:.1f} GB free here", mend)
+    from jupyter_core.paths import jupyter_runtime_dir  # where a kernel leaves its connection file
+
     folders = {"this folder": (Path.cwd(), "go to a folder of your own: fl-course start my-course"),
                "temporary files": (Path(tempfile.gettempdir()), "set TMPDIR to a folder that can be written to"),
-               "Jupyter's files": (_runtime(), "set JUPYTER_RUNTIME_DIR to a folder that can be written to")}  # fmt: skip
+               "Jupyter's files": (Path(jupyter_runtime_dir()), "set JUPYTER_RUNTIME_DIR to a folder of your own")}  # fmt: skip
     for subject, (folder, cure) in folders.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -231,13 +233,6 @@ def _places() -> Iterator[Finding]:
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):                                          # not on Windows
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         yield Finding("memory", f"{memory / 1e9:.1f} GB", "" if memory > MEMORY else "close what else runs, other notebooks too")
-
-
-def _runtime() -> Path:
-    """Where a kernel leaves its connection file."""
-    from jupyter_core.paths import jupyter_runtime_dir
-
-    return Path(jupyter_runtime_dir())
 
 
 def _signs() -> Iterator[Finding]:
@@ -279,7 +274,8 @@ def _kernel_runs() -> Iterator[Finding]:
 
     node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     with tempfile.TemporaryDirectory() as folder:
-        NotebookClient(node, kernel_name="python3", timeout=120, resources={"metadata": {"path": folder}}).execute()
+        where = {"metadata": {"path": folder}}                   # quiet: a kernel's advice to administrators mends nothing
+        NotebookClient(node, kernel_name="python3", timeout=120, resources=where, extra_arguments=["--log-level=50"]).execute()
     said = "".join(output.get("text", "") for output in node.cells[0].outputs if output.output_type == "stream")
     if len(said.split()) < 3:
         yield Finding("kernel", f"ran a cell and said only {said!r}", "mend the packages named above first")
@@ -305,6 +301,7 @@ def _page() -> Iterator[Finding]:
 
 def main() -> int:
     """Print what was found; 1 if something is to be mended."""
+    getattr(sys.stdout, "reconfigure", dict)(errors="replace")   # a path that this terminal cannot write costs a "?"
     wrong = 0
     for finding in examine():
         wrong += not finding.ok
@@ -316,4 +313,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,4 +1,6 @@
-"""Children that end when their parent is gone, whatever ended it: no kernels and servers that nobody has asked for any more."""
+"""Children that end when their parent is gone, whatever ended it: no kernels and servers that nobody has asked for any more.
+And one that is left to end by itself.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -51,3 +54,14 @@ def watched_server() -> Iterator[dict[str, str]]:
         (Path(folder) / "jupyter_server_config.py").write_text(WATCH.format(parent=os.getpid()), encoding="utf-8")
         before = os.environ.get("JUPYTER_CONFIG_PATH")
         yield {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, [folder, before]))}
+
+
+def hand_over(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a program of the terminal, and leave Ctrl-C to it alone: JupyterLab asks whether it is meant, and subprocess would kill
+    it while it waits. Returns its exit code, as a shell says it."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)        # a child does not inherit this, as it would SIG_IGN
+    try:
+        code = subprocess.call(command, env=environment)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return 128 - code if code < 0 else code

@@ -88,6 +88,23 @@ def resolve(names: list[str]) -> list[Path]:
     return paths
 
 
+def readable(paths: list[Path]) -> list[Path]:
+    """The same notebooks, when it is plain that each is one. NoWorkbook, before anything runs, names the first that is none."""
+    import nbformat
+
+    for path in paths:
+        if path.suffix != ".ipynb":
+            raise NoWorkbook(f"{path} is no notebook: its name does not end in .ipynb")
+        try:
+            nbformat.read(path, as_version=4)
+        except OSError:
+            raise
+        except Exception as error:            # whatever a file holds that is none
+            raise NoWorkbook(f"{path} is no notebook that can be read: it is empty, cut off, or no JSON with cells; copy or "
+                             "save it once more") from error  # fmt: skip
+    return paths
+
+
 def copy_workbook(target: Path, solutions: bool = False, force: bool = False) -> tuple[int, list[Path]]:
     """Copy the workbook to a folder of the reader's own. Returns (notebooks written, those that were there and kept).
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+DAY = 86_400                                   # seconds; no time limit is longer, since clocks overflow at some
 OUT = typer.Option("--out", help="Folder of the results.")
 Names = Annotated[list[str] | None, typer.Argument(help="Paths, names or numbers: a/b.ipynb, 01_fedavg, 01.")]
 Pairs = Annotated[

@@ -6,7 +6,7 @@
     python3 course.py lab          open JupyterLab on the first notebook
     python3 course.py test         run every test; with arguments, pytest on tests/ with these: test -k shamir
     python3 course.py setup        set up only
-    python3 course.py VERB ...     a verb of fl-course: doctor, start, check, grade, sweep, export, train, classroom, deploy
+    python3 course.py VERB ...     fl-course's: doctor, start, check, judge, grade, sweep, export, train, classroom, deploy
 """
 
 # Also Python 2.7 must be able to read this file, or it could not say what is wrong: no annotations, no f-strings.

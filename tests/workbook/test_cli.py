@@ -342,7 +342,7 @@ def test_grade_and_check_refuse_what_is_not_there(run, tmp_path):
 CALLS = {
     "train": [], "run": ["good.ipynb"], "sweep": ["good.ipynb", "-p", "rounds", "1,2"], "check": ["good.ipynb"],
     "export": ["good.ipynb"], "grade": ["box", "--chapter", "99"], "start": ["mine"], "lab": [], "doctor": [], "test": [],
-    "classroom": [], "deploy export": ["app"], "deploy local": [],
+    "judge": ["file"], "classroom": [], "deploy export": ["app"], "deploy local": [],
 }  # fmt: skip
 SPOILED = {"empty": b"", "list": b"[]", "bytes": b"\xff\xfe\x00", "half": b'{"cells": ['}
 STRANGE = ["nowhere", "no where/课", "folder", "", "-1", "0", "inf", "a" * 300, "a\nb", "file", "file/below", "=", "\udcff",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from numbers import Real
 from typing import Any, TypeGuard, TypeVar
 
@@ -252,6 +253,7 @@ class Meter:
     events: list[str] = field(default_factory=list)
     notes: MutableMapping[str, float] = field(default_factory=Notes)     # extra metrics of the round: epsilon, clip bound
     counts: dict[str, int] = field(default_factory=dict)                 # the loop's own: failed, refused, too_stale
+    seconds: float | Decimal = 0.0                                       # simulated, of a stage's own exchanges: see fleet.waited
 
     def sent_up(self, purpose: str, nbytes: int) -> None:
         _add_bytes(self.up, purpose, nbytes)

@@ -16,7 +16,7 @@ EXACT = Context(prec=700, traps=[Inexact, InvalidOperation])
 
 
 @lru_cache(maxsize=100_000, typed=True)         # a step asks again for the instants of all jobs that are under way
-def exact(seconds: float) -> Decimal:
+def exact(seconds: float | Decimal) -> Decimal:
     """The decimal that is printed for it; infinity is itself."""
     return Decimal(str(seconds))
 

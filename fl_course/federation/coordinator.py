@@ -31,7 +31,7 @@ from .composition import check_composition
 from .dispatch import Idle, ask, broadcast, present
 from .elsewhere import Elsewhere, all_here
 from .evaluation import Evaluation, detection, metrics_of_step
-from .fleet import Equal, checked_seconds
+from .fleet import Equal, checked_seconds, waited
 from .history import History, describe, progress_bar, state_of, warn_if_unheard
 from .interfaces import Aggregation, Attack, Fleet, Schedule, Selector, ServerOptimizer, Stage
 from .optimizers import FedAvg, broken
@@ -201,7 +201,7 @@ class Coordinator:
             # A session ends with its version. Where a stage may have put something there, clients train before the step.
             jobs = work.finish(jobs, ctx, heard(reports))
         kept = tuple(changed(job, message=bytes(job.message)) if job.message else job for job in jobs.values())
-        return self._close(state, ctx, arrived, float(clock), ticket, memory, reports, kept, tuple(spans))
+        return self._close(state, ctx, arrived, clock, ticket, memory, reports, kept, tuple(spans))
 
     def _receive(self, job: Job, ctx: Context) -> tuple[Update | None, str]:
         """Decode an answer and check it. An invalid or too old one is recorded and left out. Beside it, its fate."""
@@ -224,7 +224,7 @@ class Coordinator:
         return update, "used"
 
     def _close(
-        self, before: State, ctx: Context, arrived: list[tuple[Update, Job]], clock: float, ticket: int,
+        self, before: State, ctx: Context, arrived: list[tuple[Update, Job]], clock: Decimal, ticket: int,
         memory: dict[ClientId, Memory], reports: dict[ClientId, Any], jobs: tuple[Job, ...], spans: tuple[Span, ...],
     ) -> tuple[State, Record, str]:  # fmt: skip
         """Sum, undo the stages in reverse, step, evaluate, record. The order of the sum is that of the names."""
@@ -264,16 +264,17 @@ class Coordinator:
                 memory[client] = {**before.memory.get(client, {}), **books}
         extras, private = {**after.extras, **ctx.broadcast}, {**after.state, **ctx.state}
         after = replace(after, version=server.version + 1, extras=extras, state=private)
+        ended = float(later(clock, waited(ctx.meter)))
         if not self.schedule.keeps_stragglers:
             ctx.meter.events.extend(f"the answer of client {job.client!r} was too late" for job in jobs)
             jobs = ()
         metrics = metrics_of_step(self, after, updates, ctx.meter)
         record = Record(
-            version=after.version, clock=clock, clients=ctx.arrived, staleness=staleness,
+            version=after.version, clock=ended, clients=ctx.arrived, staleness=staleness,
             upload=tuple(len(job.message or b"") for _, job in arrived), bytes_up=ctx.meter.up, bytes_down=ctx.meter.down,
             events=tuple(map(str, ctx.meter.events)), metrics=metrics, spans=spans,
         )  # fmt: skip
-        return State(after, clock, ticket, memory, reports, jobs, before.sent + record.nbytes), record, reason
+        return State(after, ended, ticket, memory, reports, jobs, before.sent + record.nbytes), record, reason
 
     def _note_removed(self, removed: Sequence[ClientId], ctx: Context, spans: tuple[Span, ...]) -> tuple[Span, ...]:
         """Whom a robust rule left out, also in the spans; and if an attack is known, how well a rule that accuses found it."""

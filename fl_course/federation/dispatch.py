@@ -16,7 +16,7 @@ from ..core import ClientId, Context, Memory, Task, changed, stream
 from ..data.federated import FederatedData
 from ..wire.messages import WireError, decode_model, encode_model, frame, unframe
 from .clock import exact, later
-from .fleet import checked_away, checked_drop, checked_seconds
+from .fleet import checked_away, checked_drop, checked_seconds, waited
 from .interfaces import Experiment, Fleet, Look, Stage
 from .sampling import checked
 from .state import Job, heard
@@ -130,6 +130,7 @@ def broadcast(
         stage.begin(ctx)
     if training.private is not None:
         training.private.begin(ctx)
+    clock = later(clock, waited(ctx.meter))
     private = [stage for stage in experiment.pipeline if type(stage).down is not Stage.down]
     message, base = b"", server
     if not private:

@@ -146,7 +146,7 @@ def _lengths(updates: Sequence[Update], dtype: type) -> tuple[float, np.ndarray]
     common = weights[0] if (weights == weights[0]).all() else 1.0
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):    # float32 may be too short
         for k, u in enumerate(updates):
-            delta = np.asarray(u.delta, dtype)
+            delta: np.ndarray = np.asarray(u.delta, dtype)
             if u.weight != common:
                 delta = delta / dtype(u.weight / common)
             total += delta

@@ -14,7 +14,7 @@ from numbers import Real
 
 import numpy as np
 
-from ..core import ClientId, stream, whole
+from ..core import ClientId, Meter, stream, whole
 from .clock import exact
 from .interfaces import Fleet, Luck
 
@@ -33,6 +33,15 @@ def checked_seconds(fleet: Fleet, what: str, client: ClientId, seconds: float) -
     raise ValueError(
         f"{fleet!r} says that the {what} of client {client!r} takes {seconds!r} seconds; it must be a finite number from 0"
     )
+
+
+def waited(meter: Meter) -> Decimal:
+    """The seconds for which stages have kept everybody waiting since this was last asked: they exchange messages of their own
+    before the broadcast (`begin`) or after the last answer (`server`), and say in meter.seconds how long that took."""
+    seconds, meter.seconds = meter.seconds, 0.0
+    if not isinstance(seconds, Real | Decimal) or not 0 <= seconds <= LONGEST:
+        raise ValueError(f"a stage's own messages took {seconds!r} seconds (meter.seconds); it must be a finite number from 0")
+    return exact(seconds)
 
 
 def checked_away(fleet: Fleet, client: ClientId, seconds: float) -> float:

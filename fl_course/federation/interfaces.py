@@ -247,8 +247,8 @@ class Stage:
     keeps_zeros = False    # where an update is zero, what it hands on is zero, too, or noise around zero
 
     def begin(self, ctx: Context) -> None:
-        """Server and cohort, before anybody trains: exchange keys, draw a public mask. Scratch goes to ctx.session, which
-        belongs to this version of the model and ends with its step; a client that answers later has seen no other."""
+        """Server and cohort, before anybody trains: exchange keys (ctx.meter.seconds: for how long), draw a public mask. Scratch
+        goes to ctx.session, which belongs to this version of the model and ends with its step."""
 
     def down(self, server: Server, ctx: Context) -> Server:
         """What one client is sent: the identity, unless the mechanism compresses or cuts the model on the way down."""

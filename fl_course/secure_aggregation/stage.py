@@ -8,12 +8,14 @@
     Coordinator(…, stages=[SecureSum(clip=0.1, max_weight=60)])          weighted by examples, the weights masked too
 
 Only bytes of messages that were really encoded are counted: "update" is the masked vector; "keys", "shares",
-"consistency" and "unmask" are the rest of the protocol. All of one round lives in ctx.session and is never saved.
+"consistency" and "unmask" are the rest of the protocol. Everybody waits for the slowest at each of its steps: these seconds
+are the fleet's, too. All of one round lives in ctx.session and is never saved.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 import numpy as np
 
@@ -29,6 +31,8 @@ from ..core import (
     fingerprint,
     whole,
 )
+from ..federation.clock import exact, later
+from ..federation.fleet import checked_seconds
 from ..federation.interfaces import Experiment, Stage
 from ..federation.stages import dense
 from ..wire.masked import Masked
@@ -50,6 +54,10 @@ PURPOSES = {
     "secagg-survivors": "consistency", "secagg-consistent": "consistency", "secagg-unmask": "unmask",
     "secagg-unmasked": "unmask",
 }  # fmt: skip
+STEPS = (                                                # what a client reads and then answers, between two steps of the server
+    ("secagg-advertise",), ("secagg-roster", "secagg-shares"), ("secagg-inbox",),
+    ("secagg-survivors", "secagg-consistent"), ("secagg-unmask", "secagg-unmasked"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ class SecureSum(Stage):
         secure = make(setup, model_hash=model_hash(_as_received(ctx)), seed=self.round_seed, shared_work=True)
         secure.open()
         ctx.session[KEY] = secure
-        _count_bytes(secure, ctx)
+        _count(secure, ctx, "keys", "shares")
 
     def client(self, update: Update, ctx: Context) -> Update:
         secure = ctx.session.get(KEY)
@@ -212,7 +220,8 @@ class SecureSum(Stage):
         secure = ctx.session[KEY]
         if isinstance(secure, Round):
             opened = secure.close(total, ctx.arrived)
-            _count_bytes(secure, ctx, closing=True)
+            _count(secure, ctx, "consistency", "unmask")
+            ctx.meter.events.extend(secure.events)
             return opened
         if why := why_closed(secure, ctx.arrived):
             ctx.meter.events.append(f"the server aborted: {why}")
@@ -250,12 +259,18 @@ def _as_received(ctx: Context) -> Server:
     return server if server is ctx.server else decode_model(encode_model(server))
 
 
-def _count_bytes(secure: Round, ctx: Context, closing: bool = False) -> None:
-    """Meter the protocol's messages of a phase. The masked vector is not among them: the update message carries it."""
-    phase = ("consistency", "unmask") if closing else ("keys", "shares")
-    for message in secure.messages:
-        purpose = PURPOSES.get(message.kind)
-        if purpose in phase:
-            (ctx.meter.sent_down if message.sender == SERVER else ctx.meter.sent_up)(purpose, message.nbytes)
-    if closing:
-        ctx.meter.events.extend(secure.events)
+def _count(secure: Round, ctx: Context, *purposes: str) -> None:
+    """Meter the protocol's messages of a phase, bytes and seconds. The masked vector is not among them: the update message
+    carries it. The server takes its next step when the slowest client has read what it was sent and has answered."""
+    fleet = ctx.experiment.fleet
+    for step in STEPS:
+        took: dict[ClientId, Decimal] = {}
+        for message in secure.messages:
+            if message.kind not in step or (purpose := PURPOSES[message.kind]) not in purposes:
+                continue
+            down = message.sender == SERVER
+            way, client = ("download", message.receiver) if down else ("upload", message.sender)
+            (ctx.meter.sent_down if down else ctx.meter.sent_up)(purpose, message.nbytes)
+            seconds = (fleet.download if down else fleet.upload)(client, message.nbytes)
+            took[client] = later(took.get(client, Decimal(0)), checked_seconds(fleet, way, client, seconds))
+        ctx.meter.seconds = later(exact(ctx.meter.seconds), max(took.values(), default=Decimal(0)))

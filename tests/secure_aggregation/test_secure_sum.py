@@ -1,6 +1,7 @@
 """SecureSum in the loop: to the bit the plain sum of integers, whoever drops out; and it refuses what it cannot protect."""
 
 import dataclasses
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -251,6 +252,85 @@ def test_the_bytes_by_purpose_are_those_of_the_messages(monkeypatch):
     # The update message is the masked vector once, plus a head of some dozen bytes.
     for message, nbytes in zip(masked, record.upload, strict=True):
         assert abs(nbytes - message.nbytes) < 64
+
+
+class Modems(Timed):
+    """Client k sends so many bytes a second and hears three times as many."""
+
+    def upload(self, client, nbytes):
+        return nbytes / (1000 + 300 * client)
+
+    def download(self, client, nbytes):
+        return nbytes / (3000 + 900 * client)
+
+
+def by_hand(messages, record, gone):
+    """When the step is taken: every message by itself, and a server that waits for the last answer to each of its own."""
+    def arrives(client, when, nbytes, up):
+        rate = 1000 + 300 * client
+        return when + Fraction(str(nbytes / (rate if up else 3 * rate)))
+
+    def stage(when, down, up):
+        ends = dict.fromkeys(range(6), when)
+        for kind, goes_up in ((down, False), (up, True)):
+            for m in messages:
+                if m.kind == f"secagg-{kind}":
+                    client = m.sender if goes_up else m.receiver
+                    ends[client] = arrives(client, ends[client], m.nbytes, goes_up)
+        return max(ends.values())
+
+    when = stage(stage(stage(Fraction(0), None, "advertise"), "roster", "shares"), "inbox", None)
+    updates = dict(zip(record.clients, record.upload, strict=True))
+    model = record.bytes_down["model"] // 6
+    ends = []
+    for client in range(6):
+        trained = arrives(client, when, model, False) + 1
+        ends.append(trained if client in gone else arrives(client, trained, updates[client], True))
+    return stage(stage(max(ends), "survivors", "consistent"), "unmask", "unmasked")
+
+
+@pytest.mark.parametrize("gone", [(), (4,)])
+def test_the_clock_waits_for_the_slowest_at_every_step_of_the_protocol(monkeypatch, gone):
+    rounds = []
+    real = stage_module.Round.open
+    monkeypatch.setattr(stage_module.Round, "open", lambda self: rounds.append(self) or real(self))
+    history = secure(fleet=Modems(dict.fromkeys(range(6), 1.0), gone=gone)).train(2)
+    first, second = history.records
+    assert first.clock == float(by_hand(rounds[0].messages, first, gone))
+    assert min(span.begun for span in first.spans) > 0                     # the keys come before the model
+    assert second.clock - first.clock == pytest.approx(float(by_hand(rounds[1].messages, second, gone)), abs=1e-9)
+
+
+def test_who_sends_nothing_of_its_own_waits_for_nothing():
+    fleet = Modems(dict.fromkeys(range(6), 1.0))
+    for stages in ([], [plain(SECURE)]):
+        (record,) = experiment(schedule=EVERYBODY, stages=stages, fleet=fleet).train(1).records
+        assert record.clock == max(span.ended for span in record.spans)
+        assert min(span.begun for span in record.spans) == 0
+    equal = secure().train(2)
+    assert [record.clock for record in equal.records] == [1.0, 2.0]        # transfers take no time there
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), "long", None])
+def test_a_stage_of_ones_own_that_says_nonsense_of_its_seconds_is_told_so(seconds):
+    class Slow(Stage):
+        def begin(self, ctx):
+            ctx.meter.seconds = seconds
+
+    with pytest.raises(ValueError, match="meter.seconds"):
+        experiment(stages=[Slow()]).train(1)
+
+
+def test_the_seconds_of_a_stage_of_ones_own_are_on_the_clock():
+    class Slow(Stage):
+        def begin(self, ctx):
+            ctx.meter.seconds += 0.1
+
+        def server(self, aggregate, ctx):
+            ctx.meter.seconds += 0.2
+            return aggregate
+
+    assert [record.clock for record in experiment(stages=[Slow()]).train(3).records] == [1.3, 2.6, 3.9]
 
 
 def spied(monkeypatch):

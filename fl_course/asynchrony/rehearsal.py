@@ -66,7 +66,8 @@ def rehearse(experiment: Experiment, steps: int) -> History:
     """The history of so many server steps, without models and metrics: clock, clients, staleness, bytes, spans.
 
     It is that of the real run where no answer fails or is refused for what it holds, messages have the length that
-    `message_lengths` says, and no stage exchanges messages of its own (a secure sum does). ValueError for a selector that needs to hear what clients say.
+    `message_lengths` says, and no stage exchanges messages of its own (a secure sum does). ValueError for a selector that needs
+    to hear what clients say.
     """
     if not is_whole(steps, 0):
         raise ValueError(f"steps must be a whole number from 0, not {steps!r}")

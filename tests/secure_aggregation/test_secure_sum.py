@@ -317,7 +317,7 @@ def test_a_stage_of_ones_own_that_says_nonsense_of_its_seconds_is_told_so(second
         def begin(self, ctx):
             ctx.meter.seconds = seconds
 
-    with pytest.raises(ValueError, match="meter.seconds"):
+    with pytest.raises(ValueError, match=r"meter\.seconds"):
         experiment(stages=[Slow()]).train(1)
 
 

@@ -4,7 +4,8 @@
         local.run("my-app", rounds=3, out="reports/run")
 
 Every process is started in a group of its own, and stop.py ends whatever has come of it, also after Ctrl-C or an error. With tls,
-an authority is made for the day: the server shows its certificate, and every node the key that was registered for it.
+an authority is made for the day: the server shows its certificate, and every node the key that was registered for it. Who may
+register a key, or start a run, Flower does not ask: whoever reaches the port, which here is everybody who uses this machine.
 """
 
 from __future__ import annotations
@@ -79,6 +80,9 @@ class Local:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             stop(self.processes.values(), mark=self.mark)
+        except KeyboardInterrupt:               # a second Ctrl-C: nobody is asked any more
+            stop(self.processes.values(), patient=0.0, mark=self.mark)
+            raise
         finally:
             self._cleanup.close()
 

@@ -242,6 +242,25 @@ def test_whoever_was_started_ends_with_all_that_it_started_even_if_it_will_not(o
 
 
 @posix
+def test_a_second_ctrl_c_while_they_are_asked_to_end_leaves_nobody(tmp_path, monkeypatch):
+    here = local.Local("python", folder=tmp_path)
+    words, marked = [sys.executable, "-c", STUBBORN, "x"], {**os.environ, stop.MARK: here.mark}
+    here.processes["node0"] = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True, env=marked)
+    assert here.processes["node0"].stdout.readline() == b"up\n"
+    groups, sleep, again = stop.groups_below({here.processes["node0"].pid}), time.sleep, [KeyboardInterrupt]
+
+    def impatient(seconds):
+        if again:
+            raise again.pop()
+        sleep(seconds)
+
+    monkeypatch.setattr(stop.time, "sleep", impatient)
+    with pytest.raises(KeyboardInterrupt):
+        here.__exit__(None, None, None)
+    assert not any(stop.group_lives(group) for group in groups)
+
+
+@posix
 def test_who_ends_when_asked_is_not_killed():
     process = subprocess.Popen([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"],
                                stdout=subprocess.PIPE, start_new_session=True)      # fmt: skip

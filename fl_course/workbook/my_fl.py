@@ -1,5 +1,9 @@
 """Your own library for federated learning, behind a thin adapter. Write the library as you like, here or in other files; below
-stand the nine functions by which it is judged, each of which may be one line that calls it. In a notebook beside this file:
+stand the nine functions by which it is judged, each of which may be one line that calls it. In a terminal:
+
+    fl-course judge my_fl.py
+
+or in a notebook beside this file:
 
     from fl_course.workbook.own import judge
     judge("my_fl.py")

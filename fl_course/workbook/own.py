@@ -1,5 +1,7 @@
 """Build your own: a library that you wrote yourself, judged by the checks of chapters 1 to 5, as they stand there.
 
+    fl-course judge my_fl.py                    in a terminal; in a notebook:
+
     from fl_course.workbook.own import judge
     judge("my_fl.py")          a file (read anew each time), a module, an object, or a class that can be made without arguments
 
@@ -15,7 +17,7 @@ import linecache
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -73,14 +75,12 @@ def judge(mine: Any, rng: np.random.Generator | None = None) -> Verdict:
     ValueError or TypeError if there is no library to look at: no such file, a file or class that cannot be run.
     """
     rng = np.random.default_rng() if rng is None else rng
-    library = opened(mine)
-    return Verdict(tuple(part_judged(library, name, rng) for name in PARTS))
+    with running(Path(mine)) if isinstance(mine, str | Path) else nullcontext(handed_over(mine)) as library:
+        return Verdict(tuple(part_judged(library, name, rng) for name in PARTS))
 
 
-def opened(mine: Any) -> Any:
-    """What holds the parts. A file is run here, anew each time, and so are files beside it that it imports."""
-    if isinstance(mine, str | Path):
-        return run(Path(mine))
+def handed_over(mine: Any) -> Any:
+    """The object that holds the parts, of whatever is no file."""
     if isinstance(mine, type):
         try:
             return mine()
@@ -92,24 +92,45 @@ def opened(mine: Any) -> Any:
     return mine
 
 
-def run(path: Path) -> ModuleType:
+@contextmanager
+def running(path: Path) -> Iterator[ModuleType]:
+    """The module that a file makes, run anew, as is what it imports from beside it, at once or later. In the end Python knows
+    of these modules those that it knew before."""
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r} in {Path.cwd()}; `fl-course start FOLDER` puts a template, my_fl.py, "
                          "into its exercises")
-    linecache.checkcache(str(path))
-    module, folder, before = ModuleType(path.stem), str(path.resolve().parent), set(sys.modules)
+    if path.suffix == ".ipynb":
+        raise ValueError(f"{path} is a notebook: write the functions into a file of Python, as my_fl.py, or hand over an object "
+                         "in a cell of it, judge(MyLibrary())")
+    module, folder = ModuleType(path.stem), path.resolve().parent
     module.__file__ = str(path)
-    sys.path.insert(0, folder)
+    before = _beside(folder) | {name: sys.modules[name] for name in [path.stem] if name in sys.modules}
+    for name in before:
+        del sys.modules[name]
+    sys.modules[path.stem] = module           # dataclasses look up there what their annotations mean
+    sys.path.insert(0, str(folder))
+    linecache.checkcache(str(path))
     try:
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+        try:
+            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+        yield module
     finally:
-        sys.path.remove(folder)
-        for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", "")).startswith(folder):
-                del sys.modules[name]
-    return module
+        with suppress(ValueError):            # it may have tidied up itself
+            sys.path.remove(str(folder))
+        for name in {path.stem, *_beside(folder)}:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
+
+
+def _beside(folder: Path) -> dict[str, ModuleType]:
+    """The modules known to Python that lie in a folder: not this course, and nothing of an environment that lies in it too."""
+    names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()} - {__package__.partition(".")[0]}
+    found = {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in names}
+    places = {name: getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
+              for name, module in found.items()}  # fmt: skip
+    return {name: found[name] for name, place in places.items() if place and Path(place).resolve().is_relative_to(folder)}
 
 
 def part_judged(library: Any, name: str, rng: np.random.Generator) -> Result:

@@ -174,9 +174,10 @@ print(f"as it is: {broken_auc(scores, labels):.2f}   "
 # | `split`, `join` | shares of a secret | 4 |
 # | `top_k`, `remember` | the largest numbers, and what was not sent | 5 |
 #
-# The folder that `fl-course start` makes has a template, `exercises/my_fl.py`: write there, and run `judge("my_fl.py")` in a cell here.
-# It reads the file anew each time, says what is missing, and never stops at the first failure. An object of your own will do as
-# well, `judge(MyLibrary())`. Our `fl_course/micro.py` behind such an adapter, and a library of which only one part is there:
+# The folder that `fl-course start` makes has a template, `exercises/my_fl.py`: write there, and run `judge("my_fl.py")` in a cell here,
+# or `fl-course judge exercises/my_fl.py` in a terminal. It reads the file anew each time, says what is missing, and never stops at
+# the first failure. An object of your own will do as well, `judge(MyLibrary())`. Our `fl_course/micro.py` behind such an adapter, and
+# a library of which only one part is there:
 
 # %%
 from fl_course.workbook.own import Micro, judge

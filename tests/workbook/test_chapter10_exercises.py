@@ -1,6 +1,8 @@
 """Chapter 10's projects take every sound answer; a library of one's own is judged part by part by the checks of its chapters."""
 
+import importlib
 import inspect
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -181,6 +183,76 @@ def test_a_file_is_read_anew_with_those_beside_it(tmp_path):
     clip = [result.state for result in judge(path).results if result.name.startswith("clip")]
     (tmp_path / "engine_room.py").write_text("def shorten(x, c):\n    return x * min(1, c / max((x @ x) ** 0.5, 1e-12))\n")
     assert clip + [result.state for result in judge(str(path)).results if result.name.startswith("clip")] == ["fail", "pass"]
+
+
+CLIP = "def clip(update, bound):\n    return update * min(1, bound / max((update @ update) ** 0.5, 1e-12))\n"
+
+
+def state_of_clip(path):
+    return next(result.state for result in judge(path).results if result.name.startswith("clip"))
+
+
+def test_what_is_imported_only_when_a_part_is_called_is_found_and_forgotten(tmp_path):
+    (tmp_path / "boiler_room.py").write_text(CLIP)
+    path = tmp_path / "my_fl.py"
+    path.write_text("def clip(update, bound):\n    from boiler_room import clip\n    return clip(update, bound)\n")
+    assert state_of_clip(path) == "pass"
+    assert not {"boiler_room", "my_fl"} & set(sys.modules)
+    assert str(tmp_path) not in sys.path
+
+
+def test_what_the_notebook_has_imported_itself_is_read_anew_and_given_back(tmp_path, monkeypatch):
+    (tmp_path / "coal_room").mkdir()                             # without __init__.py
+    room, path = tmp_path / "coal_room" / "room.py", tmp_path / "my_fl.py"
+    room.write_text(CLIP)
+    path.write_text("from coal_room.room import clip\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("coal_room", "coal_room.room", "my_fl"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    known = {name: importlib.import_module(name) for name in ("coal_room.room", "my_fl")}
+    assert state_of_clip(path) == "pass"
+    room.write_text("def clip(update, bound):\n    return update\n")
+    assert state_of_clip(path) == "fail"
+    assert all(sys.modules[name] is module for name, module in known.items())
+
+
+def test_modules_of_an_environment_below_the_file_stay(tmp_path, monkeypatch):
+    site = tmp_path / ".venv" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "far_away.py").write_text("x = 1\n")
+    (tmp_path / "my_fl.py").write_text(f"import far_away\n{CLIP}")
+    monkeypatch.syspath_prepend(site)
+    assert state_of_clip(tmp_path / "my_fl.py") == "pass"
+    assert "far_away" in sys.modules
+    monkeypatch.delitem(sys.modules, "far_away")
+
+
+def test_a_file_may_hold_dataclasses_and_an_error_names_its_line(tmp_path):
+    path = tmp_path / "my_fl.py"
+    path.write_text("from __future__ import annotations\nfrom dataclasses import dataclass\n\n\n@dataclass\nclass Bound:\n"
+                    "    x: float\n\n\ndef clip(update, bound):\n    return Bound(bound).y\n")
+    clip = next(result for result in judge(path).results if result.name.startswith("clip"))
+    assert "AttributeError" in clip.message
+    assert "in line 11 of my_fl.py: return Bound(bound).y" in clip.message
+
+
+def test_the_command_says_each_part_and_ends_with_1_until_all_stand(run, tmp_path):
+    (tmp_path / "mine.py").write_text("from fl_course.workbook.own import Micro\nlibrary = Micro()\n"
+                                      + "".join(f"{name} = library.{name}\n" for name in PARTS))
+    code, said = run("judge", "--help")
+    assert "fl-course judge my-course/exercises/my_fl.py" in said
+    code, said = run("judge", "mine.py", "--seed", 0)
+    assert code == 0
+    assert "9 of 9 parts stand" in said
+    assert all(exercise in said for exercise in PARTS.values())
+    code, said = run("judge", own.TEMPLATE)
+    assert code == 1
+    assert "0 of 9 parts stand; still to do: average, local_step" in said
+    (tmp_path / "mine.ipynb").write_text("{}")
+    for name, words in {"nowhere.py": "there is no file 'nowhere.py'", "mine.ipynb": "mine.ipynb is a notebook"}.items():
+        code, said = run("judge", name)
+        assert code == 2
+        assert f"fl-course: {words}" in said
 
 
 def test_no_library_is_refused_in_a_sentence(tmp_path):

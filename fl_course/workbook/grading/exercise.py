@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import os
 import re
 import traceback
 from collections.abc import Callable, Mapping
@@ -123,7 +124,8 @@ def _explain(error: Exception, fn: Function, calls: list[Call]) -> str:
         answer = f" {short(calls[-1].answer)}" if calls and calls[-1].raised is None else ""
         return f"{tried}the answer{answer} cannot be used: {said}"
     line = frames[-1].lineno or 0
-    return f"{tried}your function raised {said} in line {line} of its cell: {linecache.getline(str(home), line).strip()}"
+    place = os.path.basename(str(home)) if os.path.isfile(str(home)) else "its cell"
+    return f"{tried}your function raised {said} in line {line} of {place}: {linecache.getline(str(home), line).strip()}"
 
 
 def _call_text(fn: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any] = MappingProxyType({})) -> str:

@@ -85,27 +85,53 @@ def nbgrader(course, *words):
     return done.stderr
 
 
-def hand_in(course, name, found):
-    path = course / "submitted" / name / "ps1" / "99_tiny.ipynb"
+def hand_in(course, name, found, sheet="99_tiny.ipynb"):
+    path = course / "submitted" / name / "ps1" / sheet
     path.parent.mkdir(parents=True)
     about = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     path.write_text(json.dumps({"cells": found, "metadata": about, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not PYTHON, reason="FL_COURSE_NBGRADER names no Python with nbgrader")
-@pytest.mark.parametrize("source", ["solutions", "exercises"])
-def test_the_marks_are_ours(tmp_path, source):
-    kernel = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+def released_from(course, path):
+    """What nbgrader hands out of a notebook, by cells; its kernel is this Python."""
+    kernel = course / "jupyter" / "kernels" / "python3" / "kernel.json"
     kernel.parent.mkdir(parents=True)
     start = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     kernel.write_text(json.dumps({"argv": start, "display_name": "course", "language": "python", "env": variables}))
-    place = tmp_path / "source" / "ps1"
+    place = course / "source" / "ps1"
     place.mkdir(parents=True)
-    (place / "99_tiny.ipynb").write_bytes((built() / source / "99_tiny.ipynb").read_bytes())
-    nbgrader(tmp_path, "generate_assignment", "ps1", "--create")
-    released = cells(tmp_path / "release", "ps1")
+    (place / path.name).write_bytes(path.read_bytes())
+    nbgrader(course, "generate_assignment", "ps1", "--create")
+    return cells(course / "release", "ps1", path.name)
+
+
+def with_answers(found, sources):
+    found = json.loads(json.dumps(found))
+    for cell, text in zip(tagged(found, "exercise"), sources, strict=True):
+        cell["source"] = text
+    return found
+
+
+def both_marks(course, chapter):
+    """(nbgrader's, ours): student → (points, of how many)."""
+    nbgrader(course, "autograde", "ps1")
+    nbgrader(course, "export")
+    with (course / "grades.csv").open(encoding="utf-8", newline="") as file:
+        theirs = {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in csv.DictReader(file)}
+    box = course / "submitted"
+    graded = classroom.grade_files(box, classroom.submissions(box), chapter)
+    return theirs, {Path(one.file).parts[0]: (one.solved, len(one.exercises)) for one in graded}
+
+
+REAL = pytest.mark.skipif(not PYTHON, reason="FL_COURSE_NBGRADER names no Python with nbgrader")
+
+
+@pytest.mark.slow
+@REAL
+@pytest.mark.parametrize("source", ["solutions", "exercises"])
+def test_the_marks_are_ours(tmp_path, source):
+    released = released_from(tmp_path, built() / source / "99_tiny.ipynb")
     right = tagged(cells(built(), "solutions"), "exercise")
     stubs = [cell["source"] for cell in tagged(cells(built(), "exercises"), "exercise")]
     bare = [["# YOUR CODE HERE\n", "raise NotImplementedError()"]] * 3    # nbgrader empties a cell in which it finds no marker
@@ -113,9 +139,7 @@ def test_the_marks_are_ours(tmp_path, source):
     assert not any("rng.choice" in "".join(cell["source"]) for cell in released)
 
     def answers(sources, name, change=None):
-        found = json.loads(json.dumps(released))
-        for cell, text in zip(tagged(found, "exercise"), sources, strict=True):
-            cell["source"] = text
+        found = with_answers(released, sources)
         hand_in(tmp_path, name, change(found) if change else found)
 
     def boast(found):
@@ -136,14 +160,28 @@ def test_the_marks_are_ours(tmp_path, source):
     answers(stubs, "boasts", boast)
     hand_in(tmp_path, "own-copy", cells(built(), "solutions"))
     hand_in(tmp_path, "own-stubs", cells(built(), "exercises"))
-    nbgrader(tmp_path, "autograde", "ps1")
-    nbgrader(tmp_path, "export")
-    with (tmp_path / "grades.csv").open(encoding="utf-8", newline="") as file:
-        theirs = {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in csv.DictReader(file)}
-    box = tmp_path / "submitted"
-    ours = {Path(one.file).parts[0]: (one.solved, len(one.exercises))
-            for one in classroom.grade_files(box, classroom.submissions(box), "99")}  # fmt: skip
+    theirs, ours = both_marks(tmp_path, "99")
     assert theirs == ours
     assert {name: mark[0] for name, mark in ours.items()} == {
         "right": 3, "stub": 0, "half": 2, "wrong": 2, "noisy": 2, "borrowed": 1, "boasts": 0, "own-copy": 3, "own-stubs": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@REAL
+@pytest.mark.parametrize("name", [name for _, name in BUILT])
+def test_the_marks_of_a_real_chapter_are_ours(tmp_path, name):
+    right, stubs = ([cell["source"] for cell in tagged(cells(ROOT, folder, name), "exercise")]
+                    for folder in ("solutions", "exercises"))  # fmt: skip
+    released = released_from(tmp_path, ROOT / "solutions" / name)
+    assert [cell["source"] for cell in tagged(released, "exercise")] == stubs
+    half = [pair[i % 2] for i, pair in enumerate(zip(right, stubs, strict=True))]
+    for student, found in {"right": with_answers(released, right), "empty": released, "half": with_answers(released, half),
+                           "own-copy": cells(ROOT, "solutions", name), "own-stubs": cells(ROOT, "exercises", name)}.items():
+        hand_in(tmp_path, student, found, name)
+    theirs, ours = both_marks(tmp_path, name[:2])
+    assert theirs == ours
+    every = len(right)
+    assert {student: mark[0] for student, mark in ours.items()} == {
+        "right": every, "empty": 0, "half": (every + 1) // 2, "own-copy": every, "own-stubs": 0,
     }  # fmt: skip

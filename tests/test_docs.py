@@ -83,6 +83,32 @@ def test_the_experiment_that_is_shown_runs(name, tmp_path, monkeypatch):
     plt.close("all")
 
 
+def told(name):
+    """What a README tells in any language: headings, links, commands, names in code, and the experiment without its remarks."""
+    page = text(name)
+    prose = re.sub(r"^```.*?^```", "", page, flags=re.M | re.S)
+    commands = re.findall(r"^    (?:\w+=\S+ )?((?:python3 course\.py|fl-course) .*?)(?: {3,}.*)?$", prose, re.M)
+    return {
+        "headings": re.findall(r"^(##?) ", prose, re.M),
+        "links": sorted(set(re.findall(r"\]\(([^)\s]+)\)", prose)) - {"README.md", "README.zh-CN.md"}),
+        "experiment": [re.sub(r" *#.*", "", block) for block in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)],
+        "commands": set(commands),
+        "code": {" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)},
+        "files": re.findall(r"^ {4,6}([\w.]+(?:/|\.py))(?= )", prose, re.M),
+    }
+
+
+def test_both_readmes_tell_the_same():
+    """The Chinese one may say more: mirrors, a list of words, what was wrong in the first sketches."""
+    ours, theirs = told("README.md"), told("README.zh-CN.md")
+    for what in ("headings", "links", "experiment", "files"):
+        assert ours[what] == theirs[what], what
+    for what in ("commands", "code"):
+        assert ours[what] - theirs[what] == set(), what
+    assert len(ours["headings"]) > 5
+    assert min(map(len, ours.values())) > 0
+
+
 # --- the design map --------------------------------------------------------------------------------------------------
 
 

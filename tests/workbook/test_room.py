@@ -4,11 +4,12 @@ import asyncio
 import json
 import random
 import socket
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +18,11 @@ from tornado.ioloop import IOLoop
 from tornado.websocket import websocket_connect
 
 from fl_course import History
+from fl_course.core import FederatedError
 from fl_course.federation.node import Node
 from fl_course.federation.orders import Answer, decode_orders, encode_answers
 from fl_course.wire.frames import frame, unframe
+from fl_course.wire.messages import decode_update, encode_update
 from fl_course.workbook.room import server as server_module
 from fl_course.workbook.room.again import again
 from fl_course.workbook.room.pages import PAGE
@@ -40,6 +43,11 @@ class Visitor:
         self.thread = threading.Thread(target=self._live, daemon=True)
         self.thread.start()
         assert self.up.wait(10)
+
+    @classmethod
+    def silent(cls, room):
+        """A page that connects and does not say hello."""
+        return cls(room, False)
 
     def _live(self):
         self.loop = IOLoop(make_current=False)
@@ -319,15 +327,113 @@ def test_only_the_code_opens_and_only_this_host_is_served(room):
 
 def test_codes_cannot_be_guessed_by_trying(room):
     for _ in range(server_module.WRONG_CODES):
-        assert not room.knows("AAAAAA", room.code)
-    assert not room.knows(room.code, room.code)
-    room.wrong = []
-    assert room.knows(room.code, room.code)
+        assert not room.knows("AAAAAA", room.code, "192.168.1.66")
+    assert not room.knows(room.code, room.code, "192.168.1.66")
+    assert room.knows(room.code, room.code, "192.168.1.67")                   # nobody else is kept out
+    room.wrong = {}
+    assert room.knows(room.code, room.code, "192.168.1.66")
+    assert not room.knows("\u00df", room.code, "192.168.1.66")
 
 
 def test_two_rooms_have_two_codes(room):
     with Room(seats=1, share=5) as other:
         assert (room.code, room.key) != (other.code, other.key)
+
+
+def served(url):
+    try:
+        return get(url)[0] == 200
+    except OSError:
+        return False
+
+
+def own_addresses():
+    """Of this machine, one of each kind, as the way to the outside would begin; loopback's others where there is no way."""
+    found = []
+    for family, far, near in ((socket.AF_INET, "198.51.100.1", "127.0.0.2"), (socket.AF_INET6, "2001:db8::1", "::1")):
+        with socket.socket(family, socket.SOCK_DGRAM) as one:
+            try:
+                one.connect((far, 9))                                         # sends nothing
+                found.append(one.getsockname()[0])
+            except OSError:
+                found.append(near)
+    return found
+
+
+def opened_at(address):
+    try:
+        return Room(seats=2, share=5, simulate=1, lan=address)
+    except OSError as why:
+        pytest.skip(f"nobody can listen at {address} here: {why}")
+
+
+@pytest.mark.parametrize("address", own_addresses())
+def test_a_room_in_the_network_answers_at_its_address_and_under_its_name_alone(address):
+    with opened_at(address) as room:
+        name = f"[{address}]" if ":" in address else address
+        assert room.url == f"http://{name}:{room.port}/{room.code}"
+        assert get(room.url)[0] == 200
+        assert get(room.url, host="evil.example")[0] == 403
+        assert get(room.url, host=f"{name}:{room.port + 1}")[0] == 403
+        assert json.dumps(room.url) in get(room.projector_url)[1]
+        with pytest.raises(OSError), socket.create_connection(("127.0.0.1", room.port), 1):
+            pass                                                              # it listens there and nowhere else
+        page = Visitor(room, "Ada")
+        assert room.train(1, deadline=10.0).records[0].clients == (0, 1)
+        page.go()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "[::]", "fe80::1%lo"])
+def test_an_address_that_no_phone_can_open_is_told(address):
+    with pytest.raises(ValueError, match="no phone can open"):
+        Room(seats=1, share=5, lan=address)
+
+
+def test_names_of_a_machine_are_written_as_browsers_write_them():
+    assert server_module.listens_at("Laptop.Local") == "laptop.local"
+    assert server_module.listens_at("[FD00:0:0::2]") == "fd00::2"
+    assert server_module.listens_at("") == "127.0.0.1"
+
+
+def test_a_page_that_says_nothing_is_sent_away(monkeypatch):
+    monkeypatch.setattr("fl_course.workbook.room.doors.HELLO", 0.1)
+    with Room(seats=2, share=5) as room:
+        silent, kind = Visitor.silent(room), Visitor(room, "Kind")
+        assert "has not said hello" in silent.was_told("sorry")["why"]
+        time.sleep(0.2)
+        assert room.here() == {0}
+        silent.go(), kind.go()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="one machine has many addresses of its own on Linux only")
+def test_nobody_uses_up_the_connections_of_the_room():
+    """One address opens as many as it can and never ends a request; others are served, and it is, too, when it lets go."""
+    with Room(seats=2, share=5) as room, ExitStack() as opened:
+        held = [opened.enter_context(socket.create_connection(("127.0.0.1", room.port), 5)) for _ in range(2 * 2 + 50 + 20)]
+        for one in held:
+            with suppress(OSError):
+                one.sendall(b"GET / HTTP/1.1\r\nHost: ")
+
+        def sent_away():
+            count = 0
+            for one in held:
+                one.settimeout(0.001)
+                try:
+                    count += one.recv(1) == b""
+                except TimeoutError:
+                    pass
+                except OSError:
+                    count += 1
+            return count
+
+        assert until(lambda: sent_away() == 20)
+        other = opened.enter_context(socket.socket())
+        other.bind(("127.0.0.5", 0))
+        other.connect(("127.0.0.1", room.port))
+        other.sendall(f"GET /{room.code} HTTP/1.0\r\nHost: 127.0.0.1:{room.port}\r\n\r\n".encode())
+        assert other.recv(12).endswith(b"200")
+        opened.close()
+        assert until(lambda: served(room.url))
 
 
 def test_another_site_cannot_open_a_connection(room):
@@ -361,6 +467,17 @@ def test_names_are_told_apart_and_escaped_by_those_who_show_them():
     assert names == ["<b>Eve</b>", "<b>Eve</b> 2", "Z\u0430x"]
     with pytest.raises(Refused, match="All 3 seats are taken"):
         seats.sit("Late", None, object())
+    with pytest.raises(Refused, match="All 3 seats are taken"):
+        seats.sit("Late", "\ud800", object())                                  # half a letter is nobody's token
+
+
+def test_names_of_all_scripts_stay_names():
+    seats = Seats(4)
+    names = ("\u0928\u0947\u0939\u093e", "Jose\u0301", "\u0e1b\u0e39\u0e48", "Z" + "\u0301" * 20)        # Neha, José, Pu, a tower
+    shown = [seats.sit(name, None, object())[0].name for name in names]
+    assert shown == [names[0], "Jos\u00e9", names[2], "\u0179\u0301\u0301"]
+    with pytest.raises(Refused, match="say a name"):
+        seats.cleaned("\u0301\u0301")
 
 
 @pytest.mark.parametrize("said", [
@@ -509,3 +626,76 @@ def test_the_projector_starts_stops_and_is_told_what_is_wrong(room):
     wall.say({"say": "stop"})
     assert until(lambda: not room.running.is_alive())
     page.go(), wall.go()
+
+
+def test_there_is_one_run_at_a_time(room):
+    wall, page = Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws"), Visitor(room, "Ada")
+    wall.say({"say": "start", "settings": {"rounds": 1000, "deadline": 5.0}})
+    assert until(lambda: room.history is not None and room.history.records)
+    before = room.settings, room.experiment, room.earlier
+    with pytest.raises(FederatedError, match="a run is under way"):
+        room.train(1)
+    assert (room.settings, room.experiment, room.earlier) == before
+    wall.say({"say": "start"})
+    assert "a run is under way" in wall.was_told("sorry")["why"]
+    assert len(room.runs) == 1
+    room.stop_run()
+    assert until(lambda: not room.turn.locked())
+    assert len(room.train(2, deadline=5.0)) == 2
+    assert len(room.runs) == 2
+    page.go(), wall.go()
+
+
+def test_a_run_that_ends_as_nobody_foresaw_gives_its_turn_back_and_is_told(room, monkeypatch):
+    wall, page = Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws"), Visitor(room, "Ada")
+    seen = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+    with monkeypatch.context() as broken:
+        broken.setattr(room, "send", lambda orders: 1 / 0)
+        wall.say({"say": "start", "settings": {"rounds": 3}})
+        assert "division by zero" in wall.was_told("The run has ended")["why"]
+        assert until(lambda: seen)                                            # the terminal has where it was
+        assert until(lambda: wall.heard[-1]["say"] == "view" and not wall.heard[-1]["running"])
+        with pytest.raises(ZeroDivisionError):
+            room.train(1)
+    assert len(room.train(1, deadline=5.0)) == 1
+    page.go(), wall.go()
+
+
+def test_a_closed_room_trains_nobody():
+    with Room(seats=2, share=5, simulate=2) as room:
+        room.train(1)
+    with pytest.raises(FederatedError, match="this room is closed"):
+        room.train(1)
+
+
+def test_the_wall_is_told_each_round_once_and_a_second_wall_all_of_them(room):
+    walls = [Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws")]
+    page = Visitor(room, "Ada")
+    for run, rounds in ((1, 12), (2, 5)):
+        room.train(rounds, deadline=5.0, epochs=1)
+        walls.append(Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws"))
+        for wall in walls:
+            def told(wall=wall, run=run):
+                return [r["version"] for said in wall.heard if said.get("run") == run for r in said["rounds"]]
+            assert until(lambda told=told, rounds=rounds: len(told()) >= rounds)
+            assert told() == list(range(1, rounds + 1))
+    page.go()
+    for wall in walls:
+        wall.go()
+
+
+def test_who_asks_for_a_client_is_answered_and_no_other_wall(room):
+    walls = [Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws") for _ in range(2)]
+    page = Visitor(room, "Ada")
+    room.train(1, deadline=5.0)
+    walls[0].say({"say": "look", "client": 0})
+    assert walls[0].was_told("seen")["client"] == 0
+    assert not walls[1].was_told('"seen"', seconds=0.3)
+    update = decode_update(room.last[0])
+    for rubbish in (np.full_like(update.delta, np.nan), np.full_like(update.delta, np.inf), update.delta[:7]):
+        room.last[0] = encode_update(replace(update, delta=rubbish))
+        walls[0].heard.clear()
+        walls[0].say({"say": "look", "client": 0})
+        assert "cannot be read" in walls[0].was_told("sorry")["why"]
+    page.go(), walls[0].go(), walls[1].go()

@@ -1,6 +1,7 @@
 """The room's two pages in a real browser: a page that trains ends in Python's model, drawings stay, the wall shows and starts."""
 
 import json
+import socket
 import time
 
 import numpy as np
@@ -48,6 +49,13 @@ def test_pages_end_in_pythons_model(browser, settings):
             page.context.close()
 
 
+def until(thing, seconds=5):
+    ends = time.monotonic() + seconds
+    while not (found := thing()) and time.monotonic() < ends:
+        time.sleep(0.02)
+    return found
+
+
 def draw(page):
     box = page.locator("#pad").bounding_box()
     points = [(0.3, 0.2), (0.7, 0.2), (0.45, 0.8)]                            # a seven
@@ -75,14 +83,65 @@ def test_a_drawing_is_kept_in_the_page_and_learned_from(browser):
         room.train(2, deadline=20.0)
         wall.wait_for_selector("#numbers:has-text('of the 1 drawn here')")             # though it was counted after the last step
         seat = next(seat for seat in room.seats.seats if seat.drawings)
-        ends = time.monotonic() + 5
-        while seat.measured[2] != 1 and time.monotonic() < ends:
-            time.sleep(0.02)
+        until(lambda: seat.measured[2] == 1)
         assert (seat.drawings, seat.measured[2], seat.asked, seat.answered) == (1, 1, 2, 2)
         page.reload()                                                          # the same page is the same client
         page.wait_for_selector("#in:not([hidden])")
         assert f"client {seat.client}" in page.text_content("#voice")
+        assert page.text_content("#facts tr:first-child td:last-child") == "1"             # … with the same drawing
+        room.train(1, deadline=20.0)
+        until(lambda: seat.measured[0] == 1)
+        assert (seat.drawings, seat.measured[2]) == (1, 1)
+        room.seats.seats[seat.client].token = "of somebody else"               # its seat is no more; what it drew is
+        seat.drawings = 0
+        page.reload()
+        page.wait_for_selector(".sorry:has-text('say a name')")
+        page.fill("#name", "Ada")
+        room.seats.seats[seat.client].page = None
+        page.click("text=Come in")
+        page.wait_for_selector("#in:not([hidden])")
+        assert until(lambda: room.seats.seats[seat.client].drawings == 1)
         assert page.errors == []
+        page.context.close()
+
+
+def test_a_phone_in_the_network_draws_with_a_finger(browser):
+    """At an address of this machine that others reach, 360 points wide: nothing is wider, nothing is too small for a finger,
+    and a finger on the pad draws and does not scroll."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        try:
+            one.connect(("198.51.100.1", 9))                                  # sends nothing
+            address = one.getsockname()[0]
+        except OSError:
+            address = "127.0.0.2"
+    try:
+        room = Room(seats=2, share=10, simulate=1, lan=address)
+    except OSError as why:
+        pytest.skip(f"nobody can listen at {address} here: {why}")
+    with room:
+        page = arrive(browser, room, "W" * 30, has_touch=True, is_mobile=True, device_scale_factor=2)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        boxes = [button.bounding_box() for button in page.locator("#in button").all()]
+        assert len(boxes) == 12
+        assert all(one["width"] >= 44 and one["height"] >= 44 for one in boxes)
+        box, finger = page.locator("#pad").bounding_box(), page.context.new_cdp_session(page)
+        way = [("touchStart", [(0.3, 0.3)]), ("touchMove", [(0.7, 0.3)]), ("touchMove", [(0.5, 0.9)]), ("touchEnd", [])]
+        for kind, spots in way:
+            points = [{"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in spots]
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        assert page.evaluate("window.scrollY") == 0
+        page.locator("#digits button:nth-child(8)").tap()
+        page.locator("#keep").tap()
+        page.wait_for_selector("#voice:has-text('stays in this page')")
+        assert until(lambda: any(seat.drawings for seat in room.seats.seats))
+        assert room.train(1, deadline=20.0).records[0].clients == (0, 1)
+        wall = page.context.new_page()
+        wall.goto(room.projector_url)
+        wall.wait_for_selector("#who option:nth-child(2)", state="attached")
+        wall.select_option("#who", label="W" * 30)
+        assert wall.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.errors == []
+        assert all(url.startswith((room.url, room.url.replace("http", "ws"), "data:", "blob:")) for url in page.asked)
         page.context.close()
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .terminal import refuse, say, writable
+
+if TYPE_CHECKING:
+    from ... import History
 
 
 def classroom(
@@ -18,7 +22,8 @@ def classroom(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
     simulate: Annotated[int, typer.Option(min=0, max=500, help="Pages that a program plays, to try it alone.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the deal and of the first model.")] = 0,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the history of the last run goes, as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where histories go, as JSON: room-1.json, room-2.json, … "
+                                             "for room.json.")] = None,
 ) -> None:
     """The people in the room are the clients: a page on every phone draws, trains and sends; the rest is the same federation.
 
@@ -35,6 +40,7 @@ def classroom(
     except OSError as why:
         refuse(f"nobody can listen at {lan or '127.0.0.1'}, port {port or 'any'}: {why.strerror or why}. --lan takes an address "
                "of this machine; `ip addr` (Windows: ipconfig) names them.")  # fmt: skip
+    kept = 0                                                  # runs of which the history is written, as each ends
     with room:
         try:
             say(f"On the wall:    {room.projector_url}")
@@ -46,8 +52,24 @@ def classroom(
             say("Ctrl-C closes the room.")
             while True:
                 time.sleep(0.2)
+                while out is not None and kept < len(room.runs) - room.turn.locked():
+                    keep(room.runs[kept], out)
+                    kept += 1
         except KeyboardInterrupt:
             say("The room is closed.")
-    if out is not None and room.history is not None and room.history.records:
-        room.history.to_json(out)
-        say(f"The history of the last run: {out}")
+    for history in room.runs[kept:]:
+        if out is not None:
+            keep(history, out)
+
+
+def keep(history: History, out: Path) -> None:
+    """Under the first name with a number that is free: what lies there from another lesson stays."""
+    if history.records:
+        names = (out.with_name(f"{out.stem}-{number}{out.suffix}") for number in itertools.count(1))
+        name = next(name for name in names if not name.exists())
+        try:
+            history.to_json(name)
+            say(f"The history of a run: {name}")
+        except OSError as why:                                # and the lesson goes on
+            say(f"{name} cannot be written: {why.strerror or why}. The history of a run is lost.")
+

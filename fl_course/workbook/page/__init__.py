@@ -17,7 +17,12 @@ widgets/recipe.py says what a recipe is, widgets/recipe_page.py makes the page.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ...federation.interfaces import Stage
 
 HERE = Path(__file__).parent
 ENGINE = ("random.js", "network.js", "wire.js", "stages.js", "accounting.js", "federation.js")
@@ -34,6 +39,25 @@ def engine(*more: str) -> str:
     more: files that come last and use its parts, such as recipe.js.
     """
     return f'const FL = (() => {{\n"use strict";\n{text(*ENGINE, *more)}\nreturn FL;\n}})();\n'
+
+
+def stages(clip: float, noise: float, keep: float, bits: int, feedback: bool, **central: Any) -> list[Stage]:
+    """The stages of the library that `pipeline(…)` of stages.js carries out. clip: inf is off; keep: 1 is off; bits: 32 is off,
+    1 signs; feedback: of the first stage that loses something; central: what else CentralDP takes."""
+    from ...compression.quantisation import QSGD, SignSGD
+    from ...compression.sparse import TopK
+    from ...privacy.central import CentralDP
+
+    out: list[Stage] = []
+    if clip < math.inf:
+        out.append(CentralDP(clip, noise, **central))
+    if keep < 1:
+        out.append(TopK(keep, feedback))
+    if bits == 1:
+        out.append(SignSGD(feedback and not keep < 1))
+    elif bits < 32:
+        out.append(QSGD(bits))
+    return out
 
 
 def kernels() -> str:

@@ -10,10 +10,13 @@ from typing import Any
 import tornado.web
 import tornado.websocket
 
+from ...core import FederatedError
 from ...federation.orders import encode_orders
 from ...wire.frames import WireError, frame
 from .pages import PAGE, client_page, projector_page
 from .seats import Patience, Refused, Seat
+
+HELLO = 10.0            # seconds in which a page that connects says who it is
 
 
 class Guarded(tornado.web.RequestHandler):
@@ -24,7 +27,7 @@ class Guarded(tornado.web.RequestHandler):
         self.server = server
 
     def prepare(self) -> None:
-        if self.request.host not in (f"{self.server.host}:{self.server.port}", f"localhost:{self.server.port}"):
+        if self.request.host not in self.server.names:
             self.set_status(403)
             self.finish("This is not the address of the room.")
 
@@ -39,7 +42,7 @@ class Guarded(tornado.web.RequestHandler):
 
 class Door(Guarded):
     def get(self, word: str) -> None:
-        if self.server.knows(word, self.server.code):
+        if self.server.knows(word, self.server.code, self.request.remote_ip):
             self.finish(client_page())
         else:
             self.set_status(404)
@@ -48,7 +51,7 @@ class Door(Guarded):
 
 class Wall(Guarded):
     def get(self, word: str) -> None:
-        if self.server.knows(word, self.server.key):
+        if self.server.knows(word, self.server.key, self.request.remote_ip):
             self.finish(projector_page(self.server.url))
         else:
             self.set_status(404)
@@ -102,8 +105,14 @@ class Page(Talk):
     seat: Seat | None = None
 
     def open(self, word: str) -> None:
-        if not self.server.knows(word, self.server.code):
+        if self.server.knows(word, self.server.code, self.request.remote_ip):
+            self.server.loop.call_later(HELLO, self._or_go)
+        else:
             self.sorry("There is no room of this code.")
+
+    def _or_go(self) -> None:
+        if self.seat is None:
+            self.sorry("This page has not said hello.")
 
     def give(self, what: Mapping[str, Any] | bytes) -> None:
         if isinstance(what, bytes):                                                  # an order, or a model to measure
@@ -164,19 +173,28 @@ class Page(Talk):
 class Projector(Talk):
     """The page on the wall: sees the room, starts and stops its rounds."""
 
+    told = (0, 0)                                                                    # a run, and how many rounds of it
+
     def open(self, word: str) -> None:
-        if self.server.knows(word, self.server.key):
+        if self.server.knows(word, self.server.key, self.request.remote_ip):
             self.server.projectors.add(self)
-            self.give({"say": "view", **self.server.view()})
+            self.show()
         else:
             self.sorry("This is not the projector's address.")
+
+    def show(self) -> None:
+        """The room as it is, and those rounds of which this wall has not been told."""
+        now = self.server.view(*self.told)
+        self.told = now["run"], now["known"] + len(now["rounds"])
+        self.give({"say": "view", **now})
 
     def on_message(self, message: str | bytes) -> None:
         if self not in self.server.projectors:
             return
         try:
-            self.server.command(self.hear(message))
-        except (Refused, ValueError, TypeError) as why:
+            if (answer := self.server.command(self.hear(message))) is not None:
+                self.give(answer)
+        except (Refused, FederatedError, ValueError, TypeError) as why:
             self.give({"say": "sorry", "why": str(why)[:500]})
 
     def on_close(self) -> None:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,18 +17,13 @@ import numpy as np
 
 from ... import (
     IID,
-    QSGD,
     Buffered,
     ByExamples,
-    CentralDP,
     Coordinator,
     Elsewhere,
     History,
     LocalSGD,
-    SignSGD,
-    Stage,
     Synchronous,
-    TopK,
     Uniform,
     digits,
     mlp,
@@ -40,6 +36,7 @@ from ...robustness.inversion import unit_inputs
 from ...wire.frames import frame
 from ...wire.messages import decode_update, encode_model
 from ...wire.payloads import numbers
+from ..page import stages
 from .pages import qr
 from .pupils import Pupils
 from .seats import Refused
@@ -73,12 +70,12 @@ class Room(Server):
         self.data = few_examples(dealt, min(share, max(1, most - 1)), seed)
         self.model, self.seed, self.settings = mlp(*SIZES), seed, {name: value for name, (value, _, _) in RULES.items()}
         self.experiment = self.federation(self.settings)
-        self.history: History | None = None
+        self.runs: list[History] = []                         # of this room, the last one perhaps under way
+        self.turn = threading.Lock()                          # held by the run that is under way: there is one at a time
         self.running: threading.Thread | None = None
         self.last: dict[Any, bytes] = {}                      # each client's last answer, as it came
         self.clients_of: dict[int, Any] = {}                  # ticket -> client, of all runs
         self.earlier = 0                                      # tickets of the runs before this one
-        self.busy = False                                     # a run is under way
         self.wanted = True                                    # nobody has asked for the end of the run
         largest = 65_536 + 8 * self.model.dim
         Server.__init__(self, seats, self._share, self._rules, self._command, self._view, largest, lan, port)
@@ -90,15 +87,9 @@ class Room(Server):
     def federation(self, settings: Mapping[str, Any]) -> Coordinator:
         """The experiment of these settings. ValueError, with its sentence, for what does not go together."""
         s = settings
-        stages: list[Stage] = []
         if s["noise"] and not s["clip"]:
             raise ValueError("noise is told in clip bounds, and nothing is clipped: set clip as well")
-        if s["clip"]:
-            stages.append(CentralDP(clip=s["clip"], noise_multiplier=s["noise"]))
-        if s["keep"] < 1:
-            stages.append(TopK(s["keep"], feedback=not s["clip"]))
-        if s["bits"]:
-            stages.append(SignSGD(feedback=not s["clip"] and s["keep"] == 1) if s["bits"] == 1 else QSGD(s["bits"]))
+        chain = stages(s["clip"] or math.inf, s["noise"], s["keep"], s["bits"] or 32, feedback=not s["clip"])
         fraction = s["fraction"]
         if (fraction < 1 or s["over"]) and self.here():       # a share of those who are here as the run begins
             fraction *= len(self.here()) / len(self.data.ids)
@@ -107,23 +98,31 @@ class Room(Server):
             schedule = Buffered(concurrency=len(self.data.ids), buffer=s["buffer"])
         training = LocalSGD(lr=s["lr"], epochs=s["epochs"], batch_size=s["batch"])
         weights = Uniform() if s["clip"] else ByExamples()
-        return Coordinator(self.data, self.model, training, schedule, weights=weights, stages=stages, seed=self.seed)
+        return Coordinator(self.data, self.model, training, schedule, weights=weights, stages=chain, seed=self.seed)
 
     def train(self, rounds: int | None = None, state: State | None = None, **settings: Any) -> History:
         """Rounds with whoever is there. settings: see RULES. Ctrl-C, `stop_run` and the projector's button end it with the
         history so far."""
-        self.wanted = True
-        return self._train(self.settings | settings | ({} if rounds is None else {"rounds": rounds}), state)
+        return self._train(*self._begin(settings | ({} if rounds is None else {"rounds": rounds})), state)
 
-    def _train(self, asked: Mapping[str, Any], state: State | None = None) -> History:
-        wanted = checked(asked)
-        fed = self.federation(wanted)                         # what is refused changes nothing
-        self.settings, self.experiment = wanted, fed
-        self.busy, self.earlier = True, 1 + max(self.clients_of, default=-1)
-        self.forget_orders()
-        history = self.history = History(experiment=describe(fed), state=begun(state) if state else fed.initial())
-        self.tell({"say": "rules", "rules": self._rules()})
+    def _begin(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Coordinator]:
+        """It is this run's turn from now on: `_train` gives it back. What is refused changes nothing."""
+        wanted = checked({**self.settings, **settings})
+        fed = self.federation(wanted)
+        if not self.thread.is_alive():
+            raise FederatedError("this room is closed; Room() opens another")
+        if not self.turn.acquire(blocking=False):
+            raise FederatedError("a run is under way; wait for its end, or stop it first (stop_run(), or Stop on the wall)")
+        self.wanted = True
+        return wanted, fed
+
+    def _train(self, wanted: dict[str, Any], fed: Coordinator, state: State | None = None) -> History:
         try:
+            self.settings, self.experiment, self.earlier = wanted, fed, 1 + max(self.clients_of, default=-1)
+            self.forget_orders()
+            history = History(experiment=describe(fed), state=begun(state) if state else fed.initial())
+            self.runs.append(history)
+            self.tell({"say": "rules", "rules": self._rules()})
             for now, record in fed.run(self.settings["rounds"], history.state, work=Elsewhere(self, real=True, patience=3600.0)):
                 record = replace(record, events=record.events + tuple(self.seats.taken()))
                 history.records.append(record)
@@ -133,10 +132,15 @@ class Room(Server):
         except (Stopped, KeyboardInterrupt):
             history.stopped = "stopped"
         finally:
-            self.busy = False
+            self.turn.release()
             self.tell({"say": "pause"})
             self.show()
         return history
+
+    @property
+    def history(self) -> History | None:
+        """Of the last run, also while it is under way."""
+        return self.runs[-1] if self.runs else None
 
     def stop_run(self) -> None:
         self.wanted = False
@@ -193,6 +197,8 @@ class Room(Server):
         read = unit_inputs(self.model, delta)[:UNITS]
         moves = delta[self.model.slices()["dense0.weight"]].reshape(SIZES[1], SIZES[0])
         strongest = np.argsort(-np.abs(delta[self.model.slices()["dense0.bias"]]), kind="stable")[:UNITS]
+        if not (np.isfinite(moves).all() and np.isfinite(read).all()):
+            raise ValueError(f"the last answer of client {client} is not made of numbers")
         return {"client": client, "moves": moves[strongest].astype(float).tolist(), "read": read.astype(float).tolist()}
 
     # --- what pages and the projector are told ------------------------------------------------------------------------------
@@ -207,41 +213,42 @@ class Room(Server):
         return {**same, "sizes": list(SIZES), "seed": self.seed, "uniform": bool(s["clip"]), "feedback": not s["clip"],
                 "most": int(max(len(part) for part in self.data.train))}  # fmt: skip
 
-    def _view(self) -> dict[str, Any]:
-        """All that the projector shows: the seats, the rounds, the settings."""
+    def _view(self, run: int, known: int) -> dict[str, Any]:
+        """What a projector shows that has been told of so many rounds of that run: the seats, the rounds since, the settings."""
+        known = known if run == len(self.runs) else 0
         seats = [{"client": seat.client, "name": seat.name, "here": seat.page is not None, "owes": len(seat.owes),
                   "asked": seat.asked, "answered": seat.answered, "drawings": seat.drawings, "measured": list(seat.measured)}
                  for seat in self.seats.seats if seat.token]  # fmt: skip
-        rounds = [{"version": r.version, "clock": r.clock, "accuracy": r.metrics.get("accuracy"), "clients": list(r.clients),
+        rounds = [{"version": r.version, "clock": r.clock, "accuracy": r.metrics.get("accuracy"), "clients": len(r.clients),
                    "up": sum(r.bytes_up.values()), "down": sum(r.bytes_down.values()), "events": list(r.events)[-8:]}
-                  for r in (self.history.records if self.history else [])]  # fmt: skip
-        return {"seats": seats, "rounds": rounds, "settings": self.settings, "running": self.busy, "count": self.seats.count}
+                  for r in (self.history.records[known:] if self.history else [])]  # fmt: skip
+        return {"seats": seats, "rounds": rounds, "settings": self.settings, "running": self.turn.locked(),
+                "count": self.seats.count, "run": len(self.runs), "known": known}  # fmt: skip
 
-    def _command(self, said: dict[str, Any]) -> None:
-        """What the projector's buttons do. ValueError, CompositionError and the like are shown on the wall."""
+    def _command(self, said: dict[str, Any]) -> dict[str, Any] | None:
+        """What the projector's buttons do, and the answer to its question. ValueError, FederatedError: shown to who pressed."""
         if said["say"] == "stop":
             self.stop_run()
         elif said["say"] == "start":
-            if self.busy:
-                raise Refused("A run is under way; stop it first.")
-            asked = checked(self.settings | dict(said.get("settings") or {}))
-            self.federation(asked)                            # refused here, before anybody trains
-            self.wanted = self.busy = True
-            self.running = threading.Thread(target=self._run, args=(asked,), name="room run", daemon=True)
+            asked = self._begin(dict(said.get("settings") or {}))
+            self.running = threading.Thread(target=self._run, args=asked, name="room run", daemon=True)
             self.running.start()
         elif said["say"] == "look" and type(said.get("client")) is int:
             try:
-                self.tell({"say": "seen", **self.seen(said["client"])}, projector=True)
-            except FederatedError as why:                     # its last answer was rubbish
+                return {"say": "seen", **self.seen(said["client"])}
+            except (FederatedError, ValueError, IndexError) as why:                              # its last answer was rubbish
                 raise Refused(f"The last answer of this client cannot be read: {why}") from why
         else:
             raise Refused("The room did not understand the projector. Please load the page again.")
+        return None
 
-    def _run(self, settings: dict[str, Any]) -> None:
+    def _run(self, wanted: dict[str, Any], fed: Coordinator) -> None:
         try:
-            self._train(settings)
-        except FederatedError as why:
-            self.tell({"say": "sorry", "why": str(why)[:500]}, projector=True)
+            self._train(wanted, fed)
+        except Exception as why:
+            self.tell({"say": "sorry", "why": f"The run has ended: {why}"[:500]}, projector=True)
+            if not isinstance(why, FederatedError):           # nobody foresaw it: the terminal shows where it was
+                raise
 
 
 def begun(state: State) -> State:

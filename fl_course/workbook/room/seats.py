@@ -54,8 +54,9 @@ class Seats:
 
     def sit(self, name: object, token: object, page: Any) -> tuple[Seat, Any]:
         """The seat of a page that says hello, and the connection that it takes the place of, if any. Refused, in a sentence."""
+        known_by = token.encode(errors="replace") if isinstance(token, str) else b""
         for seat in self.seats:
-            if seat.token and isinstance(token, str) and secrets.compare_digest(seat.token.encode(), token.encode()):
+            if seat.token and secrets.compare_digest(seat.token.encode(), known_by):
                 before, seat.page = seat.page, page
                 self.event(f"{seat.name!r} is back")
                 self._count()
@@ -90,9 +91,13 @@ class Seats:
         if len(name) > LONGEST_NAME:
             self.event(f"somebody wanted a name of {len(name)} letters")
             raise Refused(f"A name has at most {LONGEST_NAME} letters; this one has {len(name)}.")
-        shown = "".join(letter for letter in name if unicodedata.category(letter)[0] not in "CM" or letter == " ")
+        shown, marks = "", 0
+        for letter in unicodedata.normalize("NFC", name):
+            kind = unicodedata.category(letter)[0]
+            marks = marks + 1 if kind == "M" else 0           # vowels of many scripts; not towers of them
+            shown += letter if kind != "C" and marks <= 2 else ""
         shown = " ".join(shown.split())
-        if not shown:
+        if all(unicodedata.category(letter)[0] == "M" for letter in shown):
             raise Refused("Please say a name, so that the others see who you are.")
         return shown
 

@@ -8,6 +8,7 @@ its pace and its seat are known. Loopback alone unless an address is named; a pa
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import queue
 import secrets
 import socket
@@ -27,27 +28,31 @@ from .seats import Seat, Seats, code
 
 REFRESH = 0.25           # seconds between two looks at the room on the wall
 GRACE = 3.0              # seconds in which a page that lost its connection may come back to its order
-WRONG_CODES = 30         # a minute, of all who try; then nobody's code is looked at for the rest of it
+WRONG_CODES = 30         # a minute, from one address; then no code from there is looked at for the rest of it
 
 
 class Server:
     """seats: who can come; share(client) -> (x (n, *features), y (n,)) that a page begins with; rules: told to pages, see
-    pages.py; command: called, in the server's thread, with what the projector wants; view: what it is shown."""
+    pages.py; command: called, in the server's thread, with what the projector wants, and says what it is answered; view(run,
+    rounds of it that it knows): what it is shown."""
 
     def __init__(
         self, seats: int, share: Callable[[int], tuple[np.ndarray, np.ndarray]], rules: Callable[[], dict[str, Any]],
-        command: Callable[[dict[str, Any]], None], view: Callable[[], dict[str, Any]], largest: int, lan: str = "", port: int = 0,
+        command: Callable[[dict[str, Any]], dict[str, Any] | None], view: Callable[[int, int], dict[str, Any]],
+        largest: int, lan: str = "", port: int = 0,
     ) -> None:  # fmt: skip
         self.seats, self.share, self.rules, self.command, self.view = Seats(seats), share, rules, command, view
         self.largest, self.code, self.key = largest, code(), secrets.token_urlsafe(16)
         self.inbox: queue.Queue[Answer] = queue.Queue()
         self.projectors: set[Projector] = set()
-        self.wrong: list[float] = []
+        self.wrong: dict[str, list[float]] = {}               # address -> when it said a wrong code
         self.looking = False                                  # the wall will be told of the room in a moment
-        self.host = lan or "127.0.0.1"
-        self.socket = socket.create_server((self.host, port))
+        host = listens_at(lan)
+        self.socket = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.socket.setblocking(False)
         self.port = self.socket.getsockname()[1]
+        self.host = f"[{host}]" if ":" in host else host      # as it stands in an address
+        self.names = {f"{name}:{self.port}" for name in (self.host, "localhost")} | ({self.host} if self.port == 80 else set())
         self.loop: asyncio.AbstractEventLoop | None = None
         self.ready = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="room", daemon=True)
@@ -112,7 +117,8 @@ class Server:
         app = tornado.web.Application(
             routes, websocket_max_message_size=self.largest, websocket_ping_interval=10, log_function=_quiet
         )
-        http = tornado.httpserver.HTTPServer(app, max_body_size=1000, idle_connection_timeout=60)
+        http = Few(app, max_body_size=1000, idle_connection_timeout=60)
+        http.most = 2 * self.seats.count + 50
         http.add_sockets([self.socket])
         self.ready.set()
         await self.over.wait()
@@ -125,9 +131,8 @@ class Server:
     def _show(self) -> None:
         def look() -> None:
             self.looking = False
-            now = {"say": "view", **self.view()}
             for projector in list(self.projectors):
-                projector.give(now)
+                projector.show()
 
         if not self.looking and self.projectors and self.loop is not None:
             self.looking = True
@@ -181,14 +186,43 @@ class Server:
                 self.inbox.put(answer)
         self.show()
 
-    def knows(self, word: str, right: str) -> bool:
-        """Whether the word is right, unless too many were wrong lately."""
+    def knows(self, word: str, right: str, address: str) -> bool:
+        """Whether the word is right, unless too many from this address were wrong lately."""
         now = time.monotonic()
-        self.wrong = [when for when in self.wrong if now - when < 60]
-        if len(self.wrong) < WRONG_CODES and secrets.compare_digest(word, right):
+        late = {who: [when for when in times if now - when < 60] for who, times in self.wrong.items()}
+        self.wrong = {who: times[-WRONG_CODES:] for who, times in late.items() if times}
+        wrong = self.wrong.get(address, [])
+        if len(wrong) < WRONG_CODES and secrets.compare_digest(word.encode(), right.encode()):
             return True
-        self.wrong.append(now)
+        self.wrong[address] = [*wrong, now]
         return False
+
+
+class Few(tornado.httpserver.HTTPServer):
+    """Takes so many connections from one address and no more, so that nobody uses up those that the system lends."""
+
+    most = 0
+    streams: tuple[tuple[str, Any], ...] = ()
+
+    def handle_stream(self, stream: Any, address: Any) -> None:
+        self.streams = tuple((who, one) for who, one in self.streams if not one.closed())
+        if sum(who == address[0] for who, _ in self.streams) >= self.most:
+            stream.close()
+        else:
+            self.streams += ((address[0], stream),)
+            tornado.httpserver.HTTPServer.handle_stream(self, stream, address)
+
+
+def listens_at(lan: str) -> str:
+    """The address to listen at, as a browser will write it. ValueError for one that leads nowhere."""
+    host = (lan or "127.0.0.1").strip("[]").lower()
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host                                           # a name of this machine
+    if address.is_unspecified or getattr(address, "scope_id", None):
+        raise ValueError(f"no phone can open {lan}: lan takes one address of this machine, such as 192.168.1.20 or fd00::20")
+    return str(address)
 
 
 def _quiet(handler: tornado.web.RequestHandler) -> None:

@@ -31,6 +31,7 @@ from ...federation.interfaces import Stage
 from ...federation.sampling import PoissonSelection, UniformSelection
 from ...federation.schedule import Synchronous
 from ...federation.stages import ByExamples, Uniform
+from ..page import stages
 from .charts import AnyChart, drawn_names
 from .controls import Control
 
@@ -143,23 +144,13 @@ class Recipe:
                            Uniform() if self.uniform else ByExamples(), self._stages(now), seed=self.seed)  # fmt: skip
 
     def _stages(self, now: Mapping[str, Any]) -> list[Stage]:
-        from ...compression.quantisation import QSGD, SignSGD
-        from ...compression.sparse import TopK
         from ...privacy.accounting import RDP, noise_for_budget
-        from ...privacy.central import CentralDP
 
-        stages: list[Stage] = []
-        if now["clip"] < math.inf:
-            whole = None if now["budget"] is None else (now["budget"], now["delta"], now["rounds"], now["fraction"], RDP())
-            z = now["noise"] if whole is None else noise_for_budget(*whole)
-            stages.append(CentralDP(now["clip"], z, now["delta"], accountant=RDP(), noise_seed=self.seed))
-        if now["keep"] < 1:
-            stages.append(TopK(now["keep"], now["feedback"]))
-        if now["bits"] == 1:
-            stages.append(SignSGD(now["feedback"] and not now["keep"] < 1))
-        elif now["bits"] < 32:
-            stages.append(QSGD(now["bits"]))
-        return stages
+        noise = now["noise"]
+        if now["clip"] < math.inf and now["budget"] is not None:
+            noise = noise_for_budget(now["budget"], now["delta"], now["rounds"], now["fraction"], RDP())
+        return stages(now["clip"], noise, now["keep"], now["bits"], now["feedback"],
+                      delta=now["delta"], accountant=RDP(), noise_seed=self.seed)  # fmt: skip
 
     # -- for the page --------------------------------------------------------------------------------------------------------
 

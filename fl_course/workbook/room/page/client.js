@@ -1,11 +1,13 @@
 // A client of the room: says hello, holds its examples, obeys orders, and tells how the model does on its own drawings.
 "use strict";
-const $ = (id) => document.getElementById(id), SIMD = FL.simdKernels(KERNELS), MEMORY = "federation seat";
+const $ = (id) => document.getElementById(id), SIMD = FL.simdKernels(KERNELS), MEMORY = `federation seat ${location.pathname}`;
 const page = { drawn: [], dealt: [], rules: null, theta: null, socket: null, drawers: new Map(), sent: 0, asked: 0, digit: null, gone: false };
 
 function say(text, sorry = false) { $("voice").textContent = text; $("voice").classList.toggle("sorry", sorry); }
-function stored() { try { return sessionStorage.getItem(MEMORY); } catch { return null; } }        // a browser may refuse
-function store(token) { try { sessionStorage.setItem(MEMORY, token); } catch { /* then a reload is a new seat */ } }
+// What a reload keeps, as long as the tab is open: {token, drawn}.
+function stored() { try { return JSON.parse(sessionStorage.getItem(MEMORY)) ?? {}; } catch { return {}; } }        // a browser may refuse
+function store() { try { sessionStorage.setItem(MEMORY, JSON.stringify({ token: page.token, drawn: page.drawn })); } catch { /* then a reload is a new seat */ } }
+function count() { if (page.socket.readyState === 1) page.socket.send(JSON.stringify({ say: "drawings", count: page.drawn.length })); }
 
 // --- the talk -----------------------------------------------------------------------------------------------------------
 
@@ -13,7 +15,7 @@ function come(name, tries = 0) {
   const socket = new WebSocket(location.href.replace(/^http/, "ws").replace(/[/#?]*$/, "") + "/ws");
   socket.binaryType = "arraybuffer";
   page.socket = socket;
-  socket.onopen = () => socket.send(JSON.stringify({ say: "hello", page: PAGE, name, token: stored() }));
+  socket.onopen = () => socket.send(JSON.stringify({ say: "hello", page: PAGE, name, token: stored().token }));
   socket.onmessage = ({ data }) => { tries = 0; (typeof data === "string" ? told : bytes)(typeof data === "string" ? JSON.parse(data) : new Uint8Array(data)); };
   socket.onclose = () => {
     if (page.gone || page.socket !== socket) return;
@@ -24,8 +26,9 @@ function come(name, tries = 0) {
 
 function told(message) {
   if (message.say === "welcome") {
-    Object.assign(page, { client: message.client, rules: message.rules });
-    store(message.token);
+    Object.assign(page, { client: message.client, rules: message.rules, token: message.token });
+    store();
+    count();                                                                  // the seat may be a new one, the drawings are not
     $("come").hidden = true;
     $("in").hidden = false;
     say(`Welcome, ${message.name}. You are client ${message.client}. Draw, or wait for the first round.`);
@@ -118,9 +121,10 @@ $("keep").onclick = () => {
   if (!x) return say("There is nothing to keep yet: draw a digit first.", true);
   if (page.digit === null) return say("Please say which digit it is.", true);
   if (page.drawn.length >= page.rules.most) page.drawn.shift();               // the oldest goes
-  page.drawn.push({ x, y: page.digit });
+  page.drawn.push({ x: Array.from(x), y: page.digit });
+  store();
   say(`Kept: a ${page.digit}. It stays in this page.`);
-  page.socket.send(JSON.stringify({ say: "drawings", count: page.drawn.length }));
+  count();
   choose(null);
   wipe();
   facts();
@@ -136,4 +140,5 @@ function facts() {
 
 $("come").onsubmit = (event) => { event.preventDefault(); page.gone = false; come($("name").value); };
 wipe();
-if (stored()) come("");                                                       // back after a reload: the token knows the name
+page.drawn = stored().drawn ?? [];
+if (stored().token) come("");                                                       // back after a reload: the token knows the name

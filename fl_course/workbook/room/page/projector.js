@@ -5,7 +5,7 @@ const WORDS = {
   rounds: "rounds", fraction: "share of clients asked", epochs: "passes over the digits", lr: "learning rate", batch: "digits a step", deadline: "deadline, seconds",
   over: "asked in excess, share", buffer: "answers a step (0: rounds)", keep: "share of numbers sent", bits: "bits a number (0: 32)", clip: "clip bound (0: off)", noise: "noise, in clip bounds",
 };
-let socket = null, last = null;
+let socket = null, rounds = [], shown = null;
 
 function connect() {
   socket = new WebSocket(location.href.replace(/^http/, "ws").replace(/[/#?]*$/, "") + "/ws");
@@ -29,8 +29,8 @@ function refill(parent, things, child, key = (thing) => thing) {
 function cells(row, values) { values.forEach((value) => { row.insertCell().textContent = value; }); return row; }
 
 function view(now) {
-  last = now;
-  const { seats, rounds, settings, running } = now, done = rounds.at(-1), drawn = seats.filter((seat) => seat.here && seat.measured[2]);
+  rounds = [...rounds.slice(0, now.known), ...now.rounds];                                           // known: so many of this run are here
+  const { seats, settings, running } = now, done = rounds.at(-1), drawn = seats.filter((seat) => seat.here && seat.measured[2]);
   $("seats").replaceChildren(...seats.map((seat) => {
     const row = cells(document.createElement("tr"), [seat.client, seat.here ? seat.name : `${seat.name} (gone)`, seat.drawings, `${seat.answered} of ${seat.asked}`,
                                                      seat.measured[2] ? `${seat.measured[1]} of ${seat.measured[2]}` : "–"]);
@@ -39,7 +39,7 @@ function view(now) {
   }));
   const right = drawn.reduce((sum, seat) => sum + seat.measured[1], 0), of = drawn.reduce((sum, seat) => sum + seat.measured[2], 0);
   $("numbers").textContent = done ? `After ${done.version} steps and ${done.clock.toFixed(1)} s: ${percent(done.accuracy)} of the held-out digits` +
-    (of ? `, ${percent(right / of)} of the ${of} drawn here` : "") + `. ${(done.up / 1000).toFixed(1)} kB up in the last step, from ${done.clients.length} clients.` : "No round yet.";
+    (of ? `, ${percent(right / of)} of the ${of} drawn here` : "") + `. ${(done.up / 1000).toFixed(1)} kB up in the last step, from ${done.clients} clients.` : "No round yet.";
   chart(rounds);
   const happened = rounds.flatMap((round) => round.events.map((text) => `step ${round.version}: ${text}`)).slice(-40).reverse();
   refill($("events"), happened, (text) => Object.assign(document.createElement("li"), { textContent: text }));
@@ -48,7 +48,8 @@ function view(now) {
   if (refill($("who"), seats.filter((seat) => seat.answered), (seat) => new Option(seat.name, seat.client), (seat) => seat.client + seat.name) && who) $("who").value = who;
   $("start").disabled = running;
   $("stop").disabled = !running;
-  look();
+  const chosen = seats.find((seat) => String(seat.client) === $("who").value), latest = chosen && `${chosen.client} ${chosen.answered}`;
+  if (latest !== shown) { shown = latest; look(); }                                                  // it has answered again, or is another one
 }
 
 const percent = (share) => (share == null ? "–" : `${(100 * share).toFixed(1)} %`);

@@ -7,9 +7,9 @@
 # **You will be able to**
 # - say what [[federated learning]] does, and what never leaves a person's device;
 # - add privacy, secrecy or compression to it, a line each, and read the price;
-# - find the chapter for whatever you want to understand.
+# - find the chapter that you want.
 #
-# About 10 minutes, code included, and as long as you like for the sliders. You need to be able to read a little Python. Run the
+# About 10 minutes, code included, and as long as you like for the sliders. You need a little Python. Run the
 # cells from top to bottom (Shift + Enter). Folded cells prove what the text says.
 
 # %% tags=["parameters"]
@@ -71,7 +71,7 @@ from fl_course.micro import fedavg, local_sgd
 model = logistic(64, 10)                        # 64 pixels -> 10 scores, by 650 numbers
 one = Coordinator(data, model, LocalSGD(lr=0.3, epochs=2, batch_size=None), Synchronous(1.0))
 before = one.initial().server.params
-changes = [local_sgd(before, data.x[mine], data.y[mine], 0.3, [slice(None)] * 2)
+changes = [local_sgd(before, data.x[mine], data.y[mine], 0.3, [slice(None)] * 2)   # all, twice
            for mine in data.train]
 by_hand = before + fedavg(changes, [len(mine) for mine in data.train])
 gap = np.abs(by_hand - one.train(1).state.server.params).max()
@@ -124,8 +124,8 @@ if rounds >= 20:
 #
 # ## What does each idea cost?
 #
-# An idea is a *field*: `replace(fed, field=…)` is the same experiment with one thing different. Below they are, each with its
-# chapter. Four prices: accuracy (mean of the last three rounds), megabytes that clients sent, seconds on a simulated clock, and ε,
+# An idea is a *field*: `replace(fed, field=…)` is the same experiment with one thing different. Each begins with the number
+# of its chapter. Four prices: accuracy (mean of the last three rounds), megabytes that clients sent, seconds on a simulated clock, and ε,
 # a bound on what the model tells about any one person: the odds of whatever somebody suspects move by a factor of $e^\varepsilon$
 # at most (but for a chance of 1 in 1,000). At ε = 1 that is about 3, at ε = 4 about 55; `inf` is no bound.
 

@@ -44,17 +44,17 @@ def people() -> FederatedData:
     return digits().partition(Dirichlet(1.0), CLIENTS, seed=0)
 
 
-def protection(epsilon: float, rounds: int = ROUNDS, fraction: float = FRACTION) -> CentralDP:
+def protection(epsilon: float, fraction: float) -> CentralDP:
     """Clip at CLIP, and as much noise on every sum as makes the whole run cost (epsilon, DELTA). The noise has a seed, so that
     the picture comes out again: not for real data."""
-    z = noise_for_budget(epsilon, DELTA, rounds, fraction, RDP())
+    z = noise_for_budget(epsilon, DELTA, ROUNDS, fraction, RDP())
     return CentralDP(CLIP, z, DELTA, accountant=RDP(), noise_seed=0)
 
 
 def stack(epsilon: float, percent: float, fraction: float) -> list[Stage]:
     """What happens to an update at these positions of the sliders."""
     fewer: list[Stage] = [TopK(percent / 100, feedback=False)] if percent < 100 else []
-    return [protection(epsilon, ROUNDS, fraction), *fewer]
+    return [protection(epsilon, fraction), *fewer]
 
 
 def federation(fraction: float, stages: Sequence[Stage] = ()) -> Coordinator:

@@ -48,6 +48,22 @@ def test_links_and_pictures_lead_somewhere_and_pictures_are_described(document):
             assert (document.parent / target.partition("#")[0]).exists(), target
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_an_address_to_fill_in_says_so_beside_it(document):
+    """A word in capitals in an address is no address: the section in which it stands says what to write for it."""
+    for section in re.split(r"^## ", document.read_text(encoding="utf-8"), flags=re.M):
+        for blank in re.findall(r"https?://\S*?/([A-Z]{3,}/[A-Z]{3,})\b", section):
+            assert f"for `{blank}`" in section, blank
+
+
+def test_nothing_else_has_an_address_to_fill_in():
+    paths = ("README*.md", "CITATION.cff", "pyproject.toml", "Dockerfile", ".github/*/*", "source/*/*", "fl_course/**/*.py")
+    files = [path for pattern in paths for path in ROOT.glob(pattern) if path.is_file()]
+    assert len(files) > 100
+    blank = re.compile(r"https?://[^\s\"')]*(?:OWNER|NAME|YOUR|example\.com|<\w+>)")
+    assert [(path.name, found[0]) for path in files if (found := blank.search(path.read_text("utf-8")))] == []
+
+
 def options():
     """Of every command of fl-course the options that it has, by the command's name."""
     group = typer.main.get_command(app)
@@ -71,7 +87,7 @@ def test_commands_that_are_named_have_the_options_that_are_named(document):
         assert asked <= known.get(verb, set()) | passed_on, line
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "docs/architecture.md"])
 def test_the_experiment_that_is_shown_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", text(name), re.M | re.S)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
-from workbook_fixtures import built, with_small_files, write_notebook
+from workbook_fixtures import ROOT, built, with_small_files, write_notebook
 
 from fl_course.workbook import check, hint, reveal
 from fl_course.workbook.commands import cli, export, parameters, places
@@ -182,6 +182,13 @@ def test_counts_begin_at_one(name, text, fits):
     else:
         with pytest.raises(parameters.BadParameter, match="a whole number from 1"):
             parameters.parse(parameter, text)
+
+
+def test_every_whole_number_that_a_lesson_takes_is_a_count_or_a_seed():
+    lessons = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    taken = {name for lesson in lessons for name, one in parameters.inspect(lesson).items() if one.kind == "int"}
+    assert len(lessons) == 13
+    assert {name for name in taken if not parameters.COUNT.search(name)} == {"seed"}
 
 
 def test_the_index_bears_titles(tmp_path, course):

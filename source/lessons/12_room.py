@@ -221,6 +221,7 @@ for name, history in runs.items():
     counts = participation(history, range(pages))
     rows[name] = {
         "steps": len(history),
+        "seconds": f"{history.records[-1].clock:.1f}",
         "accuracy": f"{history.last('accuracy'):.0%}",
         "answers used": sum(counts.values()),
         "of slow pages": f"{sum(counts[c] for c in slow) / sum(counts.values()):.0%}",
@@ -230,14 +231,19 @@ for name, history in runs.items():
 print(pd.DataFrame(rows).T.to_string())
 
 # %% tags=["proof"]
-# Proof, open me: all heard everybody, the deadline no slow page, the buffer's answers are stale
+# Proof, open me: all heard everybody, deadline and over-selection no slow page, the buffer's
+# answers are stale, the slow among them seldom; and all three were done before the first
 assert all(len(record.clients) == pages for record in runs["all"].records)
-assert not any(set(record.clients) & set(slow) for record in runs["deadline"].records)
+for name in ("deadline", "over-selection"):
+    assert not any(set(record.clients) & set(slow) for record in runs[name].records)
 assert max(max(record.staleness) for record in runs["buffered"].records) >= 1
-assert runs["deadline"].records[-1].clock < runs["all"].records[-1].clock
+counts = participation(runs["buffered"], range(pages))
+assert max(counts[c] for c in slow) < min(counts[c] for c in range(pages) if c not in slow)
+ends = {name: history.records[-1].clock for name, history in runs.items()}
+assert max(ends["deadline"], ends["over-selection"], ends["buffered"]) < ends["all"]
 
 # %% [markdown]
-# Everything is quicker than waiting for all, and the table says who pays: with a deadline and with over-selection the slow
+# All three are done before the room that waits for all, and the table says who pays: with a deadline and with over-selection the slow
 # are not heard at all. Here this costs little, since everybody was dealt digits of the same kind. In a real room the slow phone may be
 # that of the only person who writes sevens with a bar. Buffered hears the slow, seldom and from an old model. The Gini
 # coefficient (chapter 6) is 0 if all are heard equally often.
@@ -318,8 +324,24 @@ assert quality["1 digit, 1 step"].min() > 60 > quality["20 digits, 8 steps"].max
 #
 # Answer: nothing that helps. Clipping makes the update shorter, and a quotient does not care. The noise is drawn by the *server*
 # and added to the *sum*: it protects from those who get the model (chapter 3, central), not from the server, which has seen the
-# update before.
-#
+# update before. The cell below switches both on, and its proof compares.
+
+# %%
+lengths = {"off": float(np.linalg.norm(decode_update(message).delta))}
+with Room(seats=pages, simulate=pages, share=1, seed=seed) as room:
+    room.train(1, epochs=1, batch=1, clip=0.1, noise=1.0)
+    lengths["on"] = float(np.linalg.norm(decode_update(room.last[0]).delta))
+    with_both = np.array(room.seen(0)["read"])[0]
+for word, length in lengths.items():
+    print(f"clip and noise {word}: the server has an update of length {length:.2f}")
+print(f"the two readings differ by {np.abs(with_both - readings['1 digit, 1 step']).max():.0e}")
+
+# %% tags=["proof"]
+# Proof, open me: clipped it was, and what is read off it is the same digit
+assert lengths["on"] < 0.11 < lengths["off"]
+assert np.abs(with_both - only).max() < 1e-3
+
+# %% [markdown]
 # ## Noise: who draws it?
 #
 # So let the page draw it, before it sends (chapter 3, local). What the server then sees of the single digit, in four lines:
@@ -411,7 +433,7 @@ report(models_differ_by=float(gap), room=first.last("accuracy"), alone=float(np.
 # ## With a class: a script for 45 minutes
 #
 # *Before.* In a terminal: `fl-course classroom --lan ADDRESS --out room.json`, with the address of your machine in the network of the
-# phones (`ip addr`, on Windows `ipconfig`). Open the address *On the wall* on the projector. Try one phone.
+# phones (`ip addr`, on Windows `ipconfig`). Each run is written as it ends: `room-1.json`, `room-2.json`, …; nothing is overwritten. Open the address *On the wall* on the projector. Try one phone.
 #
 # | minute | what to click | what to ask |
 # |---|---|---|
@@ -426,7 +448,7 @@ report(models_differ_by=float(gap), room=first.last("accuracy"), alone=float(np.
 # | 32 | *answers a step* 0; share of numbers 0.1; bits 4; **Start** | *How many bytes fewer? What did it cost?* |
 # | 36 | both back (1, 0); choose a client under *What the server has seen* | *Whose digit is this? Would you mind?* |
 # | 40 | clip 1, then noise 1 | *Does the picture change? Who draws the noise?* |
-# | 43 | Ctrl-C; `room.json` is the history | *What that you wrote down in minute 0 was wrong?* |
+# | 43 | Ctrl-C; `room-1.json` … are the histories | *What that you wrote down in minute 0 was wrong?* |
 #
 # *Phones cannot reach your machine?* Many schools' Wi-Fi keeps its clients apart ("client isolation"). Then: a phone's hotspot, with
 # your machine and the phones in it; or several tabs on one or two machines, each tab a client; or `--simulate 20`, which fills the
@@ -438,13 +460,13 @@ report(models_differ_by=float(gap), room=first.last("accuracy"), alone=float(np.
 # ## Is that safe?
 #
 # - Only your own machine can open the room unless you say `--lan`. It then listens at that one address, as long as the command runs.
-# - The code in the address is drawn afresh for each room. Whoever has it can come in; whoever guesses wrongly too often shuts the
-#   door for a minute. The wall's address is another one: do not hand it out, its buttons start and stop runs.
+# - The code in the address is drawn afresh for each room. Whoever has it can come in; whoever guesses wrongly too often finds the
+#   door shut for a minute, from that address. The wall's address is another one: do not hand it out, its buttons start and stop runs.
 # - **http is not encrypted.** Who listens in the same network can read the code, the model and every update, and so can try to
 #   read drawings off updates as you did above. Draw digits; draw nothing that is anybody's secret. Certificates are in chapter 11.
 # - The server checks size, pace and form of what a page sends before it looks at it. A page that sends rubbish costs its own answer.
 #   A page that sends a *wrong update in the right form* is believed, up to the library's bounds: that is chapter 9.
-# - Names, drawings and updates are in memory only. `--out` keeps the records: client numbers, counts, bytes, accuracies and events,
+# - The server holds names and updates in memory only; a page keeps its drawings as long as its tab is open. `--out` keeps the records: client numbers, counts, bytes, accuracies and events,
 #   and events hold the names that people chose.
 #
 # ## What goes wrong

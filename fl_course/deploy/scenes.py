@@ -1,10 +1,10 @@
-"""What lesson 11 watches: four deployments on this machine, played and recorded, or read from the recording in this folder.
+"""What lesson 11 watches: five deployments on this machine, played and recorded, or read from the recording in this folder.
 
     story = recorded()                        the one that comes with the course; says when, and with which versions, it was made
     story = play(flower())                    here and now: some minutes, a dozen processes
 
-A scene is a dictionary: lines [[seconds, text], …], the history's records and the last model. `tools/record_deployment.py` writes
-the recording.
+A scene is a dictionary: lines [[seconds, text], …], what the nodes' processes said, the history's records and the last model.
+`tools/record_deployment.py` writes the recording.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import os
 import platform
 import subprocess
 import tempfile
@@ -60,6 +61,11 @@ def buffered() -> Coordinator:
     return _base(Buffered(4, 2))
 
 
+def in_rounds() -> Coordinator:
+    """What stands beside FedBuff: the same clients, seed and training, and a step when all four have answered."""
+    return _base(Synchronous(1.0))
+
+
 def play(python: str | Path, say: Callable[[str], None] = print) -> dict[str, Any]:
     """All scenes, one after the other, in one deployment with TLS and two registered nodes."""
     started = time.monotonic()
@@ -77,10 +83,12 @@ def play(python: str | Path, say: Callable[[str], None] = print) -> dict[str, An
         app = room / f"app_{name}_{len(story)}"
         export(app, source)
         begun, out = time.monotonic() - started, room / f"out_{name}_{len(story)}"
+        before = _of_nodes(local)
         local.run(app, rounds=rounds, out=out, watch=watch, **config)
         state = load(out / "model.ckpt", globals()[name]())
         return {
             "lines": [[round(when - begun, 1), text] for when, text in heard],
+            "nodes": {node: said[len(before[node]):] for node, said in _of_nodes(local).items()},
             "records": json.loads((out / "history.json").read_text(encoding="utf-8")),
             "model": base64.b64encode(state.server.params.astype("<f4").tobytes()).decode(),
         }
@@ -90,6 +98,7 @@ def play(python: str | Path, say: Callable[[str], None] = print) -> dict[str, An
     story: dict[str, Any] = {
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), "flwr": flwr, "torch": torch,
         "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="fl-course-") as folder:
         room = Path(folder)
@@ -107,7 +116,14 @@ def play(python: str | Path, say: Callable[[str], None] = print) -> dict[str, An
             story["killed"] = scene("sparse", 3, watch=dies, lost_after=40)
             local.start_node(1)
             story["buffered"] = scene("buffered", 8, clock="real")
+            story["in rounds"] = scene("in_rounds", 4, clock="real")
     return story
+
+
+def _of_nodes(local: Local) -> dict[str, list[str]]:
+    """What each node's processes have said so far, in the words of flower.py."""
+    return {name: [text for line in local.log(name, 10**6).splitlines() if (text := line.partition("[fl-course] ")[2])]
+            for name in ("node0", "node1")}                                         # fmt: skip
 
 
 def _strangers(local: Local, room: Path) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ import pytest
 import typer
 import yaml
 
+from fl_course.workbook.commands import parameters, sweep
 from fl_course.workbook.commands.cli import app
 from fl_course.workbook.grading import checks
 
@@ -85,6 +86,24 @@ def test_commands_that_are_named_have_the_options_that_are_named(document):
         asked = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
         passed_on = {"-k", "--no-browser"}  # to pytest, to JupyterLab
         assert asked <= known.get(verb, set()) | passed_on, line
+
+
+def test_parameters_in_examples_are_those_of_the_lesson():
+    """Of every document, and of what each command says of itself."""
+    group = typer.main.get_command(app)
+    pages = [path.read_text("utf-8") for path in DOCUMENTS] + [command.help or "" for command in group.commands.values()]
+    lines = [line for page in pages for line in re.findall(r"fl-course (?:run|sweep) [^\n`·]* -p [^\n`·]*", page)]
+    assert len(lines) > 3
+    for line in lines:
+        names = [word for word in line.split()[2:] if re.match(r"\d\d", word)]
+        [verb, *_] = line.split()[1:]
+        asked = re.findall(r"-p (\w+) (\S+)", line)
+        lessons = [path for word in names for path in (ROOT / "notebooks").glob(f"{word[:2]}_*.ipynb")]
+        assert lessons, line
+        if verb == "run":
+            parameters.choose(lessons, asked)
+        else:
+            sweep.grid(lessons[0], asked, ROOT)
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "docs/architecture.md"])

@@ -337,6 +337,17 @@ def test_grade_and_check_refuse_what_is_not_there(run, tmp_path):
     assert run("check", "nothing")[0] == 2
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_start_says_how_to_go_on_where_the_command_is_not_known(run, monkeypatch, known):
+    monkeypatch.setattr(places, "course", built)
+    monkeypatch.setattr("shutil.which", lambda name: "/bin/fl-course" if known else None)
+    said = run("start", "my course")[1]
+    assert 'Next: fl-course lab --dir "my course"\n' in said
+    where = str(Path(sys.executable).parent)
+    assert (where in said) != known
+    assert f"finds it in `{where}`" in Path("my course/README.md").read_text("utf-8")
+
+
 # --- whatever is asked, of every verb --------------------------------------------------------------------------------
 
 CALLS = {
@@ -438,3 +449,12 @@ def test_a_sign_that_the_terminal_cannot_write_is_no_end():
     assert done.returncode == 2
     assert done.stdout.startswith("fl-course: no notebook 'Gr??e ?.ipynb'")
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_an_output_that_cannot_be_written_is_no_traceback(tmp_path):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "fl_course", "run", "nowhere"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    assert done.returncode
+    assert "Traceback" not in done.stderr

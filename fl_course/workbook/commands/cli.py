@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,7 +88,7 @@ def sweep(
 ) -> None:
     """Run one notebook over a grid of parameters; one table and one figure. Run it again to resume.
 
-    Example: `fl-course sweep 03 -p epsilon 1,2,4,8 -p rounds 5,10 --jobs 2`
+    Example: `fl-course sweep 03 -p rounds 10,20,30 -p seed 0,1 --jobs 2`
     """
     from . import sweep as sweeping
 
@@ -221,12 +222,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         app(_joined(sys.argv[1:] if argv is None else argv))
     except (BadParameter, NoWorkbook, NoValidator) as error:
-        say(f"fl-course: {error}")
-        sys.exit(2)
+        sentence = str(error)
     except OSError as error:                  # a disk that is full, a folder that was taken away
         where = f" ({error.filename})" if error.filename else ""
-        say(f"fl-course: this could not be read or written: {error.strerror or error}{where}; what was finished before is kept")
-        sys.exit(2)
+        sentence = f"this could not be read or written: {error.strerror or error}{where}; what was finished before is kept"
+    with suppress(OSError):                   # it may be the output itself that cannot be written
+        say(f"fl-course: {sentence}")
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -146,7 +147,10 @@ def start(
     say(f"{written} notebooks copied to {folder}")
     if kept:
         say(f"{len(kept)} were there already and stay as they are (--force overwrites them)")
-    say(f"Next: fl-course lab --dir {folder}")
+    named = f'"{folder}"' if " " in str(folder) else folder
+    say(f"Next: fl-course lab --dir {named}")
+    if shutil.which("fl-course") is None:
+        say(f"(Your terminal does not know fl-course: it is in {Path(sys.executable).parent}; or say python3 course.py for it.)")
 
 
 def lab(

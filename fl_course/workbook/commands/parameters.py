@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-COUNT = re.compile(r"(?:^|_)(?:rounds|repeats|clients|trials|problems|epochs|pages)$")     # without one of these no lesson can begin
+COUNT = re.compile(r"(?:^|_)(?:rounds|repeats|clients|trials|problems|epochs|pages)$")    # a lesson cannot begin without them
 
 
 class BadParameter(ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import sys
 from pathlib import Path
 
 from ...files import write
@@ -164,6 +165,8 @@ Change what you like: this folder is yours, and `fl-course start` never overwrit
     fl-course lab --dir .                  open the notebooks
     fl-course check exercises/NAME.ipynb   are all exercises of a notebook solved?
     fl-course start . --solutions          the solutions, afterwards
+
+A terminal that does not know `fl-course` finds it in `{Path(sys.executable).parent}`.
 
 Read a lesson, move its sliders, then do its exercises: each answers at once, `hint("…")` helps in three steps. A library of your
 own goes behind `exercises/my_fl.py`; the exercises of chapter 10 say how it is judged.

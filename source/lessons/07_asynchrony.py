@@ -789,8 +789,8 @@ asynchrony_explorer()
 # | | the papers and programs | here (the cells below) |
 # |---|---|---|
 # | claim | FedBuff needs a fraction of the time of rounds to the same accuracy | the same, to 80 % accuracy |
-# | number | Nguyen et al. 2022: 3.3 times faster. Two published programs: 1.46 times (FedScale, pull request 197: FEMNIST, 5 clients a round, 10 at work: 27,618 → 18,913 virtual seconds) and 1.8 times (NVFLARE's edge example, 16 devices with delays of 100, 200 and 400 s: 82 → 45 minutes) | printed below: a mean over `repeats` federations. Ten such means (seeds 0 to 9) lay between 3.5 and 4.7; a single federation may lie outside, as the one in the table above does |
-# | against FedAsync | Nguyen et al. 2022: up to 2.5 times | *not reproduced* with ten at work: FedAsync needs 1.0 to 1.2 times the answers (seeds 0 to 9). An answer is nine steps old there, which mixing bears; with fifty at work FedAsync falls behind (the table of buffers above) |
+# | number | Nguyen et al. 2022: "3.3x more efficient" (abstract, which does not say in what). Two published programs: 1.46 times (FedScale, pull request 197: FEMNIST, 5 clients a round, 10 at work: 27,618 → 18,913 virtual seconds) and 1.8 times (NVFLARE's edge example, 16 devices with delays of 100, 200 and 400 s: 82 → 45 minutes) | printed below: a mean over `repeats` federations. Ten such means (seeds 0 to 9) lay between 3.5 and 4.7; a single federation may lie outside, as the one in the table above does |
+# | against FedAsync | Nguyen et al. 2022: "up to 2.5x more efficient" | *not reproduced* with ten at work: FedAsync needs 1.0 to 1.2 times the answers (seeds 0 to 9). An answer is nine steps old there, which mixing bears; with fifty at work FedAsync falls behind (the table of buffers above) |
 # | what differs | phones' real traces and larger models; another data set in each | digits, two shards, log-normal times of spread 1, 10 at work, K = 5; mean over `repeats` federations |
 #
 # And what the claim leaves out. Over-selected rounds already have most of that gain (FedBuff is 1.4 to 1.6 times faster than

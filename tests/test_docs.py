@@ -220,6 +220,13 @@ def test_the_tables_give_each_lesson_the_minutes_that_it_gives_itself(name, colu
     assert {number: found[number][column] for number in lessons()} == lessons()
 
 
+@pytest.mark.parametrize(("name", "words"), [("README.md", r"(\w+teen) lessons"), ("CITATION.cff", r"(\w+) Jupyter lessons"),
+                                             ("README.zh-CN.md", "(十.)课")])  # fmt: skip
+def test_the_lessons_are_counted(name, words):
+    said = {13: ("thirteen", "十三"), 14: ("fourteen", "十四")}[len(table("README.md", r"\| \[\d\d\b"))]
+    assert re.search(words, text(name))[1] in said
+
+
 def test_the_teachers_table_counts_the_exercises():
     for number, row in table("docs/teaching.md", r"\| \d\d\b").items():
         try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -62,7 +63,7 @@ def run(
             try:
                 export.to_html(outcome.output, out / f"{path.stem}.html", {one.stem for one in chosen})
             except Exception as error:        # a page that cannot be made is this notebook's failure, not the end
-                outcome = runner.Outcome(*_fields(outcome, error=outcome.error or f"no page: {error}"))
+                outcome = dataclasses.replace(outcome, error=outcome.error or f"no page: {error}")
         said = "ok" if outcome.ok else f"FAILED: {outcome.error}"
         say(f"      {outcome.cells}/{outcome.total} cells, {outcome.seconds:.1f} s, {said}")
         outcomes.append(outcome)
@@ -176,10 +177,6 @@ def _demo(rounds: int, out: Path) -> int:
     from .demo import run_demo
 
     return run_demo(rounds, out)
-
-
-def _fields(outcome: Any, **changed: Any) -> list[Any]:
-    return list({**vars(outcome), **changed}.values())
 
 
 def _pairs(written: list[str]) -> list[tuple[str, str]]:

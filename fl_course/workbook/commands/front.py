@@ -22,7 +22,7 @@ import nbformat
 from ... import __version__
 from ...federation.history import History
 from ...files import write
-from ..grading.cards import RESULT_MIME, reported
+from ..grading.cards import RESULT_MIME
 from . import parameters, places
 from .runner import Outcome
 from .terminal import number
@@ -108,12 +108,11 @@ def _this_run(outcomes: Sequence[Outcome], out: Path) -> str:
     """A row a notebook that was executed just now; if there is one only, its picture too."""
     rows = []
     for one in outcomes:
-        node, name = _read(one.output), Path(one.notebook).stem
+        name = Path(one.notebook).stem
         link = f'<a href="{escape(quote(name))}.html">{escape(name)}</a>' if (out / f"{name}.html").is_file() else escape(name)
-        numbers = ", ".join(f"{name} = {number(value)}" for name, value in (reported(node) if node else {}).items())
-        settings = _settings(one.output) if node else ""
+        numbers = ", ".join(f"{key} = {number(value)}" for key, value in one.numbers.items())
         said = "ok" if one.ok else f"failed: {one.error}"
-        rows.append(f'<tr><th scope="row">{link}</th><td>{escape(settings)}</td>'
+        rows.append(f'<tr><th scope="row">{link}</th><td>{escape(_settings(one.output))}</td>'
                     f'<td class="n">{one.cells}/{one.total}</td><td class="n">{one.seconds:.1f}</td>'
                     f"<td>{escape(numbers)}</td><td>{escape(said)}</td></tr>")
     head = ('<tr><th scope="col">notebook</th><th scope="col">with</th><th scope="col" class="n">cells</th>'

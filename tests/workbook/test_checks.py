@@ -102,6 +102,12 @@ def test_error_names_the_line_of_the_students_code():
     assert "return updates / undefined(total)" in message
 
 
+def test_a_function_that_cannot_be_called_so_is_said_to_have_raised():
+    message = ask(lambda updates: 1).message
+    assert "your function raised TypeError" in message
+    assert "takes 1 positional argument but 2 were given" in message
+
+
 def test_an_unwritten_function_is_not_a_failure_but_a_torch_refusal_is():
     def stub(updates, counts):
         raise NotImplementedError()

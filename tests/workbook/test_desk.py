@@ -94,6 +94,39 @@ def test_shell_commands_are_passed_over_and_the_names_of_the_cell_are_there(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("magics", "named"), [
+    ("%matplotlib inline\n%config InlineBackend.figure_format = 'svg'\n%load_ext autoreload\n%autoreload 2", []),
+    ("%matplotlib widget\n%matplotlib notebook\n%autosave 60", ["%autosave 60"]),
+])  # fmt: skip
+def test_what_only_a_notebooks_own_page_can_do_stops_no_cell(tmp_path, magics, named):
+    grade = graded(tmp_path, START, f"{magics}\n{ANSWER}")
+    assert grade.solved == 1
+    assert [cell["error"].split(": ")[1] for cell in grade.cells] == named
+
+
+@pytest.mark.slow
+def test_an_error_under_a_magic_and_a_magic_called_wrongly_are_still_errors(tmp_path):
+    inside = "def f():\n    y = 3\n    %time y + x\nf()"
+    grade = graded(tmp_path, START, f"%time 1/0\n{ANSWER}", "%load_ext", inside)
+    assert grade.solved == 0
+    assert [cell["error"].split(":")[0] for cell in grade.cells] == ["ZeroDivisionError", "UsageError", "NameError"]
+    assert "'x'" in grade.cells[2]["error"], "the names of the function are there"
+
+
+@pytest.mark.slow
+def test_of_a_loop_over_shell_commands_the_first_few_are_named(tmp_path):
+    cells = ["for i in range(9000):\n    !true", *["for i in range(9000):\n    get_ipython().system(str(i))"] * 2]
+    grade = graded(tmp_path, START, *cells, *["x = 1"] * 150, ANSWER, seconds=60)
+    assert (grade.solved, grade.problem) == (1, "")
+    assert [cell["cell"] for cell in grade.cells] == [2, *[3] * 20, *[4] * 20]
+
+
+@pytest.mark.slow
+def test_a_changed_open_stops_no_later_cell(tmp_path):
+    assert graded(tmp_path, START, "import builtins, sys\nbuiltins.open = None\nsys.stdout.close()", ANSWER).solved == 1
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found by /proc")
 def test_nothing_that_it_started_lives_on(tmp_path, monkeypatch):
     monkeypatch.setenv("FL_MARK", f"desk-{os.getpid()}")

@@ -102,6 +102,24 @@ def test_hostile_archives_have_a_row_with_a_problem(tmp_path, monkeypatch):
     assert set(found) == {path.name for path in tmp_path.iterdir()}
 
 
+def test_an_archive_whose_folders_are_divided_as_on_windows_is_read(tmp_path):
+    members = {"hw\\": "", "hw\\a.ipynb": notebook(START), "hw\\sub\\b.ipynb": notebook("x = 1")}
+    with zipfile.ZipFile(tmp_path / "anna.zip", "w") as file:
+        for name, text in members.items():
+            info = zipfile.ZipInfo("x", (2026, 1, 2, 3, 4, 6))
+            info.filename = name              # past what this system's zipfile makes of it
+            file.writestr(info, text)
+    files = classroom.submissions(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in files] == ["anna.zip/hw/a.ipynb", "anna.zip/hw/sub/b.ipynb"]
+    assert [collect.cells(path) for path in files] == [([(1, START)], ""), ([(1, "x = 1")], "")]
+    assert all(intake.date(path) > 0 for path in files)
+
+
+def test_a_name_in_other_letters_is_the_name_that_python_takes_it_for(tmp_path):
+    (tmp_path / "a.ipynb").write_text(notebook("def 𝐜𝐥𝐢𝐩(delta, bound): pass"), encoding="utf-8")
+    assert "99" in collect.chapters_of(tmp_path / "a.ipynb")
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=60), st.data())
 def test_damaged_archives_never_stop_the_class(tmp_path, noise, data):

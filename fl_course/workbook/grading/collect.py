@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -95,7 +96,8 @@ def majority_chapter(files: list[Path]) -> str:
 
 
 def _text(path: Path) -> str:
-    return "\n".join(source for _, source in cells(path)[0] or [])
+    """What the cells say; letters of another kind are those that Python takes them for."""
+    return unicodedata.normalize("NFKC", "\n".join(source for _, source in cells(path)[0] or []))
 
 
 def _home(path: Path, folder: Path) -> Path:

@@ -120,6 +120,8 @@ def _explain(error: Exception, fn: Function, calls: list[Call]) -> str:
     tried = f"tried {_call_text(fn, *calls[-1].given)}: " if calls else ""
     home = getattr(getattr(inspect.unwrap(fn), "__code__", None), "co_filename", None)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == home]
+    if not frames and calls and calls[-1].raised is not None:    # before its first line: a parameter too few
+        return f"{tried}your function raised {said}"
     if not frames:
         answer = f" {short(calls[-1].answer)}" if calls and calls[-1].raised is None else ""
         return f"{tried}the answer{answer} cannot be used: {said}"

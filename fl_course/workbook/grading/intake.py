@@ -6,6 +6,7 @@ any other. Members that would lie outside, links, encrypted ones and what grows 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
@@ -96,14 +97,14 @@ def members(archive: Path) -> tuple[list[Path], str]:
     """(the files in it, as paths below it; what is wrong with the archive as a whole, or "")."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            infos = [info for info in opened.infolist() if not info.is_dir()]
+            infos = [info for info in opened.infolist() if not _name(info).endswith("/")]
     except Exception as error:                # whatever a broken directory makes of it
         return [], f"not a zip archive that can be read: {error}"
     if len(infos) > MEMBERS:
         return [], f"the archive holds {len(infos)} files; more than {MEMBERS} are not looked at"
     if sum(info.file_size for info in infos) > ARCHIVE:
         return [], f"the archive would grow to more than {ARCHIVE >> 20} MiB and was not opened"
-    names = [info.filename for info in infos]
+    names = [_name(info) for info in infos]
     bad = [name for name in names if not _inside(name)]
     said = f"the archive holds a path outside itself, which was passed over: {bad[0][:80]!r}" if bad else ""
     twice = len(names) - len(set(names))
@@ -114,13 +115,24 @@ def members(archive: Path) -> tuple[list[Path], str]:
 
 def _inside(name: str) -> bool:
     parts = name.split("/")
-    return bool(name) and not any(part in ("", ".", "..") for part in parts) and not re.search(r"[\\\0]|^[A-Za-z]:", name)
+    return bool(name) and not any(part in ("", ".", "..") for part in parts) and not re.search(r"\0|^[A-Za-z]:", name)
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    return info.filename.replace("\\", "/")   # as some packers of Windows divide folders
+
+
+def _info(opened: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """The last member of a name, as `members` writes it."""
+    with contextlib.suppress(KeyError):
+        return opened.getinfo(name)
+    return {_name(info): info for info in opened.infolist()}[name]
 
 
 def _member(archive: Path, name: str) -> bytes:
     try:
         with zipfile.ZipFile(archive) as opened:
-            info = opened.getinfo(name)
+            info = _info(opened, name)
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise Unreadable("it is a link in an archive")
             if info.flag_bits & 1:
@@ -143,7 +155,7 @@ def date(path: Path) -> float:
         if archive is None:
             return path.stat().st_mtime
         with zipfile.ZipFile(archive) as opened:
-            year, month, day, hour, minute, second = opened.getinfo(path.relative_to(archive).as_posix()).date_time
+            year, month, day, hour, minute, second = _info(opened, path.relative_to(archive).as_posix()).date_time
         return datetime.datetime(year, month, day, hour, minute, min(second, 59)).timestamp()
     except Exception:                         # a dangling link; a date that is none
         return 0.0

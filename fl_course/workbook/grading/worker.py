@@ -10,9 +10,9 @@ notebook runs in one half, and the other one, which alone knows the word, sees f
 
 What the student's code may not do is refused by an audit hook, which Python code cannot take away: connect anywhere
 but to this machine, start or signal another process, open the other submissions or the results. Memory, files and processes
-are bounded by the system (fence.py). Shell commands in a cell (`!pip …`) are passed over and named. That is a fence against
-accidents and idle mischief, not a prison: compiled code can step over it, a host name may still be looked up, and other files
-of the account that runs the grading can be read and written.
+are bounded by the system (fence.py). Shell commands in a cell (`!pip …`) and magics that are not known here are passed over and
+named. That is a fence against accidents and idle mischief, not a prison: compiled code can step over it, a host name may still be
+looked up, and other files of the account that runs the grading can be read and written.
 Grade files of strangers with --sandbox, in a container, or as a user who owns nothing.
 """
 
@@ -43,6 +43,7 @@ FILES = (
     "os.truncate", "os.chmod", "os.chown", "os.utime", "sqlite3.connect", "ctypes.dlopen",
 )  # fmt: skip
 OTHER = re.compile(r"/proc/(\d+)")
+FEW = 20                                      # commands of one cell that are named
 
 
 def refuse_network(hidden: Sequence[str] = ()) -> None:
@@ -166,9 +167,7 @@ def run(job: dict[str, Any], tell: Callable[[str], None], ready: Callable[[], No
     shell = InteractiveShell.instance(config=settings)
     shell.user_ns["__name__"] = "__main__"
     signal.signal(signal.SIGINT, signal.default_int_handler)     # a parent may have had it ignored
-    shell.system = shell.system_piped = shell.system_raw = lambda command: marks.cells.append(  # type: ignore[method-assign]
-        {"cell": marks.at, "error": f"the shell command was not run: {command}"[:500]})
-    shell.getoutput = lambda command, **_: shell.system(command) or []                          # type: ignore[method-assign]
+    _pass_over(shell, marks)
     fence.end_with_parent()
     fence.limit()
     refuse_processes()
@@ -186,6 +185,31 @@ def run(job: dict[str, Any], tell: Callable[[str], None], ready: Callable[[], No
                 marks.put(name, fn)
     marks.finished = True
     marks.save()
+
+
+def _pass_over(shell: Any, marks: Marks) -> None:
+    """Shell commands, pictures' windows and what only a notebook's own kernel or page can do stop no cell; what was left out is
+    named, of a loop the first few."""
+    from IPython.core.error import UsageError
+
+    def passed_over(what: str) -> None:
+        entry = {"cell": marks.at, "error": what[:500]}
+        if entry not in marks.cells and sum(one["cell"] == marks.at for one in marks.cells) < FEW:
+            marks.cells.append(entry)
+
+    def line_magic(name: str, line: str, _stack_depth: int = 1) -> Any:
+        try:
+            return run_line_magic(name, line, _stack_depth=_stack_depth + 1)
+        except UsageError:
+            if shell.find_line_magic(name):
+                raise
+            return passed_over(f"the magic was not run, there is none of this name: %{name} {line}")
+
+    run_line_magic, shell.run_line_magic = shell.run_line_magic, line_magic
+    shell.enable_matplotlib = lambda gui=None: (None, "agg")
+    for name in ("system", "system_piped", "system_raw"):
+        setattr(shell, name, lambda command: passed_over(f"the shell command was not run: {command}"))
+    shell.getoutput = lambda command, **_: shell.system(command) or []
 
 
 def write(channel: int, data: bytes) -> None:
@@ -224,7 +248,8 @@ def _run_cell(shell: Any, source: str, seconds: float) -> str:
     """What went wrong in a cell, in one line; empty if nothing did."""
     for name in ("stdout", "stderr"):                            # an earlier cell may have closed them
         if getattr(getattr(sys, name, None), "closed", True):
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="replace"))    # noqa: SIM115
+            nowhere = os.open(os.devnull, os.O_WRONLY)           # `open` may be anything by now
+            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", errors="replace"))
     try:
         with time_limit(seconds):
             result = shell.run_cell(source, store_history=False)

@@ -88,6 +88,11 @@ def test_commands_that_are_named_have_the_options_that_are_named(document):
         assert asked <= known.get(verb, set()) | passed_on, line
 
 
+def test_the_changes_name_every_command():
+    [line] = re.findall(r"^- \*\*Commands\*\*: (.*?)\.", text("CHANGELOG.md"), re.M | re.S)
+    assert set(re.findall(r"`(\w+)`", line)) == set(options())
+
+
 def test_parameters_in_examples_are_those_of_the_lesson():
     """Of every document, and of what each command says of itself."""
     group = typer.main.get_command(app)

@@ -199,6 +199,24 @@ def test_fuzzed_answers_cost_their_own_answer_only(seed):
         liar.go()
 
 
+@pytest.mark.parametrize("lie", [
+    {"message": None, "lost": "ValueError: no", "bug": True}, {"says": {"ledger": 1.0, "known seed": 2.0, "x": np.inf}},
+    {"message": b""}, {"message": b"x" * 60_000}, {"keeps": True},
+], ids=repr)  # fmt: skip
+@pytest.mark.parametrize("settings", [{}, {"clip": 1.0, "noise": 1.0}], ids=repr)
+def test_a_page_alone_in_its_round_cannot_end_the_run(room, lie, settings):
+    """Nobody else is asked, and all that the server hears is a lie about the program or the server's own notes."""
+    liar = Visitor(room, "Liar", obey=False)
+    thread, done = in_background(lambda: room.train(3, deadline=0.7, **settings))
+    while thread.is_alive():
+        if until(lambda: liar.orders, 0.1):
+            order = liar.orders.pop()
+            liar.say(encode_answers([replace(Node(room.experiment, room.experiment.clients).obey([order])[0], **lie)]))
+    thread.join(10)
+    assert len(done["history"].records) == 3
+    liar.go()
+
+
 def test_a_late_page_costs_its_own_answer(room):
     slow, quick = Visitor(room, "Slow", obey=False), Visitor(room, "Quick")
     history = room.train(1, deadline=1.0)

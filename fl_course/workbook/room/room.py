@@ -152,7 +152,8 @@ class Room(Server):
         for answer in found:
             if answer.message:
                 self.last[self.clients_of[answer.ticket]] = answer.message
-        return [replace(answer, ticket=answer.ticket - self.earlier) for answer in found]
+        # Whether the program has a bug, and what the server's stages should note, is not for a page to say.
+        return [replace(answer, ticket=answer.ticket - self.earlier, bug=False, says={}) for answer in found]
 
     def send(self, orders: Any) -> None:
         """Each run numbers its jobs from the beginning. Here the numbers go on, so that an answer that is a run too late is

@@ -214,6 +214,7 @@ def test_a_page_alone_in_its_round_cannot_end_the_run(room, lie, settings):
             liar.say(encode_answers([replace(Node(room.experiment, room.experiment.clients).obey([order])[0], **lie)]))
     thread.join(10)
     assert len(done["history"].records) == 3
+    assert not {"x", "known seed"} & done["history"].state.server.state.keys()
     liar.go()
 
 

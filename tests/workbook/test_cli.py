@@ -14,6 +14,7 @@ import pytest
 import typer
 from workbook_fixtures import built, write_notebook
 
+from fl_course.workbook import commands
 from fl_course.workbook.commands import cli, doctor, export, kernels, parameters, places, sweep
 from fl_course.workbook.commands.doctor import PACKAGE
 from fl_course.workbook.grading.cards import RESULT_MIME
@@ -418,6 +419,11 @@ def idle(monkeypatch, tmp_path):
     monkeypatch.setattr(room, "Room", shut)
 
 
+def test_the_list_of_files_names_every_file():
+    files = {path.name for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"\w+\.py", commands.__doc__)) == files
+
+
 def test_every_verb_has_its_strange_calls():
     assert set(verbs()) == set(CALLS)
 
@@ -433,6 +439,12 @@ def test_whatever_is_asked_the_answer_is_a_sentence_and_an_exit_code(run, idle, 
         assert "Warning" not in said, words
         if code == 2:
             assert len(re.findall(r"^fl-course: \S|^Usage: ", said, re.M)) == 1, (words, said)
+
+
+def test_one_is_not_many(run, idle):
+    assert run("export", "good.ipynb", "--out", "site")[1].startswith("1 page: ")
+    write_notebook(Path("other.ipynb"), "1")
+    assert run("export", "good.ipynb", "other.ipynb", "--out", "site")[1].startswith("2 pages: ")
 
 
 def test_a_notebook_that_was_cut_off_is_named_before_the_others_run(run, idle):

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from . import classroom, deploy, desk
-from .terminal import DAY, OUT, Jobs, Names, Pairs, number, refuse, say, table, writable
+from .terminal import DAY, OUT, Jobs, Names, Pairs, counted, number, refuse, say, table, writable
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -97,7 +97,7 @@ def sweep(
     points = sweeping.grid(path, _pairs(parameters or []), out)
     writable(out)
     failures = []
-    say(f"{len(points)} points, {sum(point.output.exists() for point in points)} of them finished before")
+    say(f"{counted(len(points), 'point')}, {sum(point.output.exists() for point in points)} of them finished before")
     for point, outcome in sweeping.run_points(path, points, jobs):
         label = ", ".join(f"{name} = {value}" for name, value in point.parameters.items())
         say(f"{label}: {outcome.seconds:.1f} s, {outcome.error or 'ok'}")
@@ -150,7 +150,7 @@ def export(names: Names = None, out: Annotated[Path, OUT] = Path("reports/html")
     beside = {path.stem for path in paths}
     writable(out)
     pages = [(exporting.to_html(path, out / f"{path.stem}.html", beside).name, places.title(path)) for path in paths]
-    say(f"{len(pages)} pages: {exporting.index_page(pages, out / 'index.html')}")
+    say(f"{counted(len(pages), 'page')}: {exporting.index_page(pages, out / 'index.html')}")
 
 
 def _notebooks(verb: str, names: list[str] | None, *folders: str) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .terminal import DAY, OUT, Jobs, refuse, say, table, writable
+from .terminal import DAY, OUT, Jobs, counted, refuse, say, table, writable
 
 
 def grade(
@@ -122,7 +122,7 @@ def _agree(folder: Path, files: list[Path], chapter: str, yes: bool) -> None:
     about = [classroom.chapters_of(path) for path in files]
     mine, none = sum(chapter in found for found in about), sum(not found for found in about)
     others = len(files) - mine - none
-    say(f"{len(files)} notebooks in {folder}: {mine} of chapter {chapter}, {others} of other chapters, {none} of none "
+    say(f"{counted(len(files), 'notebook')} in {folder}: {mine} of chapter {chapter}, {others} of other chapters, {none} of none "
         "(those are not run).")
     deep = any(len(path.relative_to(folder).parts) > 2 for path in files)
     if deep and not yes:

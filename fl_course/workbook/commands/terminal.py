@@ -33,6 +33,11 @@ def table(title: str, columns: list[str], rows: list[tuple[Any, ...]]) -> None:
     Console(highlight=False).print(drawn)
 
 
+def counted(count: int, what: str) -> str:
+    """"1 page", "2 pages"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

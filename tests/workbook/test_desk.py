@@ -121,6 +121,30 @@ def test_of_a_loop_over_shell_commands_the_first_few_are_named(tmp_path):
     assert [cell["cell"] for cell in grade.cells] == [2, *[3] * 20, *[4] * 20]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names of folders that long")
+def test_a_tree_that_is_deep_and_shut_costs_no_marks_and_is_gone_afterwards(tmp_path, monkeypatch):
+    def referee(job, names, work, *rest):
+        home = os.open(".", os.O_RDONLY)
+        os.chdir(work)
+        for _ in range(3000):
+            os.mkdir("deep")
+            os.chdir("deep")
+        os.mkdir("shut", 0)
+        os.symlink(tmp_path, "link")
+        os.fchdir(home)
+        os.close(home)
+        os.chmod(work, 0)
+        places.append(Path(work))
+        return Marks("", names), ""
+
+    places = []
+    monkeypatch.setattr(classroom, "referee", referee)
+    grade = graded(tmp_path, START, ANSWER)
+    assert not grade.problem
+    assert not places[0].exists()
+    assert (tmp_path / "one.ipynb").exists(), "a link is removed, not what it leads to"
+
+
 @pytest.mark.slow
 def test_a_changed_open_stops_no_later_cell(tmp_path):
     assert graded(tmp_path, START, "import builtins, sys\nbuiltins.open = None\nsys.stdout.close()", ANSWER).solved == 1

@@ -81,6 +81,25 @@ LIVES = {
     "loops in a check": 'def clip(delta, bound):\n    while True: pass\ncheck("99.clip", clip)',
     "garbage": "import os\nfor fd in range(3, 64):\n    try:\n        os.write(fd, b'garbage \\n' * 99)\n"
                "    except OSError: pass",
+    "odd letters as a message": "raise ValueError('\\ud800 \\x00 \\x1b[31m \\u202e')",
+    "a giant message": "raise ValueError('x' * 10**8)",
+    "an error without words": "class E(Exception):\n    def __str__(self): raise BaseException\nraise E",
+    "a chain of errors": "e = ValueError()\nfor _ in range(5000):\n    f = ValueError(); f.__cause__ = e; e = f\nraise e",
+    "a file of everything": "%load_ext autoreload\n%history -g\n%pdb on\n%debug\nlen??\n%load /etc/passwd\n1/0",
+    "low recursion": "import sys\nsys.setrecursionlimit(120)",
+    "no names": "globals().clear()",
+    "no path": "import sys\nsys.path.clear()",
+    "no hooks": "import sys\nsys.displayhook = sys.excepthook = sys.stdin = None",
+    "shut folders": "import os\nos.umask(0o777); os.makedirs('a'); open('b', 'w').close(); os.chmod('.', 0)",
+    "deep folders": "import os\nhome = os.getcwd()\nfor _ in range(1500):\n    os.mkdir('d'); os.chdir('d')\nos.chdir(home)",
+    "checks for ever": "import threading\ndef f():\n    while True: check('99.clip', len)\nthreading.Thread(target=f).start()",
+    "an audit hook": "import sys\ndef hook(event, args):\n    if event == 'open': raise OSError\nsys.addaudithook(hook)",
+    "no descriptors": "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))",
+    "torch of its own": "import torch\ntorch.set_default_dtype(torch.float64); torch.set_grad_enabled(False)",
+    "waits for ever": "import asyncio\nawait asyncio.Event().wait()",
+    "other line ends": "def f():\r\n    return 1\r\nf()\r\nx = 1\ry = 2",
+    "a mark in the cell": "\ufeffx = 1",
+    "a destructor": "class D:\n    def __del__(self):\n        while True: pass\nx = D()\ndel x",
     "formula as a message": "raise ValueError('=cmd|calc!A1 <script>alert(1)</script>')",
 }  # fmt: skip
 
@@ -170,6 +189,15 @@ CHEATS = {
                  "    def __deepcopy__(self, memo): return self\n"
                  "def clip(delta, bound): return Bomb()\ncheck('99.clip', clip)",
     "without an end": "import itertools\ndef clip(delta, bound): return itertools.count()\ncheck('99.clip', clip)",
+    "masked": "import numpy as np\ndef clip(delta, bound): return np.ma.masked_all(delta.shape)\ncheck('99.clip', clip)",
+    "infinity": "import numpy as np\ndef clip(delta, bound): return np.full(delta.shape, np.inf)\ncheck('99.clip', clip)",
+    "objects that agree": "import numpy as np\nclass Yes:\n    def __eq__(self, other): return True\n"
+                          "    def __sub__(self, other): return 0.0\n    __rsub__ = __sub__\n"
+                          "def clip(delta, bound): return np.array([Yes()] * len(delta), object)\ncheck('99.clip', clip)",
+    "deep": "def clip(delta, bound):\n    x = []\n    for _ in range(10**5): x = [x]\n    return x\ncheck('99.clip', clip)",
+    "a coroutine": "async def clip(delta, bound): return delta\ncheck('99.clip', clip)",
+    "a place without end": "def clip(delta, bound): return 1 / 0\n"
+                           "clip.__code__ = clip.__code__.replace(co_filename='x' * 5000)\ncheck('99.clip', clip)",
     "gigantic": "import numpy as np\ndef clip(delta, bound): return np.broadcast_to(0.0, (1 << 40,))\n"
                 "check('99.clip', clip)",
 }  # fmt: skip

@@ -8,6 +8,11 @@ solved: judge.py; what is left on the disk: gradebook.py.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -87,7 +92,7 @@ def grade_file(
         return Grade(name, nothing, 0.0, "not run: it calls no check of this course, and defines none of its functions")
     away = [] if sandbox else fence.out_of_sight(hidden)         # in a sandbox they are empty
     job = {"cells": found, "chapter": chapter, "cell_seconds": cell_seconds, "seed": seed, "hidden": away}
-    with tempfile.TemporaryDirectory(prefix=fence.WORK, ignore_cleanup_errors=True) as work:
+    with _workplace() as work:
         marks, problem = referee(job, names, work, seconds, hidden if sandbox else None, template)
     if problem and marks.at:
         problem += f" in cell {marks.at}"
@@ -96,6 +101,31 @@ def grade_file(
     problem = "; ".join(filter(None, [said, problem]))
     up = fence.words(sandbox)
     return Grade(name, marks.exercises, time.monotonic() - start, problem, marks.cells, up)
+
+
+@contextlib.contextmanager
+def _workplace() -> Iterator[str]:
+    """A folder for one submission, which is gone afterwards, whatever the submission has made of it."""
+    work = tempfile.mkdtemp(prefix=fence.WORK)
+    try:
+        yield work
+    finally:
+        with contextlib.suppress(OSError):    # it has removed the folder itself; a file that Windows still holds
+            _flatten(work)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _flatten(folder: str) -> None:
+    """Every folder below it comes up into it, open: a tree may be shut, and deeper than rmtree can go."""
+    os.chmod(folder, 0o700)
+    name, pending = secrets.token_hex(8), [folder]
+    number = itertools.count()
+    while pending:
+        for entry in list(os.scandir(pending.pop())):
+            if entry.is_dir(follow_symlinks=False):
+                os.chmod(entry.path, 0o700)
+                pending.append(os.path.join(folder, f"{name}-{next(number)}"))
+                os.rename(entry.path, pending[-1])
 
 
 def _result(done: Future[Grade], name: str, chapter: str) -> Grade:

@@ -90,7 +90,7 @@ def _read(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)
     except (OSError, UnicodeDecodeError, SyntaxError, ValueError) as why:
-        raise ValueError(f"{path} cannot be read as Python: {why}") from why
+        raise ValueError(f"{path} cannot be read as Python: {getattr(why, 'strerror', None) or why}") from why
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "experiment":
             needed = len(node.args.args) + len(node.args.posonlyargs) - len(node.args.defaults)

@@ -33,7 +33,7 @@ def weights_of(chapter: str, asked: str) -> dict[str, float]:
     try:
         text = Path(asked).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        said = f"{asked} cannot be read: {error}"
+        said = f"{asked} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise ValueError(f"--weights takes the word difficulty or a CSV of exercise,weight; {said}") from error
     found: dict[str, float] = {}
     delimiter = max(",;\t", key=text.partition("\n")[0].count)

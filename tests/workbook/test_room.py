@@ -323,6 +323,13 @@ def test_settings_that_do_not_go_together_are_told_before_anybody_trains(room):
             Room(**wrong)
 
 
+def test_a_buffer_that_those_who_are_here_cannot_fill_is_told():
+    with Room(seats=8, share=14, simulate=2) as room:
+        with pytest.raises(ValueError, match="never come from the 2 pages that are here"):
+            room.train(1, buffer=3)
+        assert len(room.train(2, buffer=2)) == 2
+
+
 # --- who knocks ----------------------------------------------------------------------------------------------------------
 
 

@@ -98,7 +98,11 @@ class Room(Server):
             schedule = Buffered(concurrency=len(self.data.ids), buffer=s["buffer"])
         training = LocalSGD(lr=s["lr"], epochs=s["epochs"], batch_size=s["batch"])
         weights = Uniform() if s["clip"] else ByExamples()
-        return Coordinator(self.data, self.model, training, schedule, weights=weights, stages=chain, seed=self.seed)
+        fed = Coordinator(self.data, self.model, training, schedule, weights=weights, stages=chain, seed=self.seed)
+        if s["buffer"] and 0 < len(self.here()) < s["buffer"]:
+            raise ValueError(f"{s['buffer']} answers a step never come from the {len(self.here())} pages that are here, "
+                             "and each is asked once with the same model: wait for more people, or ask for fewer")  # fmt: skip
+        return fed
 
     def train(self, rounds: int | None = None, state: State | None = None, **settings: Any) -> History:
         """Rounds with whoever is there. settings: see RULES. Ctrl-C, `stop_run` and the projector's button end it with the

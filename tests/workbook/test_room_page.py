@@ -130,9 +130,10 @@ def test_a_phone_in_the_network_draws_with_a_finger(browser):
             points = [{"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in spots]
             finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
         assert page.evaluate("window.scrollY") == 0
-        page.locator("#digits button:nth-child(8)").tap()
-        page.locator("#keep").tap()
-        page.wait_for_selector("#voice:has-text('stays in this page')")
+        page.click("#digits button:nth-child(8)")
+        page.click("#keep")
+        until(lambda: "Welcome" not in page.text_content("#voice"))
+        assert "stays in this page" in page.text_content("#voice")
         assert until(lambda: any(seat.drawings for seat in room.seats.seats))
         assert room.train(1, deadline=20.0).records[0].clients == (0, 1)
         wall = page.context.new_page()

@@ -319,6 +319,16 @@ def test_changed_checks_are_another_edition():
     assert len(editions) == len(checks.chapters())
 
 
+def test_a_changed_judge_is_another_edition(tmp_path, monkeypatch):
+    before = checks.edition("99")
+    shutil.copytree(Path(checks.__file__).parent, tmp_path / "grading")
+    monkeypatch.setattr(checks, "__file__", str(tmp_path / "grading" / "checks.py"))
+    assert checks.edition("99") == before
+    with (tmp_path / "grading" / "judge.py").open("a", encoding="utf-8") as judge:
+        judge.write("# otherwise\n")
+    assert checks.edition("99") != before
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError):

@@ -60,6 +60,7 @@ import io
 import os
 import pkgutil
 import textwrap
+from pathlib import Path
 
 import numpy as np
 
@@ -99,9 +100,11 @@ def chapter(number: str) -> tuple[Exercise, ...]:
 
 
 def edition(number: str) -> str:
-    """A fingerprint of a chapter's exercises as they stand in their file: marks of one edition are none of another."""
-    source = inspect.getsource(importlib.import_module(f"{exercises.__name__}.ch{number}"))
-    return hashlib.sha256(source.encode()).hexdigest()[:12]
+    """A fingerprint of a chapter's exercises as they stand in their file, and of what grades them: marks of one edition are
+    none of another."""
+    chapter_file = Path(inspect.getfile(importlib.import_module(f"{exercises.__name__}.ch{number}")))
+    files = [chapter_file, *sorted(Path(__file__).parent.glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 def find(name: str) -> Exercise:

@@ -141,12 +141,12 @@ class Elsewhere:
                 lost += [why] if answer.bug else []
                 done[job.ticket] = replace(job, lost=why)
                 continue
-            for name, value in answer.says.items():
-                ctx.state[name] = max(ctx.state.get(name, value), value)
+            for name in {name for stage in ctx.experiment.pipeline for name in stage.says} & answer.says.keys():
+                ctx.state[name] = max(ctx.state.get(name, 0.0), answer.says[name])
             books = {"books": job.memory["books"]} if "books" in job.memory else {}
             memory = {**books, KEPT: job.ticket} if answer.keeps else books
             done[job.ticket] = replace(job, message=answer.message, memory=memory)
-        if lost and len(lost) == len(todo) and (len(todo) > 1 or not heard):             # as in work.py: a bug, and no client's
+        if 1 < len(lost) == len(todo):                   # as in work.py: a bug, and no client's; but one stranger proves nothing
             raise FederatedError(f"everybody who was asked failed in a way that nobody foresaw: {lost[0]}")
         return done
 

@@ -239,7 +239,7 @@ class Stage:
     masks = False    # single updates cannot be read afterwards, only their sum
     noisy = False    # the server half adds noise, and must do so even when nobody arrived
     shields = False  # nothing that leaves a client shall tell the server about it, and its own noise sees to that
-
+    says: tuple[str, ...] = ()    # the numbers in ctx.state that its client half may raise; no other does so from elsewhere
     # What a neighbour may have to rely on. Unknown means no: a stage of your own says yes where it is so.
     feedback = False       # what it did not send waits in ctx.memory["residual"], and is added to the client's next update
     lossy = False          # its client half changes no coordinates: what it takes away may wait in an earlier stage's residual

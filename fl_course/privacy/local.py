@@ -37,6 +37,7 @@ class LocalDP(Stage):
     accountant: Accountant = field(default_factory=PLD)
     noise_seed: int | None = None
     shields = True
+    says = ("local epsilon",)
     keeps_zeros = True                                           # noise around them
 
     def __post_init__(self) -> None:

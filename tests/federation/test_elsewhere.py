@@ -198,6 +198,42 @@ def test_a_resumed_run_goes_on_with_the_jobs_that_were_in_flight(tmp_path):
     assert rest.state.server.params.tobytes() == whole.state.server.params.tobytes()
 
 
+@dataclass
+class Liars(Bags):
+    """Their answers arrive changed: fields of the answer, or None to hand it on as it is."""
+
+    lie: object = None
+
+    def answers(self, seconds):
+        return [replace(answer, **self.lie(answer)) for answer in super().answers(seconds)]
+
+
+NAMES = ("ledger", "local epsilon", "local version", "known seed", "tree", "moment", "anything", "h")
+
+
+@pytest.mark.parametrize("name", ["moments", "central noise", "the clients' own noise"])
+def test_a_node_says_what_the_stages_let_it_say_and_nothing_else(name):
+    fed = experiment(**EXPERIMENTS[name])
+    says = dict.fromkeys(NAMES, 7.0)
+    honest = fed.train(3, work=Elsewhere(Bags(fed)))
+    lied = fed.train(3, work=Elsewhere(Liars(fed, lie=lambda answer: {"says": {**says, **answer.says}})))
+    assert lied.state.server.state.keys() == honest.state.server.state.keys()
+    assert np.array_equal(lied.state.server.params, honest.state.server.params)
+    assert [r.metrics for r in lied.records] == [r.metrics for r in honest.records]
+    lied = fed.train(3, work=Elsewhere(Liars(fed, lie=lambda answer: {"says": says})))
+    for key, value in honest.state.server.state.items():                     # its own epsilon is its own word
+        np.testing.assert_equal(lied.state.server.state[key], 7.0 if key == "local epsilon" else value)
+
+
+def test_one_client_with_a_bug_ends_no_run():
+    fed = experiment(schedule=Synchronous(0.01))                            # one client a round, and nobody was heard before
+    liars = Liars(fed, lie=lambda answer: {"message": None, "lost": "no", "bug": True})
+    with pytest.warns(RuntimeWarning, match="no update was ever used"):
+        history = fed.train(2, work=Elsewhere(liars))
+    assert [r.clients for r in history.records] == [(), ()]
+    assert "failed in version 0: no" in history.records[0].events[0]
+
+
 def test_a_node_that_was_started_anew_says_that_its_drawers_are_lost():
     it = experiment(weights=UNIFORM, stages=[Half()], schedule=Synchronous(1.0))
     bags = Bags(it, nodes=2)

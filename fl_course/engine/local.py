@@ -29,7 +29,8 @@ class LocalSGD:
     share the tensors out. Both change speed and memory, not the result: see training.py for the last digits. Two threads
     pay for large cohorts on an idle machine, see docs/performance.md.
     device: "cuda" or "mps" computes there by the plain text, all clients of a cohort together, in parts that fit its memory;
-    it agrees with the CPU but for rounding, in full float32 unless torch.set_float32_matmul_precision says otherwise.
+    it agrees with the CPU but for rounding, in full float32 unless torch.set_float32_matmul_precision says otherwise; within
+    that rounding a checkpoint may go on on another device.
     engine "auto" takes the fused engine where it applies, "rows" always the plain one; they agree but for rounding.
     private: DPSGD(…) clips and noises the gradient of every example (chapter 3).
     personal: FedRep(…), Ditto(…) and their like leave every client with a model of its own (chapter 8).

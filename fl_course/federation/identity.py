@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-NO_EFFECT = {  # fields that change speed, words or what is measured, and no number of the run
+NO_EFFECT = {  # fields that change speed, words or what is measured, and no number of the run (a device: its last digits)
     "Coordinator": ("strict", "evaluation"),
     "LocalSGD": ("together", "threads", "device"),
     "FederatedData": ("name", "made"),

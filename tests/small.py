@@ -122,3 +122,12 @@ UNIFORM = Uniform()
 def named(value: object) -> str:
     """The name of a case. Workers that share the tests among them must find the same, so no object's address is in it."""
     return re.sub(r" at 0x[0-9A-Fa-f]+", "", str(value))
+
+
+def damaged(whole):
+    """The bytes of a checkpoint, damaged in five ways: name -> bytes."""
+    flipped, newer = bytearray(whole), bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    newer[3] += 1                            # the format's number stands behind the magic
+    return {"truncated": whole[:-7], "bit-flipped": flipped, "empty": b"", "foreign": b"PK\x03\x04" + whole,
+            "other version": newer}  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small import CLASSES, DIM, Half, InOrder, Lie, Spy, Timed, experiment, federation, final
+from small import CLASSES, DIM, Half, InOrder, Lie, Spy, Timed, damaged, experiment, federation, final
 
 from fl_course import (
     Buffered,
@@ -384,16 +384,11 @@ def test_selection_returns_nobody_or_nonsense(chosen):
 # --- checkpoint ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", ["truncated", "bit-flipped", "empty", "foreign", "other version"])
+@pytest.mark.parametrize("damage", damaged(b"a checkpoint"))
 def test_checkpoint_damaged_or_foreign(damage, tmp_path):
     it, path = experiment(), tmp_path / "x.ckpt"
     save(path, it.train(1).state, it)
-    whole = path.read_bytes()
-    flipped, newer = bytearray(whole), bytearray(whole)
-    flipped[len(whole) // 2] ^= 4
-    newer[3] += 1
-    path.write_bytes({"truncated": whole[:-7], "bit-flipped": flipped, "empty": b"", "foreign": b"PK\x03\x04" + whole,
-                      "other version": newer}[damage])  # fmt: skip
+    path.write_bytes(damaged(path.read_bytes())[damage])
     with pytest.raises(CheckpointError):
         load(path, it)
     assert [p.name for p in tmp_path.iterdir()] == ["x.ckpt"]

@@ -19,6 +19,7 @@ from ..core import ClientId, Context, Server, Task, is_whole, stream
 from ..federation.arrival import example
 from ..federation.fleet import LONGEST, checked_seconds
 from ..federation.interfaces import Experiment, Fleet, Luck
+from ..federation.state import by_name
 from ..wire.messages import encode_model, encode_update
 
 
@@ -95,7 +96,7 @@ def speed_groups(seconds: Mapping[ClientId, float], groups: int = 3) -> list[tup
     """The clients by seconds of a job, the fastest group first, as equal in number as can be; ties by name."""
     if not is_whole(groups, 1) or groups > len(seconds):
         raise ValueError(f"groups must be a whole number from 1 to the {len(seconds)} clients, not {groups!r}")
-    order = sorted(seconds, key=lambda client: (seconds[client], isinstance(client, str), client))
+    order = sorted(seconds, key=lambda client: (seconds[client], by_name(client)))
     ends = [round(i * len(order) / groups) for i in range(groups + 1)]
     return [tuple(order[a:b]) for a, b in pairwise(ends)]
 

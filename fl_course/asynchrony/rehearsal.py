@@ -23,6 +23,7 @@ from ..federation.fleet import checked_drop, checked_seconds
 from ..federation.history import History, describe
 from ..federation.interfaces import Experiment
 from ..federation.sampling import PoissonSelection, UniformSelection, checked
+from ..federation.state import by_name
 from ..wire.messages import encode_model, encode_update
 
 
@@ -170,7 +171,7 @@ class Rehearsal:
         self, version: int, clock: Decimal, arrived: list[tuple[ClientId, int, int]], nbytes: dict[str, int], asked: int,
         spans: list[Span], events: list[str],
     ) -> Record:  # fmt: skip
-        arrived.sort(key=lambda one: (isinstance(one[0], str), one[0]))
+        arrived.sort(key=lambda one: by_name(one[0]))
         clients, staleness, upload = zip(*arrived, strict=True) if arrived else ((), (), ())
         up = {name: nbytes[name] for name in ("update", "late") if nbytes[name]}
         return Record(

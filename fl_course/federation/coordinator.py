@@ -38,7 +38,7 @@ from .optimizers import FedAvg, broken
 from .sampling import UniformSelection, checked
 from .schedule import Synchronous
 from .stages import ByExamples, each_its_own, read_only, server_half, whole_sum
-from .state import Job, State, answered, asked, booked, heard
+from .state import Job, State, answered, asked, booked, by_name, heard
 from .work import Work, poisoned
 
 
@@ -229,7 +229,7 @@ class Coordinator:
     ) -> tuple[State, Record, str]:  # fmt: skip
         """Sum, undo the stages in reverse, step, evaluate, record. The order of the sum is that of the names."""
         server = read_only(before.server)
-        arrived = sorted(arrived, key=lambda pair: (isinstance(pair[0].client, str), pair[0].client))
+        arrived = sorted(arrived, key=lambda pair: by_name(pair[0].client))
         updates = [update for update, _ in arrived]
         staleness = tuple(server.version - update.version for update in updates)
         starts = tuple(job.base.params for _, job in arrived)

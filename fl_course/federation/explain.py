@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..core import ClientId, Record, Span, stream
+from .state import by_name
 
 
 @dataclass(frozen=True)
@@ -278,9 +279,8 @@ def saturated(run: Run) -> Iterator[Finding]:
 
 def under_attack(run: Run) -> Iterator[Finding]:
     out = Counter(span.client for span in run.spans if span.fate == "left out")
-    often = [client for client, count in out.items() if count > len(run.records) / 2]
+    often = sorted((client for client, count in out.items() if count > len(run.records) / 2), key=by_name)
     if often:
-        often.sort(key=lambda client: (isinstance(client, str), client))
         yield Finding(
             "left out",
             f"The rule left out {names(often)} in more than half of the rounds: liars, or clients whose data differ "

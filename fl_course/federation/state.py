@@ -60,6 +60,11 @@ class State:
     sent: int = 0                                                      # bytes so far, both ways, all purposes
 
 
+def by_name(client: ClientId) -> tuple[bool, ClientId]:
+    """The order of clients: numbers first, then words. `sorted(clients, key=by_name)`"""
+    return isinstance(client, str), client
+
+
 def booked(drawer: Memory) -> Memory:
     """The drawer when a message leaves its client: its books count one more, whatever becomes of the message."""
     books = drawer.get("books", {})

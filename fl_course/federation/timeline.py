@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..core import ClientId, Record, Span
-from .state import Job
+from .state import Job, by_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def by_speed(spans: Iterable[Span]) -> list[ClientId]:
     times: dict[ClientId, list[float]] = {}
     for span in spans:
         times.setdefault(span.client, []).append(span.ended - span.begun)
-    return sorted(times, key=lambda c: (math.fsum(times[c]) / len(times[c]), isinstance(c, str), c))
+    return sorted(times, key=lambda c: (math.fsum(times[c]) / len(times[c]), by_name(c)))
 
 
 def rows_of(spans: Iterable[Span], clients: Sequence[ClientId] | None) -> list[ClientId]:

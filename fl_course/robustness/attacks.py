@@ -27,6 +27,7 @@ from ..core import ClientId, Context, Task, Update, is_whole, plain_counts, stre
 from ..data.federated import FederatedData
 from ..data.ids import client_ids
 from ..federation.interfaces import Attack, Experiment
+from ..federation.state import by_name
 from .distances import product
 
 
@@ -38,7 +39,7 @@ def take_clients(attack: Any) -> None:
                         f"not {clients!r}")
     ids = client_ids(clients)
     if isinstance(clients, set | frozenset):                                     # which has no order that would come again
-        ids = tuple(sorted(ids, key=lambda client: (isinstance(client, str), client)))
+        ids = tuple(sorted(ids, key=by_name))
     if not ids or len(set(ids)) < len(ids):
         raise ValueError(f"clients = {clients!r}; an attack controls at least one client, and each once")
     object.__setattr__(attack, "clients", ids)

@@ -20,7 +20,8 @@ UNUSUAL = 50.0      # features that reach so far have mostly never been scaled: 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Measured every `every` rounds on the held-out examples, by an observer who sees everything and sends nothing.
+    """Measured every `every` rounds on the held-out examples, by an observer who sees everything and sends nothing. On a
+    thousand of them that costs as much as ten small clients train (docs/performance.md): every=10 is for long runs of such.
 
     The model's loss says what is measured: accuracy, or for numbers to hit rmse and r2, see engine/losses.py.
     federated=True measures the clients' own tests as a real federation would: every client with test examples

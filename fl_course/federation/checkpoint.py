@@ -89,7 +89,7 @@ def load(path: str | Path, experiment: Coordinator) -> State:
         hint = "; it looks like a history: that holds records, and no state" if content[:1] == b"{" else ""
         raise CheckpointError(f"{path} is not a whole checkpoint of this course: {error}{hint}"[:600]) from error
     if parted:
-        name, saved, here = parted
+        name, saved, here = (text[:200] for text in parted)
         elsewhere = ", on other data or with another model" if name.split(".")[0] in ("data", "model") else ""
         shown = f" of {experiment.data!r}"[:200] if name.startswith("data") else ""
         raise CheckpointError(
@@ -137,9 +137,9 @@ def _kind(path: Path) -> str:
 
 
 def _texts(facts: Any) -> dict[str, str]:
-    if not isinstance(facts, dict) or not all(isinstance(fact, str) for fact in facts.values()):
+    if not isinstance(facts, dict) or not all(isinstance(text, str) for fact in facts.items() for text in fact):
         raise ValueError("its experiment has no facts")
-    return {path[:200]: fact[:200] for path, fact in facts.items()}
+    return facts
 
 
 # --- files of format 1 -----------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ INSTALLED = tuple({sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdli
 CHANGEABLE = (list, dict, set, np.ndarray)
 WRITERS = ("append", "extend", "insert", "add", "update", "setdefault")
 SHORT = 32                                    # longer containers are one fact
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+ASKED = ("__call__", "__getitem__", "__len__", "__iter__", "__contains__", "__getattr__")      # methods that have no plain name
 INTERNAL = re.compile(r"^_(parameters|buffers|modules|non_persistent.*|is_full.*|.*hooks.*)$")           # of a module of torch
 
 
@@ -74,6 +76,8 @@ def _facts(path: str, value: Any, above: tuple[int, ...]) -> Facts:
     if isinstance(value, Mapping):
         inside = sorted(((_short(repr(key)), key) for key in value), key=lambda pair: pair[0])
         return _members(path, ((f"[{text}]", value[key]) for text, key in inside), len(value), above)
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return _facts(path, value.item(), above)
     if isinstance(value, list | tuple | np.ndarray):
         return _members(path, ((f"[{i}]", part) for i, part in enumerate(value)), len(value), above)
     if isinstance(value, Set):
@@ -96,13 +100,34 @@ def _fields(path: str, value: Any, above: tuple[int, ...]) -> Facts:
     if is_dataclass(value):
         hidden = NO_EFFECT.get(type(value).__name__, ())
         shown = [(f.name, getattr(value, f.name), f.repr) for f in fields(value) if f.name not in hidden]
+        shown += [(name, part, False) for name, part in _private(value)]
         members = [(name, part) for name, part, seen in shown if seen or not isinstance(part, list | dict | set)]
+    elif held := _held(value):
+        members = sorted(held.items())
     elif hasattr(value, "__dict__"):
-        members = sorted(vars(value).items())
+        members = []
     else:
         return [(f"{path}.repr", _short(re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(value))))]
     dot = "." if path else ""
     return [fact for name, part in members for fact in _facts(f"{path}{dot}{name}", part, above)]
+
+
+def _held(value: Any) -> dict[str, Any]:
+    """What an object holds: in its dictionary, and in the slots of a user's own class (a library's may be its caches)."""
+    own = [kind for kind in type(value).__mro__ if not _installed(kind)]
+    slots = {name: part for kind in own for name, part in vars(kind).items() if inspect.ismemberdescriptor(part)}
+    return {**{name: getattr(value, name) for name in slots if hasattr(value, name)}, **getattr(value, "__dict__", {})}
+
+
+def _private(value: Any) -> list[tuple[str, Any]]:
+    """What a user's own dataclass holds beside its fields: neither what it has worked out once and kept, nor the library's."""
+    kinds = type(value).__mro__
+    if all(_installed(kind) for kind in kinds):
+        return []
+    known = {name for kind in kinds for name, part in vars(kind).items() if isinstance(part, cached_property)}
+    known.update(f.name for f in fields(value))
+    known.update(name for kind in kinds if _installed(kind) for name in inspect.get_annotations(kind))
+    return [(name, part) for name, part in sorted(_held(value).items()) if name not in known]
 
 
 def _members(path: str, parts: Iterable[tuple[str, Any]], count: int, above: tuple[int, ...]) -> Facts:
@@ -124,8 +149,8 @@ def _module(path: str, module: torch.nn.Module, above: tuple[int, ...]) -> Facts
     for name, value in sorted(vars(module).items()):
         if not INTERNAL.match(name):
             out += _facts(f"{path}.{name}", value, above)
-        elif name in ("_forward_hooks", "_forward_pre_hooks"):
-            out += [(f"{path}.{name}", str(_flat(hook, above))) for hook in value.values()]
+        elif name in HOOKS:
+            out += [fact for i, hook in enumerate(value.values()) for fact in _facts(f"{path}.{name}[{i}]", hook, above)]
     for name, child in [*module._parameters.items(), *module._buffers.items(), *module._modules.items()]:
         out += _facts(f"{path}.{name}", child, above)
     return out
@@ -139,7 +164,7 @@ def _class(path: str, kind: type, above: tuple[int, ...]) -> Facts:
             for name, value in sorted(vars(base).items()):
                 value = value.func if isinstance(value, cached_property) else getattr(value, "fget", None) or value
                 value = getattr(value, "__func__", value)
-                if name == "__call__" or not (name.startswith("__") or inspect.isdatadescriptor(value) or name == "_abc_impl"):
+                if name in ASKED or not (name.startswith("__") or inspect.isdatadescriptor(value) or name == "_abc_impl"):
                     own.append((base.__qualname__, name, _flat(value, (*above, id(kind)))))
     return [(f"{path}.class" if path else "class", _digest(repr(own).encode()))] if own else []
 

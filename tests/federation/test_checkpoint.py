@@ -677,3 +677,13 @@ def test_what_holds_no_state_is_refused_with_what_to_pass(saved, tmp_path):
     with pytest.raises(CheckpointError, match="looks like a history"):
         load(tmp_path / "h.json", it)
     assert load(path, it).server.version == 2
+
+
+def test_a_part_that_lies_very_deep_is_found_again(tmp_path):
+    """Its path is longer than what a sentence shows of it, and the file's is compared whole."""
+    module = torch.nn.Linear(5, 3)
+    for _ in range(6):
+        module = torch.nn.Sequential(collections.OrderedDict([("a_part_with_a_name_of_some_forty_letters", module)]))
+    it = replace(experiment(), model=Wrapped(module))
+    save(tmp_path / "x", it.train(1).state, it)
+    assert load(tmp_path / "x", it).server.version == 1

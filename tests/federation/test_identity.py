@@ -55,6 +55,42 @@ class Otherwise(Scaled):
         return self.inner(x / self.by)
 
 
+class Slotted:
+    __slots__ = ("__hidden", "_number")
+
+    def __init__(self, number, hidden):
+        self._number, self.__hidden = number, hidden
+
+
+class Private(LocalSGD):
+    """A user's own training, with a number that is no field."""
+
+    def __init__(self, number):
+        super().__init__(lr=0.1)
+        object.__setattr__(self, "_number", number)
+
+
+class OwnNetwork(Wrapped):
+    """A user's own model: what a Wrapped keeps for speed is no fact of it either."""
+
+
+def hooked(*factors):
+    module = network()
+    for factor in factors:
+        module.register_forward_hook(partial(lambda by, module, given, out: out * by, factor))
+    return module
+
+
+def backward(factor):
+    module = network()
+    module.register_full_backward_hook(partial(lambda by, module, given, out: (given[0] * by,), factor))
+    return module
+
+
+def indexed(number):
+    return type("Table", (), {"__getitem__": (lambda self, i: i, lambda self, i: -i)[number], "__module__": __name__})()
+
+
 @dataclass(frozen=True)
 class Holds(Stage):
     """A stage of the user's own that holds anything."""
@@ -144,6 +180,13 @@ MATTERS = {
     "an example": lambda i: experiment(replace(federation(), x=federation().x + np.float32(i))),
     "who holds it": lambda i: experiment(federation(order=[0, 1, 2, 3, 4, 5] if i else [1, 0, 2, 3, 4, 5])),
     "a learning rate": lambda i: experiment(training=replace(SGD, lr=0.1 + 1e-16 + i * 1e-15)),
+    "what a slot holds": lambda i: holding(Slotted(i, 0)),
+    "what a hidden slot holds": lambda i: holding(Slotted(0, i)),
+    "a number of one's own training that is no field": lambda i: experiment(training=Private(i)),
+    "the first of two hooks": lambda i: holding(hooked(1 + i, 3)),
+    "a hook on the gradient": lambda i: holding(backward(1 + i)),
+    "what an index means": lambda i: holding(indexed(i)),
+    "an array of one object": lambda i: holding(np.array({"a": i}, dtype=object)),
     "a seed": lambda i: experiment(seed=i),
     "an engine": lambda i: experiment(training=replace(SGD, engine=("auto", "rows")[i])),
     "a fleet": lambda i: experiment(fleet=LogNormal(drop=0.1 * i)),
@@ -189,8 +232,9 @@ def test_what_changes_no_number_of_a_run_is_no_difference(what):
         torch.set_printoptions(profile="default")
 
 
-def test_a_run_itself_changes_no_fact():
-    it = experiment(model=Wrapped(network()), stages=[Half(), Spy()], weights=UNIFORM, optimizer=FedAdam())
+@pytest.mark.parametrize("kind", [Wrapped, OwnNetwork])
+def test_a_run_itself_changes_no_fact(kind):
+    it = experiment(model=kind(network()), stages=[Half(), Spy()], weights=UNIFORM, optimizer=FedAdam())
     before = facts(it)
     it.train(2)
     assert difference(before, facts(it)) is None

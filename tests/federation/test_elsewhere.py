@@ -289,6 +289,59 @@ def test_rubbish_and_strangers_cost_their_own_answer():
     assert sum("was refused" in event for event in record.events) == 2
 
 
+@dataclass
+class Unruly(Bags):
+    """Answers come in any order, some at a time or none, twice, long after they were used, and some that nobody ordered."""
+
+    seed: int = 0
+    old: list = field(default_factory=list)
+    again: int = 0
+
+    def __post_init__(self):
+        self.luck = np.random.default_rng(self.seed)
+
+    def answers(self, seconds):
+        self.luck.shuffle(self.back)
+        count = int(self.luck.integers(len(self.back) + 1))
+        come, self.back = self.back[:count], self.back[count:]
+        late = [replace(answer, message=b"too late to matter") for answer in self.old if self.luck.random() < 0.3]
+        late += [Answer(int(self.luck.integers(10**6, 10**9)), bytes(20)), Answer(2**62, lost="nobody asked", bug=True)]
+        self.old += come
+        self.again += len(late)
+        return [*come, *late, *(replace(answer, message=b"a second thought") for answer in come)]      # the first one counts
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("name", ["drop-outs, residuals", "over-selection", "buffered, jobs in flight"])
+def test_in_whatever_order_and_how_often_answers_come_the_run_is_the_same(name, seed):
+    it = experiment(federation(ids=[3, "b", 11, "ward 7", 0, "z"]), **EXPERIMENTS[name])
+    post = Unruly(it, nodes=3, seed=seed)
+    here, there = it.train(4), it.train(4, work=Elsewhere(post))
+    assert post.again > 10
+    assert there.records == here.records
+    assert there.state.server.params.tobytes() == here.state.server.params.tobytes()
+
+
+@pytest.mark.parametrize("name", ["the wrong client's", "truncated", "huge"])
+def test_an_answer_that_is_not_the_jobs_costs_only_itself(name):
+    """A node answers for one client with another's update, with half of one, or with far more than was asked for."""
+
+    class Wrong(Bags):
+        def answers(self, seconds):
+            come = sorted(super().answers(seconds), key=lambda answer: answer.ticket)
+            if come:
+                bad = {"the wrong client's": come[1].message, "truncated": come[0].message[:-9],
+                       "huge": come[0].message + bytes(10**7)}[name]                            # fmt: skip
+                come[0] = replace(come[0], message=bad)
+            return come
+
+    it = experiment(schedule=Synchronous(1.0))
+    record = it.train(1, work=Elsewhere(Wrong(it, nodes=1))).records[0]
+    assert len(record.clients) == len(it.clients) - 1
+    assert sum("was refused" in event for event in record.events) == 1
+    assert all(len(event) < 400 for event in record.events)
+
+
 def test_a_node_refuses_other_peoples_clients_and_other_models():
     it = experiment()
     node = Node(it, (0, 1))

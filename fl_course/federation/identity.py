@@ -98,7 +98,7 @@ def _facts(path: str, value: Any, above: tuple[int, ...]) -> Facts:
 def _fields(path: str, value: Any, above: tuple[int, ...]) -> Facts:
     """Of a dataclass its fields; of another object what it holds. A list that no repr shows is a notebook, not a setting."""
     if is_dataclass(value):
-        hidden = NO_EFFECT.get(type(value).__name__, ())
+        hidden = NO_EFFECT.get(type(value).__name__, ()) if _installed(type(value)) else ()       # a namesake's count
         shown = [(f.name, getattr(value, f.name), f.repr) for f in fields(value) if f.name not in hidden]
         shown += [(name, part, False) for name, part in _private(value)]
         members = [(name, part) for name, part, seen in shown if seen or not isinstance(part, list | dict | set)]

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, make_dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -72,6 +72,10 @@ class Private(LocalSGD):
 
 class OwnNetwork(Wrapped):
     """A user's own model: what a Wrapped keeps for speed is no fact of it either."""
+
+
+def namesake(name):
+    return make_dataclass("Wrapped", [("name", str)], namespace={"__module__": __name__})(name)
 
 
 def hooked(*factors):
@@ -185,6 +189,7 @@ MATTERS = {
     "a number of one's own training that is no field": lambda i: experiment(training=Private(i)),
     "the first of two hooks": lambda i: holding(hooked(1 + i, 3)),
     "a hook on the gradient": lambda i: holding(backward(1 + i)),
+    "a field of a class of one's own that is called like ours": lambda i: holding(namesake(str(i))),
     "what an index means": lambda i: holding(indexed(i)),
     "an array of one object": lambda i: holding(np.array({"a": i}, dtype=object)),
     "a seed": lambda i: experiment(seed=i),

@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
@@ -353,12 +354,48 @@ def test_only_the_code_opens_and_only_this_host_is_served(room):
 
 def test_codes_cannot_be_guessed_by_trying(room):
     for _ in range(server_module.WRONG_CODES):
-        assert not room.knows("AAAAAA", room.code, "192.168.1.66")
-    assert not room.knows(room.code, room.code, "192.168.1.66")
-    assert room.knows(room.code, room.code, "192.168.1.67")                   # nobody else is kept out
-    room.wrong = {}
-    assert room.knows(room.code, room.code, "192.168.1.66")
-    assert not room.knows("\u00df", room.code, "192.168.1.66")
+        assert room.wait("192.168.1.66") == 0
+        assert not room.knows("\u00df", room.code, "192.168.1.66")
+    assert room.wait("192.168.1.66") == server_module.WAIT                    # a guess takes its time now,
+    assert room.knows(room.code, room.code, "192.168.1.66")                   # which keeps nobody out who knows the code,
+    assert room.wait("192.168.1.67") == 0                                     # and nobody else waits
+    room.wrong["192.168.1.66"] = [when - 61 for when in room.wrong["192.168.1.66"]]
+    assert room.wait("192.168.1.66") == 0
+    assert room.wrong == {}
+
+
+def test_a_class_behind_one_address_gets_in_while_one_of_it_guesses():
+    with Room(seats=30, share=5) as room:
+        home, done = f"http://127.0.0.1:{room.port}", threading.Event()
+
+        def guess():
+            while not done.is_set():
+                get(f"{home}/WRONG2")
+
+        for _ in range(server_module.WRONG_CODES):
+            get(f"{home}/WRONG2")
+        rascal = threading.Thread(target=guess, daemon=True)
+        rascal.start()
+        with ThreadPoolExecutor(30) as threads:
+            begun = time.monotonic()
+            loaded = list(threads.map(lambda _: get(room.url)[0], range(30)))
+            pages = list(threads.map(lambda number: Visitor(room, f"pupil {number}"), range(30)))
+            assert loaded == [200] * 30
+            assert until(lambda: len(room.here()) == 30)
+            assert time.monotonic() - begun > server_module.WAIT              # the rascal has cost them so much, and no more
+        done.set()
+        rascal.join(10)
+        assert room.train(1, deadline=30.0, epochs=1).records[0].clients == tuple(range(30))
+        for page in pages:
+            page.go()
+
+
+def test_who_has_a_wrong_code_and_says_hello_at_once_gets_no_seat(room):
+    stranger = Visitor(room, "Eve", path=f"ws://127.0.0.1:{room.port}/WRONG2/ws")
+    assert "no room of this code" in stranger.was_told("sorry")["why"]
+    assert stranger.was_told("closed")                                        # what it said has arrived by now
+    assert room.here() == set()
+    stranger.go()
 
 
 def test_two_rooms_have_two_codes(room):
@@ -460,6 +497,21 @@ def test_nobody_uses_up_the_connections_of_the_room():
         assert other.recv(12).endswith(b"200")
         opened.close()
         assert until(lambda: served(room.url))
+
+
+def test_a_page_gets_in_from_an_address_that_hoards_connections():
+    with Room(seats=2, share=5) as room, ExitStack() as opened:
+        def hoard():
+            for _ in range(2 * 2 + 50 + 5):
+                opened.enter_context(socket.create_connection(("127.0.0.1", room.port), 5))
+
+        hoard()
+        assert get(room.url)[0] == 200
+        page = Visitor(room, "Ada")
+        assert page.was_told("welcome")
+        hoard()                                                               # … and stays
+        assert room.train(1, deadline=10.0).records[0].clients == (0,)
+        page.go()
 
 
 def test_another_site_cannot_open_a_connection(room):
@@ -709,6 +761,24 @@ def test_the_wall_is_told_each_round_once_and_a_second_wall_all_of_them(room):
     page.go()
     for wall in walls:
         wall.go()
+
+
+def test_a_run_that_begins_while_the_wall_is_told_loses_no_round(room):
+    page = Visitor(room, "Ada")
+    ended = room.train(3, deadline=5.0)
+
+    class Begins(list):
+        def __iter__(self):
+            room.runs.append(replace(ended, records=[]))
+            return list.__iter__(self)
+
+    seats, room.seats.seats = room.seats.seats, Begins(room.seats.seats)
+    now = room._view(1, 3)
+    room.seats.seats = seats
+    room.runs[1].records.append(ended.records[0])
+    told = room._view(now["run"], now["known"] + len(now["rounds"]))["rounds"]
+    assert [one["version"] for one in told] == [1]
+    page.go()
 
 
 def test_who_asks_for_a_client_is_answered_and_no_other_wall(room):

@@ -3,6 +3,7 @@ nobody without the code; every answer that cannot be understood is a sentence fo
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +27,8 @@ class Guarded(tornado.web.RequestHandler):
     def initialize(self, server: Any) -> None:
         self.server = server
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
+        await asyncio.sleep(self.server.wait(self.request.remote_ip))
         if self.request.host not in self.server.names:
             self.set_status(403)
             self.finish("This is not the address of the room.")
@@ -67,11 +69,13 @@ class Nowhere(Guarded):
 class Talk(tornado.websocket.WebSocketHandler):
     """Abstract: a connection that the code opens."""
 
+    shut = True                                                                      # what it says is not heard
+
     def initialize(self, server: Any) -> None:
         self.server, self.patience = server, Patience()
 
-    def prepare(self) -> None:
-        Guarded.prepare(self)                                                        # type: ignore[arg-type]
+    async def prepare(self) -> None:
+        await Guarded.prepare(self)                                                  # type: ignore[arg-type]
 
     def check_origin(self, origin: str) -> bool:
         return origin.removeprefix("http://") == self.request.host
@@ -85,6 +89,7 @@ class Talk(tornado.websocket.WebSocketHandler):
             pass
 
     def sorry(self, why: str) -> None:
+        self.shut = True                                                             # it may send until it has read this
         self.give({"say": "sorry", "why": why})
         self.close(1000, why[:100])
 
@@ -106,6 +111,7 @@ class Page(Talk):
 
     def open(self, word: str) -> None:
         if self.server.knows(word, self.server.code, self.request.remote_ip):
+            self.shut = False
             self.server.loop.call_later(HELLO, self._or_go)
         else:
             self.sorry("There is no room of this code.")
@@ -120,6 +126,8 @@ class Page(Talk):
         Talk.give(self, what)
 
     def on_message(self, message: str | bytes) -> None:
+        if self.shut:
+            return
         who = repr(self.seat.name) if self.seat else "somebody"
         try:
             if not self.patience.one_more():

@@ -220,15 +220,16 @@ class Room(Server):
 
     def _view(self, run: int, known: int) -> dict[str, Any]:
         """What a projector shows that has been told of so many rounds of that run: the seats, the rounds since, the settings."""
-        known = known if run == len(self.runs) else 0
+        runs = list(self.runs)                                # another may begin while this looks
+        known = known if run == len(runs) else 0
         seats = [{"client": seat.client, "name": seat.name, "here": seat.page is not None, "owes": len(seat.owes),
                   "asked": seat.asked, "answered": seat.answered, "drawings": seat.drawings, "measured": list(seat.measured)}
                  for seat in self.seats.seats if seat.token]  # fmt: skip
         rounds = [{"version": r.version, "clock": r.clock, "accuracy": r.metrics.get("accuracy"), "clients": len(r.clients),
                    "up": sum(r.bytes_up.values()), "down": sum(r.bytes_down.values()), "events": list(r.events)[-8:]}
-                  for r in (self.history.records[known:] if self.history else [])]  # fmt: skip
+                  for r in (runs[-1].records[known:] if runs else [])]  # fmt: skip
         return {"seats": seats, "rounds": rounds, "settings": self.settings, "running": self.turn.locked(),
-                "count": self.seats.count, "run": len(self.runs), "known": known}  # fmt: skip
+                "count": self.seats.count, "run": len(runs), "known": known}  # fmt: skip
 
     def _command(self, said: dict[str, Any]) -> dict[str, Any] | None:
         """What the projector's buttons do, and the answer to its question. ValueError, FederatedError: shown to who pressed."""

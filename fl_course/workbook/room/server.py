@@ -28,7 +28,8 @@ from .seats import Seat, Seats, code
 
 REFRESH = 0.25           # seconds between two looks at the room on the wall
 GRACE = 3.0              # seconds in which a page that lost its connection may come back to its order
-WRONG_CODES = 30         # a minute, from one address; then no code from there is looked at for the rest of it
+WRONG_CODES = 30         # a minute, from one address, which may be that of a whole class; then who comes from there has to
+WAIT = 1.0               # wait so many seconds: nobody with the code is kept out, and guessing would take years
 
 
 class Server:
@@ -118,7 +119,7 @@ class Server:
             routes, websocket_max_message_size=self.largest, websocket_ping_interval=10, log_function=_quiet
         )
         http = Few(app, max_body_size=1000, idle_connection_timeout=60)
-        http.most = 2 * self.seats.count + 50
+        http.most, http.seated = 2 * self.seats.count + 50, self._seated
         http.add_sockets([self.socket])
         self.ready.set()
         await self.over.wait()
@@ -153,6 +154,10 @@ class Server:
     def _pages(self) -> list[Page]:
         return [seat.page for seat in self.seats.seats if seat.page is not None]
 
+    def _seated(self) -> set[Any]:
+        """The connections of those who have said who they are."""
+        return {page.ws_connection.stream for page in [*self._pages(), *self.projectors] if page.ws_connection is not None}
+
     def _deliver(self, orders: Sequence[Order]) -> None:
         for order in orders:
             seat = self.seats.seats[int(order.client)]
@@ -186,30 +191,36 @@ class Server:
                 self.inbox.put(answer)
         self.show()
 
+    def wait(self, address: str) -> float:
+        """For how many seconds the door stays shut for who comes from this address: by how many wrong codes came from there."""
+        since = time.monotonic() - 60
+        late = {who: [when for when in times if when > since][-WRONG_CODES:] for who, times in self.wrong.items()}
+        self.wrong = {who: times for who, times in late.items() if times}
+        return WAIT if len(self.wrong.get(address, ())) >= WRONG_CODES else 0.0
+
     def knows(self, word: str, right: str, address: str) -> bool:
-        """Whether the word is right, unless too many from this address were wrong lately."""
-        now = time.monotonic()
-        late = {who: [when for when in times if now - when < 60] for who, times in self.wrong.items()}
-        self.wrong = {who: times[-WRONG_CODES:] for who, times in late.items() if times}
-        wrong = self.wrong.get(address, [])
-        if len(wrong) < WRONG_CODES and secrets.compare_digest(word.encode(), right.encode()):
+        """Whether the word is right. It is noted if not."""
+        if secrets.compare_digest(word.encode(), right.encode()):
             return True
-        self.wrong[address] = [*wrong, now]
+        self.wrong.setdefault(address, []).append(time.monotonic())
         return False
 
 
 class Few(tornado.httpserver.HTTPServer):
-    """Takes so many connections from one address and no more, so that nobody uses up those that the system lends."""
+    """Takes so many connections from one address and no more, so that nobody uses up those that the system lends. Many people may
+    have one address: the oldest that is nobody's seat makes room, and who hoards connections keeps nobody out."""
 
     most = 0
+    seated: Callable[[], set[Any]] = set
     streams: tuple[tuple[str, Any], ...] = ()
 
     def handle_stream(self, stream: Any, address: Any) -> None:
-        self.streams = tuple((who, one) for who, one in self.streams if not one.closed())
-        if sum(who == address[0] for who, _ in self.streams) >= self.most:
-            stream.close()
-        else:
-            self.streams += ((address[0], stream),)
+        self.streams = (*((who, one) for who, one in self.streams if not one.closed()), (address[0], stream))
+        mine = [one for who, one in self.streams if who == address[0]]
+        if len(mine) > self.most:
+            seated = self.seated()
+            next((one for one in mine if one not in seated), stream).close()
+        if not stream.closed():
             tornado.httpserver.HTTPServer.handle_stream(self, stream, address)
 
 

@@ -6,12 +6,11 @@ node uses of it is its own clients' part.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from ..core import ClientId, Context, Memory
 from ..engine.training import Trainer
@@ -100,5 +99,6 @@ class Node:
         kept["books"] = drawer.pop("books")
         if drawer:
             kept[f"after {job.ticket}"] = drawer
-        says = {name: float(value) for name, value in ctx.state.items() if isinstance(value, int | float | np.number)}
+        told = {name: float(ctx.state[name]) for stage in self.experiment.pipeline for name in stage.says if name in ctx.state}
+        says = {name: value for name, value in told.items() if not math.isnan(value)}
         return Answer(job.ticket, bytes(job.message), keeps=bool(drawer), says=says)

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from ..core import ClientId, CompositionError, is_whole
+from ..wire.messages import WireError
 from .interfaces import Experiment
 from .node import Node
 from .orders import Answer, Order, decode_answers, decode_orders, encode_answers, encode_orders
@@ -99,7 +100,7 @@ class Processes:
                 try:
                     come += decode_answers(pipe.recv_bytes())
                     self.owed[number].pop(0)
-                except (EOFError, OSError):
+                except (EOFError, OSError, WireError):         # it has ended, or its code writes to the pipe, too
                     self._died(number)
         come, self.lost = [*come, *self.lost], []
         return come

@@ -225,6 +225,24 @@ def test_a_node_says_what_the_stages_let_it_say_and_nothing_else(name):
         np.testing.assert_equal(lied.state.server.state[key], 7.0 if key == "local epsilon" else value)
 
 
+@dataclass(frozen=True)
+class Murmurs(Stage):
+    """Its client half writes what is no number, and a number that it has not said that it would."""
+
+    says = ("loudest",)
+
+    def client(self, update, ctx):
+        ctx.state |= {"loudest": float("nan"), "whisper": 1.0, "words": "no number"}
+        return update
+
+
+def test_what_a_client_half_writes_costs_no_answer():
+    fed = experiment(stages=[Murmurs()])
+    history = fed.train(2, work=Elsewhere(Bags(fed)))
+    assert all(record.clients for record in history.records)
+    assert not {"loudest", "whisper", "words"} & history.state.server.state.keys()
+
+
 def test_one_client_with_a_bug_ends_no_run():
     fed = experiment(schedule=Synchronous(0.01))                            # one client a round, and nobody was heard before
     liars = Liars(fed, lie=lambda answer: {"message": None, "lost": "no", "bug": True})

@@ -27,7 +27,7 @@ from typing import Any
 
 from ..core import FederatedError, is_whole
 from .certificates import certificates, node_key
-from .stop import MARK, WINDOWS, stop
+from .stop import MARK, WINDOWS, stop, tell
 
 HOST = "127.0.0.1"
 OFF = {  # nothing that Flower would ask of, or tell, the outside
@@ -130,24 +130,26 @@ class Local:
         told = {"nodes": self.nodes, **{name.replace("_", "-"): value for name, value in config.items()}}
         words = " ".join(f"{name}={_toml(value)}" for name, value in told.items())
         process = self.start("run", "flwr", "run", str(app), "local", "--stream", "-c", words, pipe=True)
-        lines, all_lines = [], []
-        alarm = threading.Timer(seconds, process.kill)           # a stream that says nothing more ends, too
+        lines, all_lines, ends = [], [], time.monotonic() + seconds
+        alarm = threading.Timer(seconds, tell, ([process.pid], True))       # a stream that says nothing more ends, too, …
         alarm.daemon = True
         alarm.start()
         assert process.stdout is not None
-        for raw in process.stdout:
-            line = raw.decode(errors="replace").rstrip()
-            all_lines.append(line)
-            _, ours, text = line.partition("[fl-course] ")
-            if ours:
-                lines.append(text)
-                self.say(text)
-                if watch is not None:
-                    watch(text)
-            if text == DONE or any(word in line for word in ("finished:failed", "stopped:")):
-                break
-        late = not alarm.is_alive()
-        alarm.cancel()
+        try:
+            for raw in process.stdout:                                      # … with whoever else holds it
+                line = raw.decode(errors="replace").rstrip()
+                all_lines.append(line)
+                _, ours, text = line.partition("[fl-course] ")
+                if ours:
+                    lines.append(text)
+                    self.say(text)
+                    if watch is not None:
+                        watch(text)
+                if text == DONE or any(word in line for word in ("finished:failed", "stopped:")):
+                    break
+        finally:
+            alarm.cancel()
+        late = time.monotonic() > ends
         stop([self.processes.pop("run")])
         if DONE not in lines:
             when = f" in {seconds:g} seconds" if late else ""

@@ -26,13 +26,7 @@ def stop(processes: Iterable[Popen], patient: float = PATIENT, mark: str = "") -
     running = list(processes)[::-1]
     groups = {process.pid for process in running} | groups_below({process.pid for process in running} | marked(mark))
     for force in (False, True) if patient else (True,):
-        for process in running:
-            if WINDOWS:
-                words = ["taskkill", "/T", "/PID", str(process.pid), *(["/F"] if force else [])]
-                subprocess.run(words, capture_output=True, check=False)
-        for group in groups if not WINDOWS else ():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(group, signal.SIGKILL if force else signal.SIGTERM)
+        tell(groups if not WINDOWS else {process.pid for process in running}, force)
         ends = time.monotonic() + (FORCED if force else patient)
         while time.monotonic() < ends:
             ended = [process.poll() is not None for process in running]
@@ -45,6 +39,17 @@ def stop(processes: Iterable[Popen], patient: float = PATIENT, mark: str = "") -
     for process in running:
         if process.stdout is not None:
             process.stdout.close()
+
+
+def tell(groups: Iterable[int], force: bool) -> None:
+    """Ask these groups to end, or make them; on Windows, the processes of these numbers and those below them."""
+    for group in groups:
+        if WINDOWS:
+            words = ["taskkill", "/T", "/PID", str(group), *(["/F"] if force else [])]
+            subprocess.run(words, capture_output=True, check=False)
+        else:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL if force else signal.SIGTERM)
 
 
 def groups_below(pids: set[int]) -> set[int]:

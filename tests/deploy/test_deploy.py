@@ -290,10 +290,11 @@ def test_a_server_that_does_not_start_is_told_in_its_own_words_and_leaves_nothin
 
 @posix
 def test_a_run_that_says_nothing_more_ends_and_so_does_a_command(tmp_path, monkeypatch):
-    """The stream is silent, and no line comes after which one could look at the clock."""
+    """The stream is silent, and no line comes after which one could look at the clock; a child of the tool holds it, too."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    (tools / "flwr").write_text(f"#!{sys.executable}\nimport time\nprint('[fl-course] up', flush=True)\ntime.sleep(60)\n")
+    (tools / "flwr").write_text(f"#!{sys.executable}\nimport subprocess, time\nprint('[fl-course] up', flush=True)\n"
+                                "subprocess.Popen(['sleep', '60'])\ntime.sleep(60)\n")
     (tools / "flwr").chmod(0o755)
     here = local.Local(tools / "python", folder=tmp_path, say=lambda line: None)
     started = time.monotonic()

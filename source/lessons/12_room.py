@@ -460,8 +460,9 @@ report(models_differ_by=float(gap), room=first.last("accuracy"), alone=float(np.
 # ## Is that safe?
 #
 # - Only your own machine can open the room unless you say `--lan`. It then listens at that one address, as long as the command runs.
-# - The code in the address is drawn afresh for each room. Whoever has it can come in; whoever guesses wrongly too often finds the
-#   door shut for a minute, from that address. The wall's address is another one: do not hand it out, its buttons start and stop runs.
+# - The code in the address is drawn afresh for each room. Whoever has it can come in; after thirty wrong guesses in a minute,
+#   all who come from that address wait a second at the door, with the right code, too. The wall's address is another one: do not
+#   hand it out, its buttons start and stop runs.
 # - **http is not encrypted.** Who listens in the same network can read the code, the model and every update, and so can try to
 #   read drawings off updates as you did above. Draw digits; draw nothing that is anybody's secret. Certificates are in chapter 11.
 # - The server checks size, pace and form of what a page sends before it looks at it. A page that sends rubbish costs its own answer.

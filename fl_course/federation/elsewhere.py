@@ -141,7 +141,7 @@ class Elsewhere:
                 lost += [why] if answer.bug else []
                 done[job.ticket] = replace(job, lost=why)
                 continue
-            for name in {name for stage in ctx.experiment.pipeline for name in stage.says} & answer.says.keys():
+            for name in (name for stage in ctx.experiment.pipeline for name in stage.says if name in answer.says):
                 ctx.state[name] = max(ctx.state.get(name, 0.0), answer.says[name])
             books = {"books": job.memory["books"]} if "books" in job.memory else {}
             memory = {**books, KEPT: job.ticket} if answer.keeps else books

@@ -502,8 +502,8 @@ def test_the_real_pip_takes_the_small_build_and_the_default_when_that_cannot_be_
 
 STUBBORN = """
 import pathlib, signal, sys, time
-pathlib.Path("begun").write_text("")
 try:
+    pathlib.Path("begun").write_text("")                   # from here on Ctrl-C may come
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(1)                                          # longer than subprocess waits before it kills
@@ -530,5 +530,6 @@ def test_what_is_running_answers_ctrl_c_itself_and_may_take_its_time(tmp_path, b
     assert (tmp_path / "tidied").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no signals elsewhere: a killed process ends with a code of its own")
 def test_a_killed_verb_ends_as_a_shell_says_it(course):
     assert course.hand_over([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"], os.environ) == 143

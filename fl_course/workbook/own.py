@@ -119,7 +119,10 @@ def running(path: Path) -> Iterator[ModuleType]:
     finally:
         with suppress(ValueError):            # it may have tidied up itself
             sys.path.remove(str(folder))
-        for name in {path.stem, *_beside(folder)}:
+        mine = {path.stem}
+        with suppress(OSError):               # or have removed its folder
+            mine |= set(_beside(folder))
+        for name in mine:
             sys.modules.pop(name, None)
         sys.modules.update(before)
 

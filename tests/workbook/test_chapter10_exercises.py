@@ -216,6 +216,16 @@ def test_what_the_notebook_has_imported_itself_is_read_anew_and_given_back(tmp_p
     assert all(sys.modules[name] is module for name, module in known.items())
 
 
+def test_a_file_that_removes_its_own_folder_is_judged_and_what_was_known_is_given_back(tmp_path, monkeypatch):
+    path = tmp_path / "mine" / "my_fl.py"
+    path.parent.mkdir()
+    path.write_text(f"import shutil\nshutil.rmtree({str(path.parent)!r})\n\n\n{CLIP}")
+    monkeypatch.setitem(sys.modules, "my_fl", my_fl)
+    assert state_of_clip(path) == "pass"
+    assert sys.modules["my_fl"] is my_fl
+    assert str(path.parent) not in sys.path
+
+
 def test_modules_of_an_environment_below_the_file_stay(tmp_path, monkeypatch):
     site = tmp_path / ".venv" / "site-packages"
     site.mkdir(parents=True)

@@ -39,7 +39,7 @@ def waited(meter: Meter) -> Decimal:
     """The seconds for which stages have kept everybody waiting since this was last asked: they exchange messages of their own
     before the broadcast (`begin`) or after the last answer (`server`), and say in meter.seconds how long that took."""
     seconds, meter.seconds = meter.seconds, 0.0
-    if not isinstance(seconds, Real | Decimal) or not 0 <= seconds <= LONGEST:
+    if not isinstance(seconds, Real | Decimal) or not 0 <= float(seconds) <= LONGEST:
         raise ValueError(f"a stage's own messages took {seconds!r} seconds (meter.seconds); it must be a finite number from 0")
     return exact(seconds)
 

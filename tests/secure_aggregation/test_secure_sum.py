@@ -1,6 +1,7 @@
 """SecureSum in the loop: to the bit the plain sum of integers, whoever drops out; and it refuses what it cannot protect."""
 
 import dataclasses
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -311,7 +312,7 @@ def test_who_sends_nothing_of_its_own_waits_for_nothing():
     assert [record.clock for record in equal.records] == [1.0, 2.0]        # transfers take no time there
 
 
-@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), "long", None])
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), Decimal("nan"), "long", None])
 def test_a_stage_of_ones_own_that_says_nonsense_of_its_seconds_is_told_so(seconds):
     class Slow(Stage):
         def begin(self, ctx):

@@ -122,9 +122,9 @@ class Room(Server):
 
     def _train(self, wanted: dict[str, Any], fed: Coordinator, state: State | None = None) -> History:
         try:
+            history = History(experiment=describe(fed), state=begun(state) if state else fed.initial())
             self.settings, self.experiment, self.earlier = wanted, fed, 1 + max(self.clients_of, default=-1)
             self.forget_orders()
-            history = History(experiment=describe(fed), state=begun(state) if state else fed.initial())
             self.runs.append(history)
             self.tell({"say": "rules", "rules": self._rules()})
             for now, record in fed.run(self.settings["rounds"], history.state, work=Elsewhere(self, real=True, patience=3600.0)):

@@ -104,7 +104,7 @@ def edition(number: str) -> str:
     none of another."""
     chapter_file = Path(inspect.getfile(importlib.import_module(f"{exercises.__name__}.ch{number}")))
     files = [chapter_file, *sorted(Path(__file__).parent.glob("*.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    return hashlib.sha256("".join(file.read_text(encoding="utf-8") for file in files).encode()).hexdigest()[:12]
 
 
 def find(name: str) -> Exercise:

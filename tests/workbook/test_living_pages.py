@@ -18,7 +18,7 @@ from fl_course import ConvNet, Coordinator, Dirichlet, FederatedData, LocalSGD, 
 from fl_course.core import stream
 from fl_course.privacy.accounting import RDP, Gaussian, PoissonSampled, noise_for_budget
 from fl_course.workbook.commands.export import to_html
-from fl_course.workbook.page import engine, kernels
+from fl_course.workbook.page import HERE, engine, kernels
 from fl_course.workbook.widgets import BarChart, Button, Chart, Choice, Explorer, Point, Slider
 from fl_course.workbook.widgets import compression as chapter5
 from fl_course.workbook.widgets import fraction as chapter1
@@ -109,6 +109,27 @@ def test_a_workshop_leaves_a_run_that_is_no_longer_wanted_at_once(explorers, pla
     assert 1 <= posted.count([2, "point"]) <= 2
     assert posted[-1] == [3, "stopped"]
     assert [2, "done"] not in posted
+
+
+LOST = """const posted = [], hear = FL.workshop((message) => posted.push(message));
+    await hear({ recipe: { ...data.recipe, x: "AA" }, counts: data.counts, simd: data.simd, at: data.places[0] });
+    await hear({ ticket: 1, at: data.places[0] });
+    await hear({ ticket: 2, at: data.places[0] });
+    return JSON.stringify(posted);"""
+
+
+def test_a_workshop_that_cannot_unpack_its_examples_says_so_at_every_wish(explorers, play):
+    """A reader who moves a slider again reads why, not that something runs."""
+    posted = play(chapter1.RECIPE, explorers["1"].live.controls, list(positions(explorers["1"], 0)), LOST)
+    assert len(posted) == 3
+    assert all(list(message) == ["failed"] and message["failed"] for message in posted)
+
+
+def test_all_that_a_page_carries_is_read_there(explorers):
+    script = (HERE / "recipe.js").read_text(encoding="utf-8")
+    for name, (_, recipe) in LESSONS.items():
+        unread = [key for key in recipe.plain(explorers[name].live.controls) if not re.search(rf"recipe\.{key}\b", script)]
+        assert unread == []
 
 
 class Play:

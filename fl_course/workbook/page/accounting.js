@@ -39,44 +39,40 @@ function momentsBetween(rate, sigma, largest) {
   return (alpha) => { for (let i = 0; i < points; i++) terms[i] = alpha * ratio[i] + density[i]; return logSumExp(terms); };
 }
 
-// The curve of one release: rho at each of ORDERS. rate: of the Poisson cohort, 1 if everybody counts; sigma: deviation over
-// sensitivity.
-function renyi(rate, sigma) {
-  if (!(sigma > 0)) return ORDERS.map(() => Infinity);
-  if (rate >= 1) return ORDERS.map((alpha) => alpha / sigma / sigma / 2);
-  const between = momentsBetween(rate, sigma, 15.9);
+// The curve of one release: rho at each of these orders. rate: of the Poisson cohort, 1 if everybody counts; sigma: deviation
+// over sensitivity.
+function renyi(rate, sigma, orders = ORDERS) {
+  if (!(sigma > 0)) return orders.map(() => Infinity);
+  if (rate >= 1) return orders.map((alpha) => alpha / sigma / sigma / 2);
+  const broken = orders.filter((alpha) => !Number.isInteger(alpha));
+  const between = broken.length ? momentsBetween(rate, sigma, Math.max(...broken)) : null;
   const moment = (alpha) => (Number.isInteger(alpha) ? wholeMoment(rate, sigma, alpha) : between(alpha));
-  return ORDERS.map((alpha) => Math.max(0, moment(alpha)) / (alpha - 1));
+  return orders.map((alpha) => Math.max(0, moment(alpha)) / (alpha - 1));
 }
 
-// The smallest epsilon at this delta of `rounds` such releases: curves add up (Canonne, Kamath & Steinke 2020, proposition 12).
+// The epsilon that one order proves for `rounds` releases of rho each (Canonne, Kamath & Steinke 2020, proposition 12).
+const price = (alpha, rho, rounds, delta) =>
+  rounds * rho + Math.log1p(-1 / alpha) - (Math.log(delta) + Math.log(alpha)) / (alpha - 1);
+
+// The smallest epsilon at this delta of `rounds` such releases: curves add up, and the best order may be taken.
 function epsilon(curve, rounds, delta) {
   if (!curve.some((rho) => rho > 0) || !rounds) return 0;
-  let least = Infinity;
-  ORDERS.forEach((alpha, i) => {
-    least = Math.min(least, rounds * curve[i] + Math.log1p(-1 / alpha) - (Math.log(delta) + Math.log(alpha)) / (alpha - 1));
-  });
-  return Math.max(0, least);
+  return Math.max(0, Math.min(...ORDERS.map((alpha, i) => price(alpha, curve[i], rounds, delta))));
 }
 
 // The smallest noise multiplier (to 1e-4, from above) for so many rounds within (budget, delta); at least 0.01. Each order alone
 // demands some noise, and the least of these will do: so take the order that is best at a guess, solve for it, and look again.
 function noiseFor(budget, delta, rounds, rate) {
-  const price = (alpha, rho) => rounds * rho + Math.log1p(-1 / alpha) - (Math.log(delta) + Math.log(alpha)) / (alpha - 1);
-  function release(alpha, sigma) {
-    if (rate >= 1) return alpha / sigma / sigma / 2;
-    const moment = Number.isInteger(alpha) ? wholeMoment(rate, sigma, alpha) : momentsBetween(rate, sigma, alpha)(alpha);
-    return Math.max(0, moment) / (alpha - 1);
-  }
+  const prices = (sigma, orders) => renyi(rate, sigma, orders).map((rho, i) => price(orders[i], rho, rounds, delta));
   let noise = 2 ** 12;
   for (let known = -1; noise > 0.01; ) {
-    const prices = renyi(rate, noise).map((rho, i) => price(ORDERS[i], rho)), best = prices.indexOf(Math.min(...prices));
-    if (best === known || prices[best] > budget) break;
+    const all = prices(noise, ORDERS), best = all.indexOf(Math.min(...all));
+    if (best === known || all[best] > budget) break;
     known = best;
     let [low, high] = [0.01, noise];
     while (high > low * (1 + 5e-5)) {
       const middle = Math.sqrt(low * high);
-      if (price(ORDERS[best], release(ORDERS[best], middle)) <= budget) high = middle; else low = middle;
+      if (prices(middle, [ORDERS[best]])[0] <= budget) high = middle; else low = middle;
     }
     noise = high;
   }

@@ -118,7 +118,7 @@ function* play(world, at, counts) {
 function workshop(post) {
   const channel = new MessageChannel();
   const breathe = () => new Promise((go) => { channel.port1.onmessage = go; channel.port2.postMessage(0); });
-  let world = null, counts = null, wanted = null, busy = false;
+  let world = null, counts = null, wanted = null, busy = false, failed = null;
   async function work({ ticket, at, stop }) {
     const began = performance.now();
     try {
@@ -142,9 +142,10 @@ function workshop(post) {
         for (let round = 0; round < 3; round++) first.next();
         post({ ready: simd ? "SIMD" : "plain" });
       } catch (error) {
-        post({ failed: `${error.name}: ${error.message}` });
+        failed = `${error.name}: ${error.message}`;
       }
     } else wanted = message;
+    if (failed) return post({ failed });                         // … to every wish, or its reader would wait for ever
     if (busy || !world) return;
     busy = true;
     while (wanted) {

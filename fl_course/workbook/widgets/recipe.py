@@ -201,7 +201,7 @@ class Recipe:
         numbered = first.ids == tuple(range(len(first.ids)))
         return {"constant": constant, "tables": tables, **packed, "deal": by.names, "clients": len(first.ids),
                 "ids": None if numbered else list(first.ids), "lines": lines, "bars": dict(self.bars),
-                "picture": self.picture, "text": self.text, "differs": self.differs}  # fmt: skip
+                "picture": self.picture, "text": self.text}  # fmt: skip
 
 
 def checked(recipe: object, controls: Sequence[Control], charts: Sequence[AnyChart]) -> Recipe | None:

@@ -144,12 +144,12 @@ for eps in (0.5, 1.0, 2.0):
     print(f"ε = {eps}: δ by a million draws {by_hand:.4f}, exact {gaussian_delta(z, eps):.4f}")
 
 # %% tags=["proof"]
-# Proof, open me: the draws have the mean 1/2z², the variance 1/z² and the exact delta
+# Proof, open me: the draws have the mean 1/(2z²), the variance 1/z² and the exact delta
 assert abs(L.mean() - 1 / (2 * z**2)) < 0.01 and abs(L.var() - 1 / z**2) < 0.01
 assert abs(np.maximum(0, 1 - np.exp(1 - L)).mean() - gaussian_delta(z, 1.0)) < 1e-3
 
 # %% [markdown]
-# So in the world "in" the loss itself is a bell, with mean $1/2z^2$ and variance $1/z^2$. Keep that: all accounting below is about it.
+# So in the world "in" the loss itself is a bell, with mean $1/(2z^2)$ and variance $1/z^2$. Keep that: all accounting below is about it.
 # How well does the best attacker guess? He says "in" when the number is above the middle, 1/2:
 
 # %% tags=["nbval-check-output"]
@@ -298,7 +298,7 @@ print(pd.DataFrame(rows, columns=columns).round(3).to_string(index=False))
 # measure the loss of a round by an average that adds as well (Mironov 2017), one for each *order* α > 1:
 # $\rho(\alpha) = \ln E\left[e^{(\alpha-1)L}\right] / (\alpha - 1)$, over outcomes of the world "in".
 #
-# 1. One Gaussian round costs $\rho(\alpha) = \alpha/2z^2$. (Its loss is a bell with mean $1/2z^2$ and variance $1/z^2$, and a bell with
+# 1. One Gaussian round costs $\rho(\alpha) = \alpha/(2z^2)$. (Its loss is a bell with mean $1/(2z^2)$ and variance $1/z^2$, and a bell with
 #    mean $a$ and variance $v$ has $\ln E[e^{tL}] = ta + t^2 v/2$. Put in $t = \alpha - 1$.)
 # 2. Rounds add up, order by order.
 # 3. Convert once, at the end: $\varepsilon = \rho(\alpha) + \ln(1/\delta)/(\alpha - 1)$ holds for *every* order, so take the smallest.
@@ -667,7 +667,8 @@ for q in (0.01, 0.1):
     print(f"sampled, by secret coins of {q:.0%}, fresh noise: {sampled:.0f} after 256 rounds")
 
 # %% [markdown]
-# Fresh noise grows like the root of the rounds, the tree's like the root of their logarithm: short runs lose by it, long ones win.
+# Fresh noise grows like the root of the rounds, the tree's like their logarithm (more nodes hold a client, and more are added up): short runs lose
+# by it, long ones win.
 # Where secret coins are possible and draw few, fresh noise is better still.
 #
 # In the library the tree is `TreeDP(clip, noise_multiplier, participations=2)` (`fl_course/privacy/tree.py`), and each client counts
@@ -780,7 +781,7 @@ with refusal():
 # - An update of one image *is* the image. Clip, then noise on the sum, then divide by a public number.
 # - ε bounds the odds of any guess about one client by $e^\varepsilon$; the privacy loss is their logarithm, and losses add.
 # - ε belongs to a whole run. It grows every round; the ledger stops before the budget is exceeded, and is saved.
-# - Amplification is for Poisson coins only. The accountant and the sampler must match.
+# - The amplification above is for Poisson coins only. The accountant and the sampler must match.
 # - Accountants prove "at most", audits "at least". Metrics, logs and floating-point gaps are not covered: say so.
 #
 # ## Recall
@@ -793,9 +794,9 @@ with refusal():
 #
 # Answer: The one with `check_noise`: the clip cuts the noise away, less than a hundredth of it is left.
 #
-# **3.** One Gaussian round has ρ(α) = α/2z². What have T rounds, and how does ε come of it?
+# **3.** One Gaussian round has ρ(α) = α/(2z²). What have T rounds, and how does ε come of it?
 #
-# Answer: Tα/2z², and ε = Tα/2z² + ln(1/δ)/(α − 1), smallest over the orders α.
+# Answer: Tα/(2z²), and ε = Tα/(2z²) + ln(1/δ)/(α − 1), smallest over the orders α.
 #
 # **4.** The same z = 1 has ε = 1.87 in one cell and 3.80 in another (δ = 1e-4). Why?
 #

@@ -17,6 +17,7 @@ SHOWN = {                # columns of the first table, and what they are called
     "flower": "Flower", "course, plain text": "our plain text", "course, whole loop": "our whole loop",
     "course, threads=2": "ours, threads=2", "course, torch's 2 threads": "ours, torch's 2 threads",
 }  # fmt: skip
+OTHERS = {name: label for name, label in SHOWN.items() if not name.startswith("course")}
 PAGE = """# Performance
 
 One round of federated averaging on MNIST: by this course, by what one would write instead, and by three libraries.
@@ -51,7 +52,7 @@ course's local training and the average. Nobody evaluates here.
 
 An evaluation of 1,000 held-out images, which the course makes after every round unless `Evaluation(every=…)` says
 otherwise, and the training of the round beside it. Small federations of small models spend as much on the one as on
-the other: `Evaluation(every=10)` is for long runs of such.
+the other: `Evaluation(every=10)` is for long runs of such. Clients' own tests come on top, where clients hold some out.
 
 {evaluation}
 
@@ -137,24 +138,13 @@ def name_of(row: pd.Series) -> str:
     return f"{row['work']}, {row['clients']} clients, E={row['epochs']}, B={row['batch']}{', ragged' if row['ragged'] else ''}"
 
 
-def ratios(engine: pd.DataFrame) -> list[dict[str, Any]]:
-    """One line a work: our milliseconds, and how many times as long each of the others takes."""
+def ratios(engine: pd.DataFrame, ours: str, times: str, heading: str, shown: dict[str, str]) -> list[dict[str, Any]]:
+    """One line a work: the milliseconds of `ours`, and how many `times` as long each of the others takes."""
     lines = []
     for title, rows in engine.groupby("title", sort=False):
         by_name = rows.set_index("competitor")
-        line: dict[str, Any] = {"work": title, "ours, ms": by_name["ms"].get("course", float("nan"))}
-        lines.append(line | {label: by_name["times the course"].get(name, float("nan")) for name, label in SHOWN.items()})
-    return lines
-
-
-def as_waited_for(engine: pd.DataFrame) -> list[dict[str, Any]]:
-    """One line a work: milliseconds of a round of the Coordinator, and how many times as long each of the others takes."""
-    others = {"course": "the engine alone"} | {name: label for name, label in SHOWN.items() if not name.startswith("course")}
-    lines = []
-    for title, rows in engine.groupby("title", sort=False):
-        by_name = rows.set_index("competitor")
-        line: dict[str, Any] = {"work": title, "our whole loop, ms": by_name["ms"].get("course, whole loop", float("nan"))}
-        lines.append(line | {label: by_name["times the whole loop"].get(name, float("nan")) for name, label in others.items()})
+        line: dict[str, Any] = {"work": title, heading: by_name["ms"].get(ours, float("nan"))}
+        lines.append(line | {label: by_name[times].get(name, float("nan")) for name, label in shown.items()})
     return lines
 
 
@@ -171,9 +161,8 @@ def draw(engine: pd.DataFrame, file: Path) -> None:
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     ax = figure.subplots()
     shown = engine[(engine["epochs"] == 1) & (engine["batch"] == 10) & ~engine["ragged"]].dropna(subset="times the course")
-    others = [name for name in SHOWN if not name.startswith("course")]
     groups = {SHOWN[name]: [(row["title"].split(", E=")[0].replace(", ", "\n"), row["times the course"]) for _, row in
-                            shown[shown["competitor"] == name].iterrows()] for name in others}  # fmt: skip
+                            shown[shown["competitor"] == name].iterrows()] for name in OTHERS}  # fmt: skip
     draw_bars(ax, {name: bars for name, bars in groups.items() if bars}, x="work of a round (E = 1, B = 10)",
               y="time / the course's, one thread")  # fmt: skip
     ax.axhline(1, color="black", linewidth=0.8)
@@ -200,10 +189,13 @@ def write(folder: Path, rows: list[dict[str, Any]], machine: dict[str, list[dict
     draw(engine, folder / "performance.png")
     noop = engine[engine["competitor"] == "flower noop"]
     starts = engine.dropna(subset="first round s")[["title", "competitor", "first round s", "peak MB"]].to_dict("records")
+    whole = ratios(engine, "course, whole loop", "times the whole loop", "our whole loop, ms",
+                   {"course": "the engine alone"} | OTHERS)  # fmt: skip
+    alone = ratios(engine, "course", "times the course", "ours, ms", SHOWN)
     page = PAGE.format(
         machine=f"{cores} cores of {processor()}", python=platform.python_version(), torch=torch.__version__,
-        whole=markdown(as_waited_for(engine)), evaluation=markdown(machine["evaluation"]),
-        ratios=markdown(ratios(engine)), speedups=markdown(against_idiomatic(engine), 1),
+        whole=markdown(whole), evaluation=markdown(machine["evaluation"]),
+        ratios=markdown(alone), speedups=markdown(against_idiomatic(engine), 1),
         noop=", ".join(f"{row['ms']:.0f} ms ({row['title']})" for _, row in noop.iterrows()) or "not measured",
         limits=markdown(machine["limits"]), stages=markdown(machine["stages"]), choices=markdown(machine["choices"]),
         neighbour=markdown(machine["neighbour"]),

@@ -266,7 +266,7 @@ class Meter:
 
 
 def _add_bytes(sent: dict[str, int], purpose: str, nbytes: int) -> None:
-    if purpose not in sent and not (isinstance(purpose, str) and purpose.strip() and purpose.isprintable()):
+    if not isinstance(purpose, str) or not (purpose in sent or (purpose.strip() and purpose.isprintable())):
         raise ValueError(f"the purpose of a message is a printable word, not {purpose!r}")
     if (size := whole(nbytes, f"bytes of {purpose!r}")) < 0:
         raise ValueError(f"bytes of {purpose!r} cannot be {nbytes}")

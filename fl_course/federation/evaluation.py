@@ -21,7 +21,7 @@ UNUSUAL = 50.0      # features that reach so far have mostly never been scaled: 
 @dataclass(frozen=True)
 class Evaluation:
     """Measured every `every` rounds on the held-out examples, by an observer who sees everything and sends nothing. On a
-    thousand of them that costs as much as ten small clients train (docs/performance.md): every=10 is for long runs of such.
+    thousand of them that costs nearly as much as ten small clients' training (docs/performance.md): every=10 is for long runs.
 
     The model's loss says what is measured: accuracy, or for numbers to hit rmse and r2, see engine/losses.py.
     federated=True measures the clients' own tests as a real federation would: every client with test examples
@@ -149,7 +149,7 @@ def _lengths(updates: Sequence[Update], dtype: type) -> tuple[float, np.ndarray]
         for k, u in enumerate(updates):
             delta: np.ndarray = np.asarray(u.delta, dtype)
             if u.weight != common:
-                delta = delta / dtype(u.weight / common)
+                delta = delta / dtype(u.weight)
             total += delta
             squares[k] = delta @ delta
         whole = sum(squares.tolist())

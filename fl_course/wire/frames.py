@@ -99,9 +99,9 @@ def frame(kind: str, body: Any, rooms: Rooms | None = None) -> Any:
             return long.append(value)         # None in its place: then this is a trial
         return _pack_array(value)
 
-    head, check = HEAD, 0
+    check = 0
     packed = msgpack.packb([kind, body], default=pack, use_bin_type=True)
-    pieces: list[bytes | memoryview] = _merged([head, *_pieces([kind, body])]) if long else [head, packed]
+    pieces: list[bytes | memoryview] = _merged([HEAD, *_pieces([kind, body])]) if long else [HEAD, packed]
     for piece in pieces:
         check = crc32(piece, check)
     pieces.append(struct.pack("<I", check))

@@ -144,7 +144,7 @@ def test_bytes_and_events_of_a_stage_are_exported_too():
     history = experiment(stages=[Counts()]).train(1)
     assert (history.records[0].bytes_up["keys"], history.records[0].bytes_down["keys"]) == (5, 7)
     assert History.from_json(history.to_json()).records == history.records
-    for purpose in ("", "a\nb", 3):
+    for purpose in ("", "a\nb", 3, None, ["keys"]):
         with pytest.raises(ValueError, match="purpose"):
             Meter().sent_up(purpose, 1)
 

@@ -177,9 +177,8 @@ def test_nodes_that_do_not_come_are_told():
 def test_two_nodes_that_say_the_same_clients_live_on_them_do_not_take_them_from_each_other():
     """Both were started with partition-id=0. The second waits, is asked once, and moves in when the first is gone."""
     it = experiment(**PARTS)
-    grid = FakeGrid(it, says={22: it.clients[0::2]})
-    post = GridPost(grid, it, say=lambda line: said.append(line))
-    said, post._message = [], lambda content, kind, node: SimpleNamespace(content=content, kind=kind, node=node)
+    post = post_for(it, says={22: it.clients[0::2]}, nodes=1)
+    grid, said = post.grid, post.said
     with pytest.raises(FederatedError, match="1 of 2 nodes have come"):
         post.gather(2, 2.5)                                 # three looks at who is connected
     first, second = sorted(grid.up, key=lambda node: node not in post.homes.values())

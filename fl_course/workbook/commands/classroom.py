@@ -52,19 +52,18 @@ def classroom(
             say("Ctrl-C closes the room.")
             while True:
                 time.sleep(0.2)
-                while out is not None and kept < len(room.runs) - room.turn.locked():
+                while kept < len(room.runs) - room.turn.locked():
                     keep(room.runs[kept], out)
                     kept += 1
         except KeyboardInterrupt:
             say("The room is closed.")
     for history in room.runs[kept:]:
-        if out is not None:
-            keep(history, out)
+        keep(history, out)
 
 
-def keep(history: History, out: Path) -> None:
+def keep(history: History, out: Path | None) -> None:
     """Under the first name with a number that is free: what lies there from another lesson stays."""
-    if history.records:
+    if out is not None and history.records:
         names = (out.with_name(f"{out.stem}-{number}{out.suffix}") for number in itertools.count(1))
         name = next(name for name in names if not name.exists())
         try:
@@ -72,4 +71,3 @@ def keep(history: History, out: Path) -> None:
             say(f"The history of a run: {name}")
         except OSError as why:                                # and the lesson goes on
             say(f"{name} cannot be written: {why.strerror or why}. The history of a run is lost.")
-

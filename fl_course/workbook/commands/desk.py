@@ -144,7 +144,7 @@ def start(
 
     writable(folder)
     written, kept = places.copy_workbook(folder, solutions, force)
-    say(f"{written} notebooks copied to {folder}")
+    say(f"{counted(written, 'notebook')} copied to {folder}")
     if kept:
         say(f"{len(kept)} were there already and stay as they are (--force overwrites them)")
     named = f'"{folder}"' if " " in str(folder) else folder

@@ -6,7 +6,6 @@ any other. Members that would lie outside, links, encrypted ones and what grows 
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import re
@@ -124,8 +123,6 @@ def _name(info: zipfile.ZipInfo) -> str:
 
 def _info(opened: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     """The last member of a name, as `members` writes it."""
-    with contextlib.suppress(KeyError):
-        return opened.getinfo(name)
     return {_name(info): info for info in opened.infolist()}[name]
 
 

@@ -46,9 +46,9 @@ class Visitor:
         assert self.up.wait(10)
 
     @classmethod
-    def silent(cls, room):
-        """A page that connects and does not say hello."""
-        return cls(room, False)
+    def wall(cls, room):
+        """The page on the wall: it does not say hello."""
+        return cls(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws")
 
     def _live(self):
         self.loop = IOLoop(make_current=False)
@@ -274,7 +274,7 @@ def test_a_run_goes_on_in_another_though_pages_have_put_nothing_aside():
 
 
 def test_the_wall_sees_who_comes_draws_and_measures_between_rounds(room):
-    wall = Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws")
+    wall = Visitor.wall(room)
     page = Visitor(room, "Ada")
 
     def seen(**wanted):
@@ -462,7 +462,7 @@ def test_a_page_that_says_nothing_is_sent_away(monkeypatch):
     with Room(seats=2, share=5) as room:
         kind = Visitor(room, "Kind")
         monkeypatch.setattr("fl_course.workbook.room.doors.HELLO", 0.1)       # too short for a page on a busy machine
-        silent = Visitor.silent(room)
+        silent = Visitor(room, False)
         assert "has not said hello" in silent.was_told("sorry")["why"]
         room.loop.call_soon_threadsafe(room.seats.seats[0].page._or_go)       # its ten seconds are over, too
         assert room.train(1, deadline=10.0).records[0].clients == (0,)
@@ -692,7 +692,7 @@ def test_what_the_server_has_seen_of_a_client_is_its_update_and_a_mixture_of_its
 
 
 def test_the_projector_starts_stops_and_is_told_what_is_wrong(room):
-    wall = Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws")
+    wall = Visitor.wall(room)
     page = Visitor(room, "Ada")
     assert wall.was_told("view")["count"] == 8
     wall.say({"say": "start", "settings": {"noise": 1.0}})
@@ -708,7 +708,7 @@ def test_the_projector_starts_stops_and_is_told_what_is_wrong(room):
 
 
 def test_there_is_one_run_at_a_time(room):
-    wall, page = Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws"), Visitor(room, "Ada")
+    wall, page = Visitor.wall(room), Visitor(room, "Ada")
     wall.say({"say": "start", "settings": {"rounds": 1000, "deadline": 5.0}})
     assert until(lambda: room.history is not None and room.history.records)
     before = room.settings, room.experiment, room.earlier
@@ -726,7 +726,7 @@ def test_there_is_one_run_at_a_time(room):
 
 
 def test_a_run_that_ends_as_nobody_foresaw_gives_its_turn_back_and_is_told(room, monkeypatch):
-    wall, page = Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws"), Visitor(room, "Ada")
+    wall, page = Visitor.wall(room), Visitor(room, "Ada")
     seen = []
     monkeypatch.setattr(threading, "excepthook", seen.append)
     with monkeypatch.context() as broken:
@@ -749,11 +749,11 @@ def test_a_closed_room_trains_nobody():
 
 
 def test_the_wall_is_told_each_round_once_and_a_second_wall_all_of_them(room):
-    walls = [Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws")]
+    walls = [Visitor.wall(room)]
     page = Visitor(room, "Ada")
     for run, rounds in ((1, 12), (2, 5)):
         room.train(rounds, deadline=5.0, epochs=1)
-        walls.append(Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws"))
+        walls.append(Visitor.wall(room))
         for wall in walls:
             def told(wall=wall, run=run):
                 return [r["version"] for said in wall.heard if said.get("run") == run for r in said["rounds"]]
@@ -783,7 +783,7 @@ def test_a_run_that_begins_while_the_wall_is_told_loses_no_round(room):
 
 
 def test_who_asks_for_a_client_is_answered_and_no_other_wall(room):
-    walls = [Visitor(room, False, path=f"{room.projector_url.replace('http', 'ws')}/ws") for _ in range(2)]
+    walls = [Visitor.wall(room) for _ in range(2)]
     page = Visitor(room, "Ada")
     room.train(1, deadline=5.0)
     walls[0].say({"say": "look", "client": 0})

@@ -170,8 +170,9 @@ for z in (0.5, 1.0, z_of_one):
 #
 # Noise can only hide a client whose influence is bounded. How far one client can move the sum is its [[sensitivity]] $S$. So: clip
 # each update to norm $C$; add up; add $N(0, (zC)^2)$ to the **sum**; divide by $m$, the number of clients *planned*. That
-# number is public; how many came is not. (DP-FedAvg, McMahan et al. 2018.) From here on δ is 1e-4: the promise may fail with that
-# probability, so it must be well below one in the number of clients, here 700. Tables that others have published take 1e-5.
+# number is public; how many came is not. (DP-FedAvg, McMahan et al. 2018.) The federation below, and all that guards or
+# attacks it, has δ = 1e-4: the promise may fail with that probability, so it must be well below one in the number of clients, here
+# 700. What is reckoned without it takes 1e-5, as published tables do.
 
 # %%
 C, z, m = 1.0, 1.0, 140

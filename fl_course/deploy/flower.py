@@ -89,6 +89,8 @@ class GridPost:
     def _welcome(self, node: int, reply: Any) -> None:
         try:
             clients, theirs = unframe(_content(reply), "home")
+            if not isinstance(clients, list):
+                raise WireError(f"its clients are no list but {clients!r}"[:200])
             if found := difference(theirs, facts(self.experiment)):
                 name, there, here = found
                 raise WireError(f"it has another experiment: {name} is {there} there and {here} here")

@@ -191,6 +191,18 @@ def test_two_nodes_that_say_the_same_clients_live_on_them_do_not_take_them_from_
     assert set(post.homes.values()) == {second}
 
 
+@pytest.mark.parametrize("clients", [{"a": 1}, "ab", 5, None], ids=repr)
+def test_what_a_node_calls_its_clients_must_be_a_list(clients):
+    it = experiment(replace(federation(), ids=tuple("abcdef")), **PARTS)
+
+    def spoil(node, kind, content):
+        return frame("home", [clients, facts(it)]) if (node, kind) == (22, "query") else content
+
+    post = post_for(it, spoil=spoil, says={11: tuple("abc")}, nodes=1)
+    assert post.turned_away == {22}
+    assert set(post.homes) == set("abc")
+
+
 def test_more_nodes_than_clients_are_told_at_once_and_a_node_without_clients_is_asked_once():
     it = experiment(**PARTS)
     with pytest.raises(ValueError, match="7 nodes cannot share 6 clients"):

@@ -646,7 +646,7 @@ if phone_rounds >= 50:
 # is a client here, so the noise must hide a whole client, as it hid a hospital (chapter 3, [[client-level privacy|differential privacy]]): each
 # client is asked by a coin of its own, which ε counts on; its update is clipped at length $C$; noise goes on the sum. What is left
 # at ε = 4 (δ = 1 in 1,000)? The last row imitates a crowd: the same twelve answers a round, and noise on their
-# mean that is a tenth as long, as it would be if ten times as many people had taken part.
+# mean that is a tenth as long beside $C$, as it would be if ten times as many people had taken part. ($C$ is 0.3, and 1 in the crowd.)
 
 # %%
 def hidden_people(share=0.1, rounds=phone_rounds, clip=0.3, crowd=1):

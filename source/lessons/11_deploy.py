@@ -470,7 +470,7 @@ assert longer_steps.last("accuracy") > once_more.last("accuracy") + 0.03
 # %% [markdown]
 # In the recording FedBuff ends ahead with the same sixteen answers. But not because nobody waits: the nodes are equally fast, each
 # trained four times in either run, and FedBuff saved no second. (It even took more. That is the machine, which had other work to do
-# in those minutes.) FedBuff made eight steps where the rounds made four, and a mean of two answers is about as long a step as a mean
+# in those minutes.) FedBuff made eight steps where the rounds made four, and a mean of two answers is no shorter a step than a mean
 # of four. The last column gives the rounds that, too: the same answers, a step twice as long (`FedAvg(lr=2.0)`, simulated; the length
 # of a step costs no second). Then nothing is left of the advantage. What a buffer is for is a client much slower than the
 # others, and there is none in this picture; chapter 7 has it.
